@@ -1,0 +1,27 @@
+import { v7 } from 'uuid'
+
+declare const tenantIdBrand: unique symbol
+
+/**
+ * The id of a verified tenant. Keys, channels and caches take this type and no bare string, so that one
+ * without a tenant is a type error. Only authentication and the catalogue make one.
+ */
+export type TenantId = string & { readonly [tenantIdBrand]: true }
+
+const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+/** Whether `text` is a UUID in its canonical lower-case form, the only form in which ids are handed out. */
+export function isUuid(text: string): boolean {
+  return uuidPattern.test(text)
+}
+
+/** Brands `text` as a tenant id. Throws a TypeError unless it is a canonical UUID. */
+export function tenantIdOf(text: string): TenantId {
+  if (!isUuid(text)) throw new TypeError('A tenant id is a UUID in lower case.')
+  return text as TenantId
+}
+
+/** A new UUIDv7 (RFC 9562): ordered by creation time, and made here because Postgres before 18 cannot. */
+export function newId(): string {
+  return v7()
+}

@@ -1,0 +1,159 @@
+import type { TenantId } from './ids.ts'
+import type { Cursor, LoggedEvent, RunEvent, TokenUsage } from './run-event.ts'
+
+/** What the domain needs from the outside. `app.ts` alone decides which implementation is behind each. */
+export type Ports = {
+  eventLog: EventLog
+  signals: Signals
+  runQueue: RunQueue
+  model: Model
+  tools: Toolbox
+  /** The clock: milliseconds since the epoch. */
+  now: () => number
+}
+
+export type RunRef = { tenantId: TenantId; runId: string }
+
+/** Ends a subscription. Resolves once nothing more will be delivered. Calling it again does nothing. */
+export type Unsubscribe = () => Promise<void>
+
+/**
+ * The live, replayable stream of each run's events. It is disposable: losing it loses no message, since
+ * what matters is in Postgres. Entries live 15 minutes after the last append, 2 minutes after a terminal event.
+ */
+export type EventLog = {
+  /**
+   * Appends `events` as `(epoch, firstSeq)`, `(epoch, firstSeq + 1)`, …, all or nothing, and delivers them to subscribers.
+   * A higher epoch than the log's starts again at seq 1. Safe to repeat: what is already there is skipped.
+   */
+  append(run: RunRef, epoch: number, firstSeq: number, events: RunEvent[]): Promise<AppendOutcome>
+
+  /** Everything after `after`, in order; `after: null` means from the start. */
+  read(run: RunRef, after: Cursor | null): Promise<Backlog>
+
+  /**
+   * Delivers every append from the moment the promise resolves, in order, at least once.
+   * `onLost` is called when appends may have been missed (a broken connection): read again from the last cursor.
+   */
+  subscribe(run: RunRef, onEvents: (events: LoggedEvent[]) => void, onLost: () => void): Promise<Unsubscribe>
+}
+
+export type AppendOutcome =
+  | { outcome: 'appended' }
+  /** The log is ahead of `firstSeq - 1` or behind it: the last cursor it holds. Nothing was appended in the second case. */
+  | { outcome: 'duplicate'; last: Cursor }
+  | { outcome: 'gap'; last: Cursor }
+  /** A later epoch owns the run. Nothing was appended. */
+  | { outcome: 'fenced'; last: Cursor }
+
+export type Backlog = {
+  events: LoggedEvent[]
+  /** True when `events` begins right after the asked cursor: nothing in between expired or was trimmed. */
+  complete: boolean
+}
+
+/** What one instance tells all others. A signal may be lost: whatever depends on it also polls. */
+export type Signal =
+  | { type: 'CancelRun'; tenantId: TenantId; runId: string }
+  | { type: 'RevokeApiKey'; tenantId: TenantId; apiKeyId: string }
+
+export type Signals = {
+  /** Delivers to every subscriber of every instance, this one included. */
+  publish(signal: Signal): Promise<void>
+  subscribe(listener: (signal: Signal) => void): Promise<Unsubscribe>
+}
+
+/** Wake-ups for workers. They carry no work: the runs themselves are rows in Postgres, so losing one costs only time. */
+export type RunQueue = {
+  /** Says that the tenant has a queued run. */
+  wake(tenantId: TenantId): Promise<void>
+  /**
+   * Calls `take` for each wake-up, at most `concurrency` at a time and round robin over tenants.
+   * `take` claims and executes one run of the tenant and resolves to whether more may be waiting.
+   * The returned function stops taking and resolves when the running ones have ended.
+   */
+  consume(take: (tenantId: TenantId) => Promise<boolean>, concurrency: number): Unsubscribe
+}
+
+export type ToolDefinition = {
+  name: string
+  description: string
+  /** JSON Schema of the arguments. */
+  parameters: Record<string, unknown>
+}
+
+export type Tool = ToolDefinition & {
+  /** `args` is the parsed JSON the model sent. What it returns, or the message of what it throws, goes back to the model. */
+  call(args: unknown, signal: AbortSignal): Promise<string>
+}
+
+/** The tools a run may use. Loaded for each run; nothing is shared between tenants. */
+export type Toolbox = {
+  /** Every tool the tenant could enable. */
+  available(tenantId: TenantId): Promise<readonly Tool[]>
+}
+
+export type ToolCall = { id: string; name: string; arguments: string }
+
+export type ModelMessage =
+  | { role: 'system' | 'user'; content: string }
+  | { role: 'assistant'; content: string; toolCalls?: ToolCall[] }
+  | { role: 'tool'; toolCallId: string; content: string }
+
+export type ModelRequest = {
+  model: string
+  messages: ModelMessage[]
+  temperature: number
+  maxOutputTokens: number
+  tools: readonly ToolDefinition[]
+}
+
+/** What a model call yields: any number of texts and tool calls, then usage if the upstream reports it, then the reason it ended. */
+export type ModelEvent =
+  | { type: 'text'; text: string }
+  | { type: 'toolCall'; call: ToolCall }
+  | { type: 'usage'; usage: TokenUsage }
+  | { type: 'finish'; reason: 'STOP' | 'LENGTH' | 'TOOL_CALLS' | 'REFUSAL' }
+
+export type Model = {
+  /**
+   * One streaming call. Ends after `finish`; throws a ModelError when the upstream fails, and the signal's reason when aborted.
+   * Never retries: the caller meters each attempt.
+   */
+  stream(request: ModelRequest, signal: AbortSignal): AsyncIterable<ModelEvent>
+  /** Tokens that fit the model, input and output together. */
+  contextWindow(model: string): number
+  /** The model's token count of `text`; exact for the encodings known here, otherwise an estimate. */
+  countTokens(model: string, text: string): number
+}
+
+export type ModelErrorCode =
+  /** 401, 403 or 404: wrong key, or a model that does not exist. */
+  | 'MODEL_REFUSED'
+  /** 400 or 422: the request itself is wrong. */
+  | 'MODEL_BAD_REQUEST'
+  /** 429. */
+  | 'MODEL_RATE_LIMITED'
+  /** 5xx, or nothing listens there. */
+  | 'MODEL_UNAVAILABLE'
+  /** No byte within the idle limit, or not done within the total limit. */
+  | 'MODEL_TIMED_OUT'
+  /** Not the protocol, or closed before the end. */
+  | 'MODEL_BROKEN_STREAM'
+
+/** A model call that failed. The message is safe to show to the tenant: it quotes nothing the upstream said. */
+export class ModelError extends Error {
+  readonly code: ModelErrorCode
+  /** Whether the same call may succeed later. */
+  readonly retryable: boolean
+  /** How long the upstream asked to wait, in milliseconds; null when it did not say. */
+  readonly retryAfterMs: number | null
+
+  constructor(code: ModelErrorCode, message: string, options: { retryable: boolean; retryAfterMs?: number | null; cause?: unknown }) {
+    super(message, { cause: options.cause })
+    this.name = 'ModelError'
+    this.code = code
+    this.retryable = options.retryable
+    this.retryAfterMs = options.retryAfterMs ?? null
+  }
+}

@@ -1,0 +1,42 @@
+import type { TenantDb } from '../data/tenant-scope.ts'
+import type { Plan, TenantRole, TenantStatus } from '../data/generated/enums.ts'
+import { Forbidden } from './errors.ts'
+import type { TenantId } from './ids.ts'
+import type { Ports } from './ports.ts'
+
+/** The tenant as authentication read it. */
+export type TenantProfile = {
+  id: TenantId
+  name: string
+  plan: Plan
+  status: TenantStatus
+  defaultAgentId: string | null
+  createdAt: Date
+}
+
+/** Who acts. `id` is the credential's id; `userId` is set for end users and null for the tenant's staff. */
+export type Actor = { id: string; name: string; role: TenantRole; userId: string | null }
+
+/** Everything a use case may touch: one tenant, one actor, that tenant's rows and the ports. */
+export type Scope = {
+  tenant: TenantProfile
+  actor: Actor
+  db: TenantDb
+  ports: Ports
+  settings: DomainSettings
+}
+
+/** What the operator decides for the whole platform. */
+export type DomainSettings = {
+  /** Whether a model without a price is refused (production) or recorded as unpriced. */
+  refuseUnpricedModels: boolean
+  /** The model a new agent starts with. */
+  defaultModel: string
+}
+
+const ranks: Record<TenantRole, number> = { END_USER: 0, MEMBER: 1, ADMIN: 2 }
+
+/** The first line of a use case: throws Forbidden unless the actor's role is `role` or above (ADMIN > MEMBER > END_USER). */
+export function requireRole(scope: Scope, role: TenantRole): void {
+  if (ranks[scope.actor.role] < ranks[role]) throw new Forbidden()
+}
