@@ -1,0 +1,94 @@
+import { PrismaPg } from '@prisma/adapter-pg'
+import pg from 'pg'
+import { type TenantId, tenantIdOf } from '../domain/ids.ts'
+import { type OperatorKey, type Plan, PrismaClient, type Tenant } from './generated/client.ts'
+import type { PriceCreateManyInput } from './generated/models.ts'
+
+export type CatalogOptions = {
+  /** Connects as `bulkhead_platform`. */
+  connectionString: string
+  /** Default 3. */
+  max?: number
+  /** Bound on waiting for a connection, in milliseconds. Default 5,000. */
+  connectionTimeoutMillis?: number
+  onIdleError?: (error: Error) => void
+}
+
+/**
+ * What is platform-wide: tenants, operators' keys, prices, workers, and which runs need attention.
+ * It connects as `bulkhead_platform`, which has no grant on any column that holds a tenant's content.
+ */
+export class Catalog {
+  readonly #pool: pg.Pool
+  readonly #client: PrismaClient
+
+  constructor(options: CatalogOptions) {
+    this.#pool = new pg.Pool({
+      connectionString: options.connectionString,
+      max: options.max ?? 3,
+      connectionTimeoutMillis: options.connectionTimeoutMillis ?? 5_000,
+    })
+    this.#pool.on('error', options.onIdleError ?? (() => undefined))
+    this.#client = new PrismaClient({ adapter: new PrismaPg(this.#pool), errorFormat: 'minimal' })
+  }
+
+  findOperatorKey(id: string): Promise<OperatorKey | null> {
+    return this.#client.operatorKey.findFirst({ where: { id } })
+  }
+
+  async createOperatorKey(key: Omit<OperatorKey, 'createdAt' | 'revokedAt' | 'secretHash'> & { secretHash: Uint8Array<ArrayBuffer> }): Promise<void> {
+    await this.#client.operatorKey.create({ data: key })
+  }
+
+  findTenant(id: string): Promise<Tenant | null> {
+    return this.#client.tenant.findFirst({ where: { id } })
+  }
+
+  findTenantByName(name: string): Promise<Tenant | null> {
+    return this.#client.tenant.findFirst({ where: { name } })
+  }
+
+  async createTenant(tenant: { id: string; name: string; plan: Plan }): Promise<void> {
+    await this.#client.tenant.create({ data: tenant })
+  }
+
+  /** Adds the versions that are missing; a version that is there is never changed. */
+  async registerPrices(prices: PriceCreateManyInput[]): Promise<void> {
+    await this.#client.price.createMany({ data: prices, skipDuplicates: true })
+  }
+
+  /** Says that the worker lives. The first beat registers it. Time is the database's, so that clocks need not agree. */
+  async heartbeat(workerId: string): Promise<void> {
+    await this.#client.$executeRaw`
+      insert into workers (id, started_at, heartbeat_at) values (${workerId}::uuid, now(), now())
+      on conflict (id) do update set heartbeat_at = now()`
+  }
+
+  async removeWorker(workerId: string): Promise<void> {
+    await this.#client.worker.deleteMany({ where: { id: workerId } })
+  }
+
+  /** Runs that a worker claimed and has not been heard of for `deadAfterMs`, oldest first, at most 1,000. */
+  async orphanedRuns(deadAfterMs: number): Promise<{ tenantId: TenantId; runId: string; epoch: number }[]> {
+    const rows = await this.#client.$queryRaw<{ tenant_id: string; id: string; epoch: number }[]>`
+      select tenant_id, id, epoch from runs
+      where status = 'RUNNING' and not exists (
+        select from workers where workers.id = runs.worker_id and heartbeat_at > now() - make_interval(secs => ${deadAfterMs / 1000}))
+      order by queued_at limit 1000`
+    return rows.map((row) => ({ tenantId: tenantIdOf(row.tenant_id), runId: row.id, epoch: row.epoch }))
+  }
+
+  /** Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000. */
+  async tenantsWithOverdueRuns(olderThanMs: number): Promise<TenantId[]> {
+    const rows = await this.#client.$queryRaw<{ tenant_id: string }[]>`
+      select distinct tenant_id from runs
+      where status = 'QUEUED' and queued_at < now() - make_interval(secs => ${olderThanMs / 1000})
+      limit 1000`
+    return rows.map((row) => tenantIdOf(row.tenant_id))
+  }
+
+  async close(): Promise<void> {
+    await this.#client.$disconnect()
+    await this.#pool.end()
+  }
+}

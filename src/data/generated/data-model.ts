@@ -1,0 +1,582 @@
+// Written by prisma/data-model-generator.ts; do not edit.
+export type Relation = { model: string; list: boolean; required: boolean; from: readonly string[] }
+export type ModelShape = {
+  scalars: readonly string[]
+  relations: Readonly<Record<string, Relation>>
+  compoundKeys: Readonly<Record<string, readonly string[]>>
+}
+
+export const dataModel: Readonly<Record<string, ModelShape>> = {
+  "Tenant": {
+    "scalars": [
+      "id",
+      "name",
+      "plan",
+      "status",
+      "defaultAgentId",
+      "createdAt"
+    ],
+    "relations": {
+      "defaultAgent": {
+        "model": "Agent",
+        "list": false,
+        "required": false,
+        "from": [
+          "id",
+          "defaultAgentId"
+        ]
+      },
+      "members": {
+        "model": "Member",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "apiKeys": {
+        "model": "ApiKey",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "agents": {
+        "model": "Agent",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "agentConfigs": {
+        "model": "AgentConfig",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "conversations": {
+        "model": "Conversation",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "messages": {
+        "model": "Message",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "runs": {
+        "model": "Run",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "usageRecords": {
+        "model": "UsageRecord",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "idempotencyKeys": {
+        "model": "IdempotencyKey",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "id_defaultAgentId": [
+        "id",
+        "defaultAgentId"
+      ]
+    }
+  },
+  "Member": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "name",
+      "email",
+      "role",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "apiKeys": {
+        "model": "ApiKey",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_email": [
+        "tenantId",
+        "email"
+      ]
+    }
+  },
+  "ApiKey": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "name",
+      "role",
+      "userId",
+      "memberId",
+      "secretHash",
+      "pepperVersion",
+      "createdAt",
+      "expiresAt",
+      "revokedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "member": {
+        "model": "Member",
+        "list": false,
+        "required": false,
+        "from": [
+          "tenantId",
+          "memberId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "Agent": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "slug",
+      "name",
+      "activeVersion",
+      "createdAt",
+      "archivedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "defaultOf": {
+        "model": "Tenant",
+        "list": false,
+        "required": false,
+        "from": []
+      },
+      "configs": {
+        "model": "AgentConfig",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "conversations": {
+        "model": "Conversation",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "runs": {
+        "model": "Run",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_slug": [
+        "tenantId",
+        "slug"
+      ]
+    }
+  },
+  "AgentConfig": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "agentId",
+      "version",
+      "status",
+      "systemPrompt",
+      "model",
+      "fallbackModels",
+      "temperature",
+      "maxOutputTokens",
+      "maxTurns",
+      "enabledTools",
+      "branding",
+      "createdAt",
+      "publishedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "agent": {
+        "model": "Agent",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "agentId"
+        ]
+      },
+      "runs": {
+        "model": "Run",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_agentId_version": [
+        "tenantId",
+        "agentId",
+        "version"
+      ]
+    }
+  },
+  "Conversation": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "agentId",
+      "userId",
+      "title",
+      "createdAt",
+      "updatedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "agent": {
+        "model": "Agent",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "agentId"
+        ]
+      },
+      "messages": {
+        "model": "Message",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "runs": {
+        "model": "Run",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "Message": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "conversationId",
+      "runId",
+      "userId",
+      "role",
+      "content",
+      "tokensUsed",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "conversation": {
+        "model": "Conversation",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "conversationId"
+        ]
+      },
+      "run": {
+        "model": "Run",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "runId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_runId_role": [
+        "tenantId",
+        "runId",
+        "role"
+      ]
+    }
+  },
+  "Run": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "conversationId",
+      "agentId",
+      "userId",
+      "status",
+      "epoch",
+      "workerId",
+      "configVersion",
+      "model",
+      "turns",
+      "finishReason",
+      "failureCode",
+      "failureMessage",
+      "cancelRequestedAt",
+      "createdAt",
+      "queuedAt",
+      "startedAt",
+      "finishedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "conversation": {
+        "model": "Conversation",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "conversationId"
+        ]
+      },
+      "agent": {
+        "model": "Agent",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "agentId"
+        ]
+      },
+      "config": {
+        "model": "AgentConfig",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "agentId",
+          "configVersion"
+        ]
+      },
+      "messages": {
+        "model": "Message",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "UsageRecord": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "conversationId",
+      "runId",
+      "userId",
+      "agentId",
+      "configVersion",
+      "turn",
+      "call",
+      "attempt",
+      "model",
+      "inputTokens",
+      "cachedInputTokens",
+      "outputTokens",
+      "reasoningTokens",
+      "estimated",
+      "costNanos",
+      "currency",
+      "priceId",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "price": {
+        "model": "Price",
+        "list": false,
+        "required": false,
+        "from": [
+          "priceId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_runId_turn_call_attempt": [
+        "tenantId",
+        "runId",
+        "turn",
+        "call",
+        "attempt"
+      ]
+    }
+  },
+  "Price": {
+    "scalars": [
+      "id",
+      "model",
+      "version",
+      "currency",
+      "inputNanos",
+      "cachedInputNanos",
+      "outputNanos",
+      "validFrom",
+      "validTo"
+    ],
+    "relations": {
+      "usageRecords": {
+        "model": "UsageRecord",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "model_version": [
+        "model",
+        "version"
+      ]
+    }
+  },
+  "IdempotencyKey": {
+    "scalars": [
+      "tenantId",
+      "actor",
+      "mutation",
+      "key",
+      "inputHash",
+      "resultId",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_actor_mutation_key": [
+        "tenantId",
+        "actor",
+        "mutation",
+        "key"
+      ]
+    }
+  },
+  "OperatorKey": {
+    "scalars": [
+      "id",
+      "name",
+      "secretHash",
+      "pepperVersion",
+      "createdAt",
+      "revokedAt"
+    ],
+    "relations": {},
+    "compoundKeys": {}
+  },
+  "Worker": {
+    "scalars": [
+      "id",
+      "startedAt",
+      "heartbeatAt"
+    ],
+    "relations": {},
+    "compoundKeys": {}
+  }
+}

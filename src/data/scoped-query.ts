@@ -1,0 +1,101 @@
+import pg from 'pg'
+
+/** Whose rows a statement may touch. An absent user means the tenant's staff. */
+export type Wall = { tenantId: string; userId: string | null }
+
+/** What pg's protocol connection offers and its types leave out. */
+type WireConnection = {
+  parse(message: { text: string; name?: string }): void
+  bind(message: { statement?: string; values?: unknown[] }): void
+  execute(message: object): void
+}
+
+type WireQuery = {
+  prepare(connection: WireConnection): void
+  handleCommandComplete(message: unknown, connection: WireConnection): void
+}
+
+const wireQuery = pg.Query.prototype as unknown as WireQuery
+
+/**
+ * How the tenant reaches the session, in one place. The settings are local to the transaction; the statement
+ * returns no row. Both settings are always written, so that nothing of an earlier statement can stay.
+ */
+export const wallStatement = {
+  name: 'bulkhead_wall',
+  text: "select where set_config('app.current_tenant', $1, true) || set_config('app.current_user', $2, true) is null",
+}
+
+export const beginStatement = { name: 'bulkhead_begin', text: 'BEGIN' }
+
+export type ScopedQueryOptions = {
+  /** Opens an explicit transaction in the same round trip. */
+  begin: boolean
+  /**
+   * Whether the connection holds the two statements above under their names. They must be prepared beforehand:
+   * pg credits every ParseComplete to the query it is running.
+   */
+  named: boolean
+}
+
+/**
+ * A query behind its tenant's wall, in one network round trip. In the extended protocol all that is executed
+ * before one Sync is one implicit transaction (PostgreSQL manual, "Extended Query"), so the settings hold for
+ * exactly this statement, and for the whole transaction when `begin` opened one.
+ */
+export class ScopedQuery extends pg.Query {
+  readonly #wall: Wall
+  readonly #options: ScopedQueryOptions
+  #skip: number
+
+  constructor(config: pg.QueryConfig, wall: Wall, options: ScopedQueryOptions) {
+    super({ ...config, queryMode: 'extended' } as pg.QueryConfig)
+    this.#wall = wall
+    this.#options = options
+    this.#skip = options.begin ? 2 : 1
+  }
+
+  prepare(connection: WireConnection): void {
+    if (this.#options.begin) this.#execute(connection, beginStatement, [])
+    this.#execute(connection, wallStatement, [this.#wall.tenantId, this.#wall.userId ?? ''])
+    wireQuery.prepare.call(this, connection)
+  }
+
+  handleCommandComplete(message: unknown, connection: WireConnection): void {
+    if (this.#skip > 0) this.#skip--
+    else wireQuery.handleCommandComplete.call(this, message, connection)
+  }
+
+  #execute(connection: WireConnection, statement: { name: string; text: string }, values: string[]): void {
+    if (this.#options.named) {
+      connection.bind({ statement: statement.name, values })
+    } else {
+      connection.parse({ text: statement.text })
+      connection.bind({ values })
+    }
+    connection.execute({})
+  }
+}
+
+/** Runs one scoped query on a connection that is ready for it. */
+export function runScoped(
+  client: pg.Client | pg.PoolClient,
+  config: pg.QueryConfig,
+  wall: Wall,
+  options: ScopedQueryOptions,
+): Promise<pg.QueryResult> {
+  return new Promise((resolve, reject) => {
+    const query = new ScopedQuery(config, wall, options) as ScopedQuery & {
+      callback: (error: Error | null, result: pg.QueryResult) => void
+    }
+    query.callback = (error, result) => (error ? reject(error) : resolve(result))
+    client.query(query as unknown as pg.Submittable)
+  })
+}
+
+/** Prepares the two statements under their names, once per new connection. */
+export async function prepareScope(client: pg.ClientBase): Promise<void> {
+  await client.query({ ...wallStatement, values: ['', ''] })
+  await client.query({ ...beginStatement, values: [] })
+  await client.query('ROLLBACK')
+}
