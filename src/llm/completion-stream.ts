@@ -1,0 +1,140 @@
+import { z } from 'zod'
+import { newId } from '../domain/ids.ts'
+import type { ModelEvent, ToolCall } from '../domain/ports.ts'
+import type { TokenUsage } from '../domain/run-event.ts'
+import { brokenStream } from './model-failure.ts'
+
+const toolCallFragment = z.object({
+  index: z.int().nullish(),
+  id: z.string().nullish(),
+  function: z.object({ name: z.string().nullish(), arguments: z.string().nullish() }).nullish(),
+})
+
+const chunkSchema = z.object({
+  choices: z
+    .array(
+      z.object({
+        delta: z
+          .object({
+            content: z.string().nullish(),
+            refusal: z.string().nullish(),
+            tool_calls: z.array(toolCallFragment).nullish(),
+          })
+          .nullish(),
+        finish_reason: z.string().nullish(),
+      }),
+    )
+    .nullish(),
+  usage: z.unknown(),
+})
+
+/** Bounded by what the ledger's columns hold. */
+const tokens = z.int().min(0).max(2_147_483_647)
+
+const usageSchema = z.object({
+  prompt_tokens: tokens,
+  completion_tokens: tokens,
+  prompt_tokens_details: z.object({ cached_tokens: tokens.nullish() }).nullish(),
+  completion_tokens_details: z.object({ reasoning_tokens: tokens.nullish() }).nullish(),
+})
+
+/**
+ * Reads the chunks of one streamed chat completion. Text comes out as it arrives; tool calls whole, once the model has finished
+ * them; then usage, when it was reported, and the reason the model ended. What arrives after that reason may be lost
+ * without harm. Throws a ModelError when a chunk is not the protocol, and when the chunks end without a reason.
+ */
+export async function* readCompletion(chunks: AsyncIterable<unknown>): AsyncGenerator<ModelEvent, void> {
+  const calls = new ToolCallAssembly()
+  let usage: TokenUsage | null = null
+  let finishReason: string | null = null
+  let refused = false
+
+  try {
+    for await (const chunk of chunks) {
+      const { data } = chunkSchema.safeParse(chunk)
+      if (!data) throw brokenStream()
+      // Some upstreams report usage so far with every chunk: the last report counts.
+      usage = readUsage(data.usage) ?? usage
+      const choice = data.choices?.[0]
+      if (!choice) continue
+      refused ||= Boolean(choice.delta?.refusal)
+      const text = choice.delta?.content || choice.delta?.refusal
+      if (text) yield { type: 'text', text }
+      for (const fragment of choice.delta?.tool_calls ?? []) calls.add(fragment)
+      finishReason = choice.finish_reason || finishReason
+    }
+  } catch (error) {
+    if (finishReason === null) throw error
+  }
+  if (finishReason === null) throw brokenStream()
+
+  const reason = refused ? 'REFUSAL' : readFinishReason(finishReason, calls.size > 0)
+  if (reason === 'TOOL_CALLS') {
+    for (const call of calls.finished()) yield { type: 'toolCall', call }
+  }
+  if (usage) yield { type: 'usage', usage }
+  yield { type: 'finish', reason }
+}
+
+type FinishReason = Extract<ModelEvent, { type: 'finish' }>['reason']
+
+function readFinishReason(reason: string, hasCalls: boolean): FinishReason {
+  switch (reason) {
+    case 'length':
+      // Calls that were cut off are dropped: their arguments cannot be trusted.
+      return 'LENGTH'
+    case 'content_filter':
+      return 'REFUSAL'
+    case 'tool_calls':
+    case 'function_call':
+      if (!hasCalls) throw brokenStream()
+      return 'TOOL_CALLS'
+    case 'error':
+      throw brokenStream()
+    default:
+      // Several compatible servers say `stop` after tool calls too.
+      return hasCalls ? 'TOOL_CALLS' : 'STOP'
+  }
+}
+
+/** The usage that `reported` states; null when it states none, or nonsense. A part is never larger than its whole. */
+function readUsage(reported: unknown): TokenUsage | null {
+  const { data } = usageSchema.safeParse(reported)
+  if (!data) return null
+  const { prompt_tokens: inputTokens, completion_tokens: outputTokens } = data
+  return {
+    inputTokens,
+    cachedInputTokens: Math.min(data.prompt_tokens_details?.cached_tokens ?? 0, inputTokens),
+    outputTokens,
+    reasoningTokens: Math.min(data.completion_tokens_details?.reasoning_tokens ?? 0, outputTokens),
+    estimated: false,
+  }
+}
+
+/** Puts tool calls together: the first fragment of a call brings id and name, all bring pieces of the arguments. */
+class ToolCallAssembly {
+  #calls: ToolCall[] = []
+  #byIndex = new Map<number, ToolCall>()
+
+  get size(): number {
+    return this.#calls.length
+  }
+
+  add(fragment: z.output<typeof toolCallFragment>): void {
+    const index = fragment.index ?? 0
+    let call = this.#byIndex.get(index)
+    // Some upstreams number every call 0 and tell them apart by id alone.
+    if (!call || (fragment.id && fragment.id !== call.id)) {
+      call = { id: fragment.id || `call_${newId()}`, name: '', arguments: '' }
+      this.#calls.push(call)
+      this.#byIndex.set(index, call)
+    }
+    call.name ||= fragment.function?.name ?? ''
+    call.arguments += fragment.function?.arguments ?? ''
+  }
+
+  finished(): ToolCall[] {
+    if (this.#calls.some((call) => call.name === '')) throw brokenStream()
+    return this.#calls
+  }
+}

@@ -1,0 +1,101 @@
+import OpenAI from 'openai'
+import type { ChatCompletionCreateParamsStreaming, ChatCompletionMessageParam } from 'openai/resources/chat/completions'
+import type { Model, ModelEvent, ModelMessage, ModelRequest } from '../domain/ports.ts'
+import { readCompletion } from './completion-stream.ts'
+import { profileOf } from './model-catalog.ts'
+import { modelFailure } from './model-failure.ts'
+import { countTokens } from './token-count.ts'
+import { defaultLimits, type UpstreamLimits, watchUpstream } from './upstream-watch.ts'
+
+export type OpenAiModelOptions = {
+  /** The endpoint up to and including its version, as in `https://api.openai.com/v1`. */
+  baseUrl: string
+  apiKey: string
+  limits?: Partial<UpstreamLimits>
+}
+
+/**
+ * What an answer may take on the wire: the events of common upstreams take 200 to 800 bytes per token, so twice that and a
+ * megabyte for the rest. It bounds what an upstream that never ends a line can make us hold.
+ */
+const bytesPerToken = 2048
+const bytesBesides = 1_048_576
+
+/**
+ * The Model port over any OpenAI-compatible chat completions endpoint. Throws a TypeError when `baseUrl` is no URL or `apiKey`
+ * cannot be a header. Connects when a stream is first read; the iteration's end, whatever ends it, drops the connection.
+ */
+export function createOpenAiModel(options: OpenAiModelOptions): Model {
+  if (!URL.canParse(options.baseUrl)) throw new TypeError('The base URL of the model provider is not a URL.')
+  if (!/^[\x21-\x7e]+$/.test(options.apiKey)) throw new TypeError('The key of the model provider is empty or not ASCII text.')
+  const limits = { ...defaultLimits, ...options.limits }
+
+  async function* stream(request: ModelRequest, signal: AbortSignal): AsyncGenerator<ModelEvent, void> {
+    signal.throwIfAborted()
+    const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal)
+    try {
+      // A client of its own (20 µs) gives each call its own fetch. What it would else read from the environment is null.
+      const client = new OpenAI({
+        baseURL: options.baseUrl,
+        apiKey: options.apiKey,
+        adminAPIKey: null,
+        organization: null,
+        project: null,
+        webhookSecret: null,
+        maxRetries: 0,
+        timeout: limits.totalMs,
+        logLevel: 'off',
+        fetch: watch.fetch,
+      })
+      const chunks = await client.chat.completions.create(completionParams(request), { signal: watch.signal })
+      for await (const event of readCompletion(chunks)) {
+        signal.throwIfAborted()
+        watch.tokenArrived()
+        yield event
+      }
+    } catch (error) {
+      // The client ends an aborted stream in silence or with an error of its own: the reason is ours.
+      throw watch.signal.aborted ? watch.signal.reason : modelFailure(error)
+    } finally {
+      watch.close()
+    }
+  }
+
+  return { stream, contextWindow: (model) => profileOf(model).contextWindow, countTokens: (_model, text) => countTokens(text) }
+}
+
+function completionParams(request: ModelRequest): ChatCompletionCreateParamsStreaming {
+  const { reasoning, outputBound } = profileOf(request.model)
+  return {
+    model: request.model,
+    messages: request.messages.map(messageParam),
+    ...(reasoning ? {} : { temperature: request.temperature }),
+    [outputBound]: request.maxOutputTokens,
+    ...(request.tools.length === 0 ? {} : { tools: request.tools.map((tool) => ({ type: 'function', function: tool })) }),
+    stream: true,
+    stream_options: { include_usage: true },
+  }
+}
+
+function messageParam(message: ModelMessage): ChatCompletionMessageParam {
+  switch (message.role) {
+    case 'system':
+    case 'user':
+      return { role: message.role, content: message.content }
+    case 'tool':
+      return { role: 'tool', tool_call_id: message.toolCallId, content: message.content }
+    case 'assistant':
+      if (!message.toolCalls?.length) return { role: 'assistant', content: message.content }
+      return {
+        role: 'assistant',
+        content: message.content || null,
+        tool_calls: message.toolCalls.map((call) => ({
+          id: call.id,
+          type: 'function',
+          function: { name: call.name, arguments: call.arguments },
+        })),
+      }
+    default:
+      return message satisfies never
+  }
+}

@@ -1,0 +1,82 @@
+import { brokenStream, timedOut } from './model-failure.ts'
+
+export type UpstreamLimits = {
+  /** The longest silence before the first token: connecting, queueing and hidden reasoning. Default 120,000 ms. */
+  firstTokenMs: number
+  /** The longest silence after it, between two bytes; comments that keep the connection alive count. Default 30,000 ms. */
+  idleMs: number
+  /** The whole call. Default 600,000 ms. */
+  totalMs: number
+}
+
+/** `fetch` itself gives up after 300,000 ms of silence, so higher silence limits have no effect. */
+export const defaultLimits: UpstreamLimits = { firstTokenMs: 120_000, idleMs: 30_000, totalMs: 600_000 }
+
+/** One call's time, size and cancellation. */
+export type UpstreamWatch = {
+  fetch: typeof fetch
+  /** Aborts with the caller's reason, or with the ModelError of the limit that was passed. */
+  signal: AbortSignal
+  /** From now on the shorter silence limit holds. */
+  tokenArrived(): void
+  /** Ends the watch and drops the connection if it is still open. */
+  close(): void
+}
+
+/**
+ * Watches one call. The client's own timeout ends with the headers, so this wraps `fetch`: silence is measured only while
+ * waiting for the upstream (a slow reader is not the upstream's fault), the total always, and at most `maxBytes` are read.
+ */
+export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: AbortSignal): UpstreamWatch {
+  const controller = new AbortController()
+  const abortLikeCaller = () => controller.abort(caller.reason)
+  caller.addEventListener('abort', abortLikeCaller, { once: true })
+  const deadline = setTimeout(() => controller.abort(timedOut()), limits.totalMs)
+  let silenceMs = limits.firstTokenMs
+  let bytes = 0
+
+  async function noLongerThanSilence<T>(answer: Promise<T>): Promise<T> {
+    const silence = setTimeout(() => controller.abort(timedOut()), silenceMs)
+    try {
+      return await answer
+    } finally {
+      clearTimeout(silence)
+    }
+  }
+
+  function watchBody(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
+    const reader = body.getReader()
+    return new ReadableStream<Uint8Array>(
+      {
+        async pull(sink) {
+          const { done, value } = await noLongerThanSilence(reader.read())
+          if (done) return sink.close()
+          bytes += value.byteLength
+          if (bytes > maxBytes) controller.abort(brokenStream())
+          sink.enqueue(value)
+        },
+        cancel: (reason) => reader.cancel(reason),
+      },
+      // Without read-ahead a pull means that someone is waiting.
+      { highWaterMark: 0 },
+    )
+  }
+
+  return {
+    signal: controller.signal,
+    async fetch(input, init) {
+      // A key follows no redirect.
+      const response = await noLongerThanSilence(fetch(input, { ...init, redirect: 'error' }))
+      const { status, statusText, headers } = response
+      return new Response(response.body && watchBody(response.body), { status, statusText, headers })
+    },
+    tokenArrived() {
+      silenceMs = limits.idleMs
+    },
+    close() {
+      clearTimeout(deadline)
+      caller.removeEventListener('abort', abortLikeCaller)
+      controller.abort()
+    },
+  }
+}

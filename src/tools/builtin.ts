@@ -1,0 +1,50 @@
+import { z } from 'zod'
+import type { Tool, Toolbox } from '../domain/ports.ts'
+
+/** The tools that come with the platform; every tenant may enable them. `now` is the clock, in milliseconds since the epoch. */
+export function createBuiltinToolbox(now: () => number): Toolbox {
+  const tools: readonly Tool[] = [currentTime(now)]
+  return { available: async () => tools }
+}
+
+function currentTime(now: () => number): Tool {
+  return defineTool({
+    name: 'current_time',
+    description: 'The current date and time, in a time zone or in UTC.',
+    parameters: z.strictObject({
+      timeZone: z.string().max(64).optional().describe('An IANA time zone name such as Europe/Paris. UTC when it is left out.'),
+    }),
+    async call({ timeZone = 'UTC' }) {
+      const instant = new Date(now())
+      return `${timeFormat(timeZone).format(instant)} (${timeZone}), ${instant.toISOString()}`
+    },
+  })
+}
+
+function timeFormat(timeZone: string): Intl.DateTimeFormat {
+  try {
+    return new Intl.DateTimeFormat('en-GB', { timeZone, dateStyle: 'full', timeStyle: 'long' })
+  } catch {
+    throw new Error(`${JSON.stringify(timeZone)} is not an IANA time zone name.`)
+  }
+}
+
+/** A tool whose one schema both tells the model what to send and checks what it sent; a mismatch is thrown for the model to read. */
+function defineTool<Parameters extends z.ZodObject>(tool: {
+  name: string
+  description: string
+  parameters: Parameters
+  call(args: z.output<Parameters>, signal: AbortSignal): Promise<string>
+}): Tool {
+  const { $schema, ...parameters } = z.toJSONSchema(tool.parameters, { io: 'input' })
+  return {
+    name: tool.name,
+    description: tool.description,
+    parameters,
+    async call(args, signal) {
+      const parsed = tool.parameters.safeParse(args)
+      if (!parsed.success) throw new Error(z.prettifyError(parsed.error))
+      return tool.call(parsed.data, signal)
+    },
+  }
+}
