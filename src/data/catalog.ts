@@ -36,7 +36,9 @@ export class Catalog {
     return this.#client.operatorKey.findFirst({ where: { id } })
   }
 
-  async createOperatorKey(key: Omit<OperatorKey, 'createdAt' | 'revokedAt' | 'secretHash'> & { secretHash: Uint8Array<ArrayBuffer> }): Promise<void> {
+  async createOperatorKey(
+    key: Omit<OperatorKey, 'createdAt' | 'revokedAt' | 'secretHash'> & { secretHash: Uint8Array<ArrayBuffer> },
+  ): Promise<void> {
     await this.#client.operatorKey.create({ data: key })
   }
 

@@ -53,7 +53,17 @@ const rules: Readonly<Record<string, Rule>> = {
   deleteMany: (model, args, wall) => ({ ...args, where: restrictWhere(model, args['where'], wall) }),
 }
 
-const writes = new Set(['create', 'createMany', 'createManyAndReturn', 'update', 'updateMany', 'updateManyAndReturn', 'upsert', 'delete', 'deleteMany'])
+const writes = new Set([
+  'create',
+  'createMany',
+  'createManyAndReturn',
+  'update',
+  'updateMany',
+  'updateManyAndReturn',
+  'upsert',
+  'delete',
+  'deleteMany',
+])
 
 /** The arguments of `operation` on `model` behind `wall`. Throws UnscopedOperation for what it has no rule for. */
 export function restrict(model: string, operation: string, args: unknown, wall: Wall): Args {
@@ -241,7 +251,12 @@ function restrictNestedWrite(relation: Relation, write: Args, wall: Wall): Args 
     ...(create === undefined ? {} : { create: each(create, (row) => ownChild(relation, row, wall)) }),
     ...(createMany === undefined
       ? {}
-      : { createMany: { ...asArgs(createMany), data: asList(asArgs(createMany)['data']).map((row) => ownChild(relation, row, wall)) } }),
+      : {
+          createMany: {
+            ...asArgs(createMany),
+            data: asList(asArgs(createMany)['data']).map((row) => ownChild(relation, row, wall)),
+          },
+        }),
     ...(update === undefined ? {} : { update: each(update, updateOne) }),
     ...(updateMany === undefined ? {} : { updateMany: each(updateMany, updateOne) }),
     ...(upsert === undefined

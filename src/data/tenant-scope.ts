@@ -40,7 +40,7 @@ export class TenantData {
   constructor(pool: TenantPool, switches: WallSwitches = {}) {
     this.#pool = pool
     this.#filtering = switches.filter ?? true
-    const adapter = new PrismaPg(pool, { statementNameGenerator: pool.namedStatements ? statementNames() : undefined })
+    const adapter = new PrismaPg(pool, pool.namedStatements ? { statementNameGenerator: statementNames() } : {})
     this.#client = new PrismaClient({ adapter, errorFormat: 'minimal' })
   }
 
@@ -60,9 +60,10 @@ export class TenantData {
       },
       query: { $allOperations: (call) => this.#run(call, wall) },
     })
-    return guard(scoped, (work, options) =>
-      this.#pool.within({ ...wall, shortRead: false }, () => scoped.$transaction((tx) => work(guard(tx)), options)),
-    )
+    return guard(scoped, async (work, options) => {
+      if (typeof work !== 'function') throw new UnscopedOperation('$transaction with a list')
+      return this.#pool.within({ ...wall, shortRead: false }, () => scoped.$transaction((tx) => work(guard(tx)), options))
+    })
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,150 @@
+import { resolve } from 'node:path'
+import { z } from 'zod'
+
+/** What the operator decides. Read once, at start, from the environment. */
+export type Config = {
+  production: boolean
+  host: string
+  port: number
+  /** Where the embedded database, generated secrets and demo keys live. */
+  dataDir: string
+  database: { kind: 'embedded' } | { kind: 'external'; appUrl: string; platformUrl: string | null; adminUrl: string | null }
+  pool: {
+    /** Exclusive connections per process. */
+    size: number
+    /** Pipelined connections that short reads share; 0 turns sharing off. */
+    shared: number
+    namedStatements: boolean
+  }
+  redisUrl: string | null
+  /** The OpenAI-compatible endpoint; null when there is no key: scripted in development, none in production. */
+  upstream: { apiKey: string; baseUrl: string } | null
+  /** The model a new agent starts with. */
+  defaultModel: string
+  /** The secret under which API keys are hashed; null means one generated into the data directory. */
+  keyPepper: string | null
+  /** Origins whose pages may open sockets, besides the server's own. */
+  allowedOrigins: string[]
+  logLevel: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent'
+  /** Runs that one process executes at a time. */
+  runConcurrency: number
+}
+
+/** The configuration is wrong. The message is one line that says which variable and what to do. */
+export class ConfigError extends Error {
+  constructor(message: string) {
+    super(message)
+    this.name = 'ConfigError'
+  }
+}
+
+const url = (...protocols: string[]) =>
+  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
+    error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
+  })
+const postgresUrl = url('postgres:', 'postgresql:')
+const integer = (min: number, max: number) =>
+  z
+    .string()
+    .regex(/^\d+$/, 'must be a whole number')
+    .transform(Number)
+    .refine((value) => value >= min && value <= max, { error: `must be between ${min} and ${max}` })
+const secret = z.string().min(32, 'must have at least 32 characters')
+
+const environment = z.object({
+  NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
+  HOST: z.string().optional(),
+  PORT: integer(0, 65_535).default(4_000),
+  DATABASE_URL: postgresUrl.optional(),
+  DATABASE_PLATFORM_URL: postgresUrl.optional(),
+  DATABASE_ADMIN_URL: postgresUrl.optional(),
+  DATABASE_POOL_SIZE: integer(1, 1_000).default(10),
+  DATABASE_SHARED_CONNECTIONS: integer(0, 100).default(2),
+  DATABASE_NAMED_STATEMENTS: z.enum(['on', 'off']).default('on'),
+  REDIS_URL: url('redis:', 'rediss:').optional(),
+  OPENAI_API_KEY: z.string().min(1).optional(),
+  OPENAI_BASE_URL: url('http:', 'https:').optional(),
+  LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).optional(),
+  BULKHEAD_DATA_DIR: z.string().min(1).default('.bulkhead'),
+  BULKHEAD_KEY_PEPPER: secret.optional(),
+  BULKHEAD_DEFAULT_MODEL: z.string().min(1).optional(),
+  BULKHEAD_ALLOWED_ORIGINS: z.string().default(''),
+  BULKHEAD_RUN_CONCURRENCY: integer(1, 10_000).default(100),
+})
+
+/** The model name of the scripted upstream. */
+export const demoModel = 'bulkhead-demo'
+
+/** Reads the configuration. Throws ConfigError for the first value that is wrong, missing or unknown. */
+export function readConfig(env: Record<string, string | undefined> = process.env): Config {
+  // An empty variable is how shells and compose files say "not set".
+  const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
+  const unknown = Object.keys(present).find((name) => name.startsWith('BULKHEAD_') && !(name in environment.shape))
+  if (unknown)
+    throw new ConfigError(`${unknown} is not a setting of Bulkhead. Remove it, or check its spelling against the README.`)
+
+  const parsed = environment.safeParse(present)
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues
+    throw new ConfigError(`${String(issue?.path[0])} ${describe(issue)}. Correct it and start again.`)
+  }
+  const values = parsed.data
+  const production = values.NODE_ENV === 'production'
+  if (production) requireSecrets(values)
+  const upstream = upstreamOf(values)
+  return {
+    production,
+    host: values.HOST ?? (production ? '0.0.0.0' : '127.0.0.1'),
+    port: values.PORT,
+    dataDir: resolve(values.BULKHEAD_DATA_DIR),
+    database: databaseOf(values),
+    pool: {
+      size: values.DATABASE_POOL_SIZE,
+      shared: values.DATABASE_SHARED_CONNECTIONS,
+      namedStatements: values.DATABASE_NAMED_STATEMENTS === 'on',
+    },
+    redisUrl: values.REDIS_URL ?? null,
+    upstream,
+    defaultModel: values.BULKHEAD_DEFAULT_MODEL ?? (upstream || production ? 'gpt-4o-mini' : demoModel),
+    keyPepper: values.BULKHEAD_KEY_PEPPER ?? null,
+    allowedOrigins: values.BULKHEAD_ALLOWED_ORIGINS.split(',').flatMap((origin) => origin.trim() || []),
+    logLevel: values.LOG_LEVEL ?? (production ? 'info' : 'warn'),
+    runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
+  }
+}
+
+type Values = z.infer<typeof environment>
+
+function requireSecrets(values: Values): void {
+  for (const name of ['DATABASE_URL', 'DATABASE_PLATFORM_URL', 'BULKHEAD_KEY_PEPPER'] as const) {
+    if (values[name] === undefined)
+      throw new ConfigError(`${name} is not set. Production has no default for it: set it and start again.`)
+  }
+}
+
+function databaseOf(values: Values): Config['database'] {
+  if (values.DATABASE_URL !== undefined) {
+    return {
+      kind: 'external',
+      appUrl: values.DATABASE_URL,
+      platformUrl: values.DATABASE_PLATFORM_URL ?? null,
+      adminUrl: values.DATABASE_ADMIN_URL ?? null,
+    }
+  }
+  const stray = (['DATABASE_PLATFORM_URL', 'DATABASE_ADMIN_URL'] as const).find((name) => values[name] !== undefined)
+  if (stray)
+    throw new ConfigError(`${stray} is set and DATABASE_URL is not. Set DATABASE_URL too, or neither for the embedded database.`)
+  return { kind: 'embedded' }
+}
+
+/** An endpoint without a key is one that asks for none, such as a local model server. */
+function upstreamOf(values: Values): Config['upstream'] {
+  if (values.OPENAI_API_KEY === undefined && values.OPENAI_BASE_URL === undefined) return null
+  return { apiKey: values.OPENAI_API_KEY ?? 'none', baseUrl: values.OPENAI_BASE_URL ?? 'https://api.openai.com/v1' }
+}
+
+/** Says what is wrong without repeating the value: it may be a secret. */
+function describe(issue: { code?: string; message: string; values?: unknown } | undefined): string {
+  if (issue?.code === 'invalid_value' && Array.isArray(issue.values)) return `must be one of ${issue.values.join(', ')}`
+  return issue?.message ?? 'is not valid'
+}
