@@ -25,7 +25,7 @@ const chunkSchema = z.object({
       }),
     )
     .nullish(),
-  usage: z.unknown(),
+  usage: z.unknown().optional(),
 })
 
 /** Bounded by what the ledger's columns hold. */

@@ -148,7 +148,8 @@ function fail(response: ServerResponse, status: number, message: string): void {
 async function readBody(request: IncomingMessage): Promise<string | null> {
   const chunks: Buffer[] = []
   let bytes = 0
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  // Leaving the loop must not destroy the socket: the answer is still to be sent.
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
     bytes += chunk.length
     if (bytes > longestBody) return null
     chunks.push(chunk)

@@ -18,15 +18,16 @@ export function brokenStream(): ModelError {
 export function modelFailure(error: unknown): ModelError {
   if (error instanceof ModelError) return error
   if (error instanceof APIConnectionTimeoutError) return timedOut()
-  if (error instanceof APIConnectionError) return connectionFailure(transportCode(error))
+  if (error instanceof APIConnectionError) return connectionFailure(rootCause(error))
   // Without a status it is an error event inside a stream that began well.
   if (error instanceof APIError) return error.status === undefined ? unavailable(null) : refusal(error, error.status)
   return brokenStream()
 }
 
-function connectionFailure(code: string | undefined): ModelError {
-  // The HTTP parser's codes: something listens there, and it is no HTTP server.
-  if (code?.startsWith('HPE_')) return brokenStream()
+function connectionFailure(cause: Error): ModelError {
+  // Something listens there, and it is no HTTP server.
+  if (cause.name === 'HTTPParserError') return brokenStream()
+  const code = 'code' in cause && typeof cause.code === 'string' ? cause.code : undefined
   return new ModelError('MODEL_UNAVAILABLE', 'The model provider cannot be reached.', { retryable: true, cause: code })
 }
 
@@ -51,13 +52,9 @@ function unavailable(retryAfterMs: number | null): ModelError {
   return new ModelError('MODEL_UNAVAILABLE', 'The model provider failed.', { retryable: true, retryAfterMs })
 }
 
-/** The code of the innermost cause that has one: fetch wraps what the socket said. */
-function transportCode(error: unknown): string | undefined {
-  let code: string | undefined
-  for (let cause = error; cause instanceof Error; cause = cause.cause) {
-    if ('code' in cause && typeof cause.code === 'string') code = cause.code
-  }
-  return code
+/** What the socket or the parser said: fetch and the client each wrap it. */
+function rootCause(error: Error): Error {
+  return error.cause instanceof Error ? rootCause(error.cause) : error
 }
 
 /**

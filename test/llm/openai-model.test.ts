@@ -1,0 +1,478 @@
+import { getEventListeners } from 'node:events'
+import { createServer } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { Model, ModelError, ModelEvent, ModelRequest } from '../../src/domain/ports.ts'
+import { createOpenAiModel, type OpenAiModelOptions } from '../../src/llm/openai-model.ts'
+import {
+  breaksOffAfter,
+  callsTool,
+  endsEarlyAfter,
+  type FakeUpstream,
+  fails,
+  neverAnswers,
+  says,
+  saysALot,
+  saysByteByByte,
+  sendsGarbage,
+  stallsAfter,
+  startFakeUpstream,
+} from '../support/fake-upstream.ts'
+
+let upstream: FakeUpstream
+
+beforeEach(async () => {
+  upstream = await startFakeUpstream()
+})
+
+afterEach(() => upstream.close())
+
+const key = 'sk-very-secret-key'
+
+function modelOf(limits: OpenAiModelOptions['limits'] = {}): Model {
+  return createOpenAiModel({ baseUrl: upstream.url, apiKey: key, limits })
+}
+
+const hello: ModelRequest = {
+  model: 'gpt-4o-mini',
+  messages: [{ role: 'user', content: 'Hello' }],
+  temperature: 0.5,
+  maxOutputTokens: 100,
+  tools: [],
+}
+
+async function collect(events: AsyncIterable<ModelEvent>): Promise<ModelEvent[]> {
+  const all: ModelEvent[] = []
+  for await (const event of events) all.push(event)
+  return all
+}
+
+function ask(model: Model = modelOf(), request: Partial<ModelRequest> = {}, signal = new AbortController().signal) {
+  return collect(model.stream({ ...hello, ...request }, signal))
+}
+
+function textOf(events: ModelEvent[]): string {
+  return events.map((event) => (event.type === 'text' ? event.text : '')).join('')
+}
+
+/** The ModelError that `call` ends with, checked to give nothing of the upstream away. */
+async function failureOf(call: Promise<unknown>): Promise<ModelError> {
+  const error = await call.then(
+    () => expect.unreachable('the call should have failed'),
+    (reason: ModelError) => reason,
+  )
+  expect(error.name).toBe('ModelError')
+  expect(`${error.message} ${error.cause}`).not.toMatch(/127\.0\.0\.1|localhost|http:|upstream words|sk-/)
+  return error
+}
+
+describe('an answer', () => {
+  test('comes as text, usage and the reason it ended', async () => {
+    upstream.next(says('Hello to you', { usage: { input: 12, output: 3, cached: 4, reasoning: 1 } }))
+    expect(await ask()).toEqual([
+      { type: 'text', text: 'Hello' },
+      { type: 'text', text: ' to' },
+      { type: 'text', text: ' you' },
+      {
+        type: 'usage',
+        usage: { inputTokens: 12, cachedInputTokens: 4, outputTokens: 3, reasoningTokens: 1, estimated: false },
+      },
+      { type: 'finish', reason: 'STOP' },
+    ])
+  })
+
+  test('arrives while the upstream is still speaking', async () => {
+    upstream.next(stallsAfter('First'))
+    const events = modelOf().stream(hello, new AbortController().signal)
+    for await (const event of events) {
+      expect(event).toEqual({ type: 'text', text: 'First' })
+      expect(upstream.openStreams).toBe(1)
+      break
+    }
+  })
+
+  test('without usage or with nonsense for it has no usage event', async () => {
+    upstream.next(says('Hello', { usage: null }), says('Hello', { usage: { input: -1, output: 1e15 } }))
+    const withoutUsage = [
+      { type: 'text', text: 'Hello' },
+      { type: 'finish', reason: 'STOP' },
+    ]
+    expect(await ask()).toEqual(withoutUsage)
+    expect(await ask()).toEqual(withoutUsage)
+  })
+
+  test('never reports a part of the tokens as more than the whole', async () => {
+    upstream.next(says('Hello', { usage: { input: 5, output: 2, cached: 50, reasoning: 20 } }))
+    expect(await ask()).toContainEqual({
+      type: 'usage',
+      usage: { inputTokens: 5, cachedInputTokens: 5, outputTokens: 2, reasoningTokens: 2, estimated: false },
+    })
+  })
+
+  test.each([
+    ['stop', 'STOP'],
+    ['length', 'LENGTH'],
+    ['content_filter', 'REFUSAL'],
+    ['end_turn', 'STOP'],
+  ])('that ends with %s ends with %s', async (finishReason, reason) => {
+    upstream.next(says('Hello', { finishReason }))
+    expect((await ask()).at(-1)).toEqual({ type: 'finish', reason })
+  })
+
+  test('that is a refusal in words gives the words and REFUSAL', async () => {
+    upstream.next((answer) => {
+      answer.delta({ refusal: 'I cannot.' })
+      answer.finish()
+    })
+    const events = await ask()
+    expect(textOf(events)).toBe('I cannot.')
+    expect(events.at(-1)).toEqual({ type: 'finish', reason: 'REFUSAL' })
+  })
+
+  test('keeps characters whole that are split between packets', async () => {
+    upstream.next(saysByteByByte('Grüße 漢字 👩‍👩‍👧 \u{10FFFF}'))
+    expect(textOf(await ask())).toBe('Grüße 漢字 👩‍👩‍👧 \u{10FFFF}')
+  })
+
+  test('may be large', async () => {
+    upstream.next(saysALot(2000))
+    expect(textOf(await ask(modelOf(), { maxOutputTokens: 2000 }))).toHaveLength(2_000_000)
+  })
+
+  test('counts as complete once the reason is there, even when the connection breaks after it', async () => {
+    upstream.next(async (answer) => {
+      answer.delta({ content: 'Hello' }, 'stop')
+      await delay(20)
+      answer.destroy()
+    })
+    expect(await ask()).toEqual([
+      { type: 'text', text: 'Hello' },
+      { type: 'finish', reason: 'STOP' },
+    ])
+  })
+})
+
+describe('tool calls', () => {
+  test('come out whole, whatever the fragments', async () => {
+    upstream.next(callsTool('current_time', { timeZone: 'Europe/Paris' }, 'call_7'))
+    expect(await ask()).toEqual([
+      { type: 'toolCall', call: { id: 'call_7', name: 'current_time', arguments: '{"timeZone":"Europe/Paris"}' } },
+      expect.objectContaining({ type: 'usage' }),
+      { type: 'finish', reason: 'TOOL_CALLS' },
+    ])
+  })
+
+  test('that come side by side are kept apart, by index and by id', async () => {
+    const fragment = (index: number, id: string | undefined, name: string | undefined, text: string) => ({
+      tool_calls: [{ index, id, function: { name, arguments: text } }],
+    })
+    const script = (second: number) => (answer: Parameters<ReturnType<typeof says>>[0]) => {
+      answer.delta(fragment(0, 'a', 'one', '{"x'))
+      if (second === 1) answer.delta(fragment(1, 'b', 'two', '{"y'))
+      answer.delta(fragment(0, undefined, undefined, '":1}'))
+      if (second === 0) answer.delta(fragment(0, 'b', 'two', '{"y'))
+      answer.delta(fragment(second, undefined, undefined, '":2}'))
+      // Several servers end with `stop` here.
+      answer.finish('stop')
+    }
+    upstream.next(script(1), script(0))
+    for (let call = 0; call < 2; call++) {
+      const events = await ask()
+      expect(events.filter((event) => event.type === 'toolCall').map((event) => event.call)).toEqual([
+        { id: 'a', name: 'one', arguments: '{"x":1}' },
+        { id: 'b', name: 'two', arguments: '{"y":2}' },
+      ])
+      expect(events.at(-1)).toEqual({ type: 'finish', reason: 'TOOL_CALLS' })
+    }
+  })
+
+  test('that were cut off by the token bound are dropped', async () => {
+    upstream.next((answer) => {
+      answer.delta({ tool_calls: [{ index: 0, id: 'a', function: { name: 'one', arguments: '{"x' } }] })
+      answer.finish('length')
+    })
+    expect((await ask()).map((event) => event.type)).toEqual(['usage', 'finish'])
+  })
+})
+
+describe('a request', () => {
+  test('carries the conversation, the tools and the key', async () => {
+    const parameters = { type: 'object', properties: {} }
+    await ask(modelOf(), {
+      messages: [
+        { role: 'system', content: 'Be kind.' },
+        { role: 'user', content: 'What time is it?' },
+        { role: 'assistant', content: '', toolCalls: [{ id: 'call_1', name: 'current_time', arguments: '{}' }] },
+        { role: 'tool', toolCallId: 'call_1', content: 'Noon' },
+        { role: 'assistant', content: 'Noon.' },
+      ],
+      tools: [{ name: 'current_time', description: 'The time.', parameters }],
+    })
+    const { headers, body } = await upstream.received(1)
+    expect(headers.authorization).toBe(`Bearer ${key}`)
+    expect(headers['openai-organization']).toBeUndefined()
+    expect(body).toEqual({
+      model: 'gpt-4o-mini',
+      messages: [
+        { role: 'system', content: 'Be kind.' },
+        { role: 'user', content: 'What time is it?' },
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: 'call_1', type: 'function', function: { name: 'current_time', arguments: '{}' } }],
+        },
+        { role: 'tool', tool_call_id: 'call_1', content: 'Noon' },
+        { role: 'assistant', content: 'Noon.' },
+      ],
+      temperature: 0.5,
+      max_completion_tokens: 100,
+      tools: [{ type: 'function', function: { name: 'current_time', description: 'The time.', parameters } }],
+      stream: true,
+      stream_options: { include_usage: true },
+    })
+  })
+
+  test('sends no temperature to a model that thinks, and the old bound to a model it does not know', async () => {
+    await ask(modelOf(), { model: 'o4-mini' })
+    await ask(modelOf(), { model: 'llama-3' })
+    const [thinking, unknown] = upstream.requests
+    expect(thinking?.body).toMatchObject({ max_completion_tokens: 100 })
+    expect(thinking?.body).not.toHaveProperty('temperature')
+    expect(unknown?.body).toMatchObject({ max_tokens: 100, temperature: 0.5 })
+    expect(unknown?.body).not.toHaveProperty('max_completion_tokens')
+  })
+
+  test('is not made before the stream is read', async () => {
+    modelOf().stream(hello, new AbortController().signal)
+    await delay(20)
+    expect(upstream.requests).toHaveLength(0)
+  })
+
+  test('needs a URL and a key that fits into a header', () => {
+    expect(() => createOpenAiModel({ baseUrl: 'nowhere', apiKey: key })).toThrow(TypeError)
+    expect(() => createOpenAiModel({ baseUrl: upstream.url, apiKey: '' })).toThrow(TypeError)
+    expect(() => createOpenAiModel({ baseUrl: upstream.url, apiKey: 'sk\nx' })).toThrow(TypeError)
+  })
+})
+
+describe('a failure', () => {
+  test.each([
+    [400, 'MODEL_BAD_REQUEST', false],
+    [401, 'MODEL_REFUSED', false],
+    [403, 'MODEL_REFUSED', false],
+    [404, 'MODEL_REFUSED', false],
+    [422, 'MODEL_BAD_REQUEST', false],
+    [429, 'MODEL_RATE_LIMITED', true],
+    [500, 'MODEL_UNAVAILABLE', true],
+    [503, 'MODEL_UNAVAILABLE', true],
+  ])('with HTTP %i is %s and is never retried here', async (status, code, retryable) => {
+    upstream.next(fails(status))
+    expect(await failureOf(ask())).toMatchObject({ code, retryable, retryAfterMs: null })
+    expect(upstream.requests).toHaveLength(1)
+  })
+
+  test('tells how long to wait, in seconds or until a date', async () => {
+    const date = new Date(Date.now() + 90_000).toUTCString()
+    upstream.next(fails(429, { 'retry-after': '7' }), fails(429, { 'retry-after': date }), fails(503, { 'retry-after': '2' }))
+    expect(await failureOf(ask())).toMatchObject({ retryAfterMs: 7000 })
+    const { retryAfterMs } = await failureOf(ask())
+    expect(retryAfterMs).toBeGreaterThan(85_000)
+    expect(retryAfterMs).toBeLessThanOrEqual(90_000)
+    expect(await failureOf(ask())).toMatchObject({ code: 'MODEL_UNAVAILABLE', retryAfterMs: 2000 })
+  })
+
+  test('for lack of credit is not worth a retry', async () => {
+    upstream.next(fails(429, {}, { message: 'upstream words', code: 'insufficient_quota' }))
+    expect(await failureOf(ask())).toMatchObject({ code: 'MODEL_RATE_LIMITED', retryable: false })
+  })
+
+  test('to connect is MODEL_UNAVAILABLE', async () => {
+    const model = createOpenAiModel({ baseUrl: 'http://127.0.0.1:1/v1', apiKey: key })
+    expect(await failureOf(ask(model))).toMatchObject({ code: 'MODEL_UNAVAILABLE', retryable: true })
+  })
+
+  test('in the middle of a stream, said by the upstream, is MODEL_UNAVAILABLE', async () => {
+    upstream.next((answer) => {
+      answer.delta({ content: 'Hel' })
+      answer.event({ error: { message: 'upstream words' } })
+      answer.end()
+    })
+    expect(await failureOf(ask())).toMatchObject({ code: 'MODEL_UNAVAILABLE' })
+  })
+
+  test('does not send the key where a redirect points', async () => {
+    upstream.next(fails(307, { location: '/v1/elsewhere' }))
+    await failureOf(ask())
+    expect(upstream.requests).toHaveLength(1)
+  })
+
+  test.each([
+    ['garbage', sendsGarbage()],
+    ['a socket that is destroyed', breaksOffAfter('Hel')],
+    ['an end without a finish reason', endsEarlyAfter('Hel')],
+    ['an empty answer', endsEarlyAfter('')],
+    ['JSON of another shape', (answer) => answer.event({ choices: 'none' })],
+    ['JSON that is no object', (answer) => answer.event(42)],
+    ['tool calls that are announced and never come', (answer) => answer.finish('tool_calls')],
+    [
+      'a tool call without a name',
+      (answer) => {
+        answer.delta({ tool_calls: [{ index: 0, id: 'a' }] })
+        answer.finish('tool_calls')
+      },
+    ],
+  ] as [string, ReturnType<typeof says>][])('by %s is MODEL_BROKEN_STREAM', async (_what, script) => {
+    upstream.next(script)
+    expect(await failureOf(ask())).toMatchObject({ code: 'MODEL_BROKEN_STREAM', retryable: true })
+  })
+
+  test('by something that is no HTTP server is MODEL_BROKEN_STREAM', async () => {
+    const server = createServer((socket) =>
+      socket
+        .on('error', () => socket.destroy())
+        .resume()
+        .end('SSH-2.0-OpenSSH_9.2\r\n'),
+    )
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const address = server.address() as { port: number }
+    const model = createOpenAiModel({ baseUrl: `http://127.0.0.1:${address.port}/v1`, apiKey: key })
+    expect(await failureOf(ask(model))).toMatchObject({ code: 'MODEL_BROKEN_STREAM' })
+    await new Promise((resolve) => server.close(resolve))
+  })
+
+  test('ends an answer that is larger than its tokens can be', async () => {
+    upstream.next(saysALot(3000))
+    expect(await failureOf(ask(modelOf(), { maxOutputTokens: 10 }))).toMatchObject({ code: 'MODEL_BROKEN_STREAM' })
+  })
+})
+
+describe('a stall', () => {
+  test.each([
+    ['before the headers', neverAnswers()],
+    ['after the headers', stallsAfter()],
+    ['after the first words', stallsAfter('Hel')],
+  ])('%s is MODEL_TIMED_OUT and drops the upstream', async (_when, script) => {
+    upstream.next(script)
+    const started = performance.now()
+    expect(await failureOf(ask(modelOf({ firstTokenMs: 80, idleMs: 80 })))).toMatchObject({
+      code: 'MODEL_TIMED_OUT',
+      retryable: true,
+    })
+    expect(performance.now() - started).toBeLessThan(1000)
+    const [request] = upstream.requests
+    await request?.closed
+    expect(request?.aborted).toBe(true)
+  })
+
+  test('may be longer before the first word than after it', async () => {
+    const script: ReturnType<typeof says> = async (answer) => {
+      answer.start()
+      await delay(150)
+      answer.delta({ content: 'Hel' })
+      await answer.request.closed
+    }
+    upstream.next(script)
+    const seen: ModelEvent[] = []
+    const call = (async () => {
+      for await (const event of modelOf({ firstTokenMs: 5000, idleMs: 60 }).stream(hello, new AbortController().signal))
+        seen.push(event)
+    })()
+    expect(await failureOf(call)).toMatchObject({ code: 'MODEL_TIMED_OUT' })
+    expect(textOf(seen)).toBe('Hel')
+  })
+
+  test('is none while comments keep the connection alive', async () => {
+    upstream.next(async (answer) => {
+      for (let beat = 0; beat < 10; beat++) {
+        answer.raw(': still here\n\n')
+        await delay(30)
+      }
+      answer.delta({ content: 'Hello' })
+      answer.finish()
+    })
+    expect(textOf(await ask(modelOf({ firstTokenMs: 150, idleMs: 150 })))).toBe('Hello')
+  })
+
+  test('is none while the reader takes its time', async () => {
+    upstream.next(says('One two three'))
+    const read: string[] = []
+    for await (const event of modelOf({ firstTokenMs: 1000, idleMs: 40 }).stream(hello, new AbortController().signal)) {
+      await delay(60)
+      if (event.type === 'text') read.push(event.text)
+    }
+    expect(read.join('')).toBe('One two three')
+  })
+
+  test('of the whole is MODEL_TIMED_OUT, however lively the stream', async () => {
+    upstream.next(says('word '.repeat(1000), { delayMs: 5 }))
+    expect(await failureOf(ask(modelOf({ totalMs: 120 })))).toMatchObject({ code: 'MODEL_TIMED_OUT' })
+  })
+})
+
+describe('a cancellation', () => {
+  test.each([
+    ['before the headers', neverAnswers()],
+    ['between two words', stallsAfter('Hel')],
+    ['of a lively stream', says('word '.repeat(1000), { delayMs: 2 })],
+  ])('%s reaches the upstream at once and throws the reason', async (_when, script) => {
+    upstream.next(script)
+    const abort = new AbortController()
+    const call = ask(modelOf(), {}, abort.signal)
+    const request = await upstream.received(1)
+    const reason = new Error('cancelled')
+    setTimeout(() => abort.abort(reason), 30)
+    await expect(call).rejects.toBe(reason)
+    const thrown = performance.now()
+    await request.closed
+    expect(performance.now() - thrown).toBeLessThan(200)
+    expect(request.aborted).toBe(true)
+    expect(upstream.openStreams).toBe(0)
+  })
+
+  test('that came first makes no call', async () => {
+    const reason = new Error('cancelled')
+    await expect(ask(modelOf(), {}, AbortSignal.abort(reason))).rejects.toBe(reason)
+    expect(upstream.requests).toHaveLength(0)
+  })
+
+  test('stops the iteration even when more was received already', async () => {
+    upstream.next(says('one two three four'))
+    const abort = new AbortController()
+    const seen: ModelEvent[] = []
+    const call = (async () => {
+      for await (const event of modelOf().stream(hello, abort.signal)) {
+        seen.push(event)
+        abort.abort(new Error('enough'))
+      }
+    })()
+    await expect(call).rejects.toThrow('enough')
+    expect(seen).toHaveLength(1)
+  })
+
+  test('by leaving the loop reaches the upstream too', async () => {
+    upstream.next(stallsAfter('Hel'))
+    for await (const event of modelOf().stream(hello, new AbortController().signal)) {
+      expect(event.type).toBe('text')
+      break
+    }
+    const request = await upstream.received(1)
+    await request.closed
+    expect(request.aborted).toBe(true)
+  })
+
+  test('leaves no listener behind on a signal that many calls share', async () => {
+    const { signal } = new AbortController()
+    for (let call = 0; call < 5; call++) await ask(modelOf(), {}, signal)
+    expect(getEventListeners(signal, 'abort')).toHaveLength(0)
+  })
+})
+
+test('calls side by side do not mix', async () => {
+  upstream.otherwise((answer) => says(`${answer.request.lastMessage} `.repeat(20), { delayMs: 1 })(answer))
+  const model = modelOf()
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, (_, index) => ask(model, { messages: [{ role: 'user', content: `tenant-${index}` }] })),
+  )
+  expect(answers.map((events) => textOf(events))).toEqual(answers.map((_, index) => `tenant-${index} `.repeat(20).trimEnd()))
+  expect(upstream.mostOpenStreams).toBeGreaterThan(1)
+})
