@@ -148,8 +148,7 @@ function fail(response: ServerResponse, status: number, message: string): void {
 async function readBody(request: IncomingMessage): Promise<string | null> {
   const chunks: Buffer[] = []
   let bytes = 0
-  // Leaving the loop must not destroy the socket: the answer is still to be sent.
-  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
+  for await (const chunk of request as AsyncIterable<Buffer>) {
     bytes += chunk.length
     if (bytes > longestBody) return null
     chunks.push(chunk)

@@ -105,7 +105,11 @@ describe('asked for the time', () => {
   })
 
   test('it does not call a tool that was not offered', async () => {
-    expect((await ask([user('What time is it?')])).events.at(-1)).toEqual({ type: 'finish', reason: 'STOP' })
+    const others = [{ name: 'weather', description: 'The weather.', parameters: {} }]
+    for (const offered of [[], others]) {
+      const { events } = await ask([user('What time is it?')], { tools: offered })
+      expect(events.at(-1)).toEqual({ type: 'finish', reason: 'STOP' })
+    }
   })
 })
 

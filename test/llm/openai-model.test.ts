@@ -1,7 +1,7 @@
 import { getEventListeners } from 'node:events'
 import { createServer } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { Model, ModelError, ModelEvent, ModelRequest } from '../../src/domain/ports.ts'
 import { createOpenAiModel, type OpenAiModelOptions } from '../../src/llm/openai-model.ts'
 import {
@@ -326,6 +326,14 @@ describe('a failure', () => {
     expect(await failureOf(ask())).toMatchObject({ code: 'MODEL_BROKEN_STREAM', retryable: true })
   })
 
+  test('is told by its ModelError alone: the client prints nothing', async () => {
+    const print = vi.spyOn(console, 'error')
+    upstream.next(sendsGarbage())
+    await failureOf(ask())
+    expect(print).not.toHaveBeenCalled()
+    print.mockRestore()
+  })
+
   test('by something that is no HTTP server is MODEL_BROKEN_STREAM', async () => {
     const server = createServer((socket) =>
       socket
@@ -447,6 +455,18 @@ describe('a cancellation', () => {
     })()
     await expect(call).rejects.toThrow('enough')
     expect(seen).toHaveLength(1)
+  })
+
+  test('counts until the very end, even while only usage is missing', async () => {
+    upstream.next((answer) => {
+      answer.delta({ content: 'Hello' }, 'stop')
+      return answer.request.closed
+    })
+    const abort = new AbortController()
+    const call = ask(modelOf(), {}, abort.signal)
+    await upstream.received(1)
+    setTimeout(() => abort.abort(new Error('cancelled')), 30)
+    await expect(call).rejects.toThrow('cancelled')
   })
 
   test('by leaving the loop reaches the upstream too', async () => {

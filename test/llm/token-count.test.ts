@@ -26,6 +26,14 @@ test('it agrees with the encoding on any text without long runs', () => {
   )
 })
 
+test.each([
+  ['a long word', `${'anti'.repeat(60)}establishment`],
+  ['indentation', `{\n${' '.repeat(200)}deep\n}`],
+  ['a sentence without spaces', '我们每天都在学习新的知识，并且努力把它们用到工作里。'.repeat(8)],
+])('%s of at most 256 characters is counted exactly', (_what, text) => {
+  expect(countTokens(text)).toBe(reference(text))
+})
+
 test('ordinary text before and after a long run is counted exactly', () => {
   const run = 'ab'.repeat(500)
   const around = 'Some words before it. '
