@@ -22,7 +22,7 @@ export const demoRequest = z.object({
 
 export type DemoRequest = z.output<typeof demoRequest>
 
-export type DemoAnswer = { text: string } | { callTool: string; arguments: Record<string, unknown> }
+type DemoAnswer = { text: string } | { callTool: string; arguments: Record<string, unknown> }
 
 /** How every answer begins, so that nobody takes it for a model's. */
 export const demoLabel = '[scripted demo] '

@@ -6,7 +6,7 @@ import { newId } from '../domain/ids.ts'
 import { type DemoRequest, demoAnswer, demoInputTokens, demoPieces, demoRequest } from './demo-script.ts'
 import { countTokens } from './token-count.ts'
 
-export type DemoUpstreamOptions = {
+type DemoUpstreamOptions = {
   /** The pause before each piece of an answer. Default 15 ms. */
   delayMs?: number
 }

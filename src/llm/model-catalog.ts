@@ -1,5 +1,5 @@
 /** What has to be known of a model before calling it. */
-export type ModelProfile = {
+type ModelProfile = {
   /** Tokens that fit, input and output together. */
   contextWindow: number
   /** Thinks before it answers, and takes no temperature but its own. */

@@ -61,7 +61,7 @@ function rootCause(error: Error): Error {
  * How long `headers` ask to wait, in milliseconds, at most a day; null when they do not say. Reads `Retry-After` in both forms of
  * RFC 9110, section 10.2.3 (seconds, HTTP date), and OpenAI's `retry-after-ms`, which is finer.
  */
-export function parseRetryAfter(headers: Headers, now: number): number | null {
+function parseRetryAfter(headers: Headers, now: number): number | null {
   const millis = Number.parseFloat(headers.get('retry-after-ms') ?? '')
   if (millis >= 0) return Math.min(millis, dayMs)
   const text = headers.get('retry-after')?.trim() ?? ''

@@ -1,7 +1,7 @@
 import type { TokenPrice } from '../domain/pricing.ts'
 
 /** A row of the price table: `validTo` is open, ids are made when it is stored, `(model, version)` is its identity. */
-export type SeedPrice = TokenPrice & { model: string; version: number; currency: string; validFrom: Date }
+type SeedPrice = TokenPrice & { model: string; version: number; currency: string; validFrom: Date }
 
 /** Before any usage this platform records, so that the first version covers all of it. */
 const validFrom = new Date('2025-01-01T00:00:00Z')

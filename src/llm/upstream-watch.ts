@@ -13,7 +13,7 @@ export type UpstreamLimits = {
 export const defaultLimits: UpstreamLimits = { firstTokenMs: 120_000, idleMs: 30_000, totalMs: 600_000 }
 
 /** One call's time, size and cancellation. */
-export type UpstreamWatch = {
+type UpstreamWatch = {
   fetch: typeof fetch
   /** Aborts with the caller's reason, or with the ModelError of the limit that was passed. */
   signal: AbortSignal

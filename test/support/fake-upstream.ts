@@ -47,7 +47,7 @@ export type UpstreamAnswer = {
   destroy(): void
 }
 
-export type UpstreamUsage = { input: number; output: number; cached?: number; reasoning?: number }
+type UpstreamUsage = { input: number; output: number; cached?: number; reasoning?: number }
 
 export type UpstreamScript = (answer: UpstreamAnswer) => void | Promise<void>
 
@@ -195,7 +195,7 @@ function usageOnTheWire({ input, output, cached = 0, reasoning = 0 }: UpstreamUs
   }
 }
 
-export type SaysOptions = {
+type SaysOptions = {
   /** The pause before each word. Default 0 ms. */
   delayMs?: number
   /** Default: 10 in, one out for each word. Null: none is reported. */
