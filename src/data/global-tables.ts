@@ -1,0 +1,8 @@
+/** The tables without a `tenant_id`, each with the reason. A table that is neither here nor a tenant table fails the tests. */
+export const globalTables: Readonly<Record<string, string>> = {
+  tenants: 'A tenant is its own row: the wall is on its id.',
+  prices: 'What models cost is the same for all. Tenants may read it; the platform writes it.',
+  operator_keys: 'Credentials of the platform itself, which belong to no tenant. Tenants cannot read them.',
+  workers: 'Heartbeats of the processes that execute the runs of all tenants. Tenants cannot read them.',
+  _prisma_migrations: 'Which migrations were applied. Only migrations use it.',
+}
