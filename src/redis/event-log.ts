@@ -1,0 +1,113 @@
+import type { Result } from 'ioredis'
+import { backlogAfter, defaultEventLogLimits, type EventLogLimits, numberEvents } from '../domain/event-log.ts'
+import type { AppendOutcome, Backlog, EventLog, RunRef, Unsubscribe } from '../domain/ports.ts'
+import {
+  type Cursor,
+  formatCursor,
+  isTerminal,
+  type LoggedEvent,
+  origin,
+  parseCursor,
+  type RunEvent,
+} from '../domain/run-event.ts'
+import { RedisChannels } from './channels.ts'
+import { type RedisConnection, replyTo } from './connection.ts'
+
+declare module 'ioredis' {
+  interface RedisCommander<Context> {
+    appendEvents(
+      stream: string,
+      channel: string,
+      epoch: number,
+      firstSeq: number,
+      maxEvents: number,
+      ttl: number,
+      ...events: string[]
+    ): Result<[outcome: AppendOutcome['outcome'], last: string], Context>
+  }
+}
+
+/**
+ * An entry's id is its cursor, so the last entry says which epoch owns the run and where the log stands; trimming never
+ * removes it. There is no second key that could expire or be evicted apart from the stream.
+ */
+const appendScript = `
+local epoch, firstSeq, maxEvents, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+last = last and last[1] or '0-0'
+local lastEpoch, lastSeq = string.match(last, '(%d+)-(%d+)')
+lastEpoch, lastSeq = tonumber(lastEpoch), tonumber(lastSeq)
+
+if epoch < lastEpoch then return {'fenced', last} end
+local nextSeq = epoch == lastEpoch and lastSeq + 1 or 1
+if firstSeq > nextSeq then return {'gap', last} end
+local first = 5 + nextSeq - firstSeq
+if first > #ARGV then return {'duplicate', last} end
+
+for i = first, #ARGV do
+  local id = string.format('%d-%d', epoch, firstSeq + i - 5)
+  redis.call('XADD', KEYS[1], 'MAXLEN', '~', maxEvents, id, 'event', ARGV[i])
+end
+redis.call('PEXPIRE', KEYS[1], ttl)
+local events = table.concat(ARGV, ',', first, #ARGV)
+redis.call('SPUBLISH', KEYS[2], string.format('{"epoch":%d,"firstSeq":%d,"events":[', epoch, nextSeq) .. events .. ']}')
+return {'appended', last}
+`
+
+/**
+ * The event log shared by all instances: per run a Redis Stream to replay and a sharded channel to follow,
+ * written by one script. Every method throws Unavailable while Redis cannot be reached.
+ */
+export class RedisEventLog implements EventLog {
+  readonly #connection: RedisConnection
+  readonly #channels: RedisChannels<LoggedEvent[]>
+  readonly #limits: EventLogLimits
+
+  constructor(connection: RedisConnection, limits: EventLogLimits = defaultEventLogLimits) {
+    connection.commands.defineCommand('appendEvents', { numberOfKeys: 2, lua: appendScript })
+    this.#connection = connection
+    this.#channels = new RedisChannels(connection, decodeAppend)
+    this.#limits = limits
+  }
+
+  async append(run: RunRef, epoch: number, firstSeq: number, events: RunEvent[]): Promise<AppendOutcome> {
+    const { stream, channel } = namesOf(run)
+    const { maxEvents, liveTtl, endedTtl } = this.#limits
+    const ttl = events.some(isTerminal) ? endedTtl : liveTtl
+    const encoded = events.map((event) => JSON.stringify(event))
+    const [outcome, last] = await replyTo(
+      this.#connection.commands.appendEvents(stream, channel, epoch, firstSeq, maxEvents, ttl, ...encoded),
+    )
+    return outcome === 'appended' ? { outcome } : { outcome, last: cursorOf(last) }
+  }
+
+  async read(run: RunRef, after: Cursor | null): Promise<Backlog> {
+    const from = after ?? origin
+    const entries = await replyTo(this.#connection.commands.xrange(namesOf(run).stream, formatCursor(from), '+'))
+    return backlogAfter(from, entries.map(decodeEntry))
+  }
+
+  async subscribe(run: RunRef, onEvents: (events: LoggedEvent[]) => void, onLost: () => void): Promise<Unsubscribe> {
+    return this.#channels.subscribe(namesOf(run).channel, onEvents, onLost)
+  }
+}
+
+/** The one place that names a run's keys. The hash tag keeps them in one slot and spreads a tenant's runs over all slots. */
+function namesOf({ tenantId, runId }: RunRef): { stream: string; channel: string } {
+  return { stream: `{r:${tenantId}:${runId}}:s`, channel: `{r:${tenantId}:${runId}}:c` }
+}
+
+function cursorOf(id: string): Cursor {
+  const cursor = parseCursor(id)
+  if (!cursor) throw new Error(`A run's stream holds the foreign id ${id}.`)
+  return cursor
+}
+
+function decodeEntry([id, [, event = 'null']]: [id: string, fields: string[]]): LoggedEvent {
+  return { cursor: cursorOf(id), event: JSON.parse(event) }
+}
+
+function decodeAppend(payload: string): LoggedEvent[] {
+  const { epoch, firstSeq, events } = JSON.parse(payload)
+  return numberEvents(epoch, firstSeq, events)
+}

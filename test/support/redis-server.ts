@@ -1,0 +1,89 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { accessSync, constants } from 'node:fs'
+import { createServer } from 'node:net'
+import { delimiter, join } from 'node:path'
+import { createInterface } from 'node:readline'
+
+/** Whether tests that need Redis run: a `redis-server` is on the PATH. In CI they always run, and fail without one. */
+export const redisAvailable = process.env['CI'] === 'true' || onPath('redis-server')
+
+/** The name of a suite that needs Redis; says why when it is skipped. */
+export function redisSuite(name: string): string {
+  return redisAvailable ? name : `${name} (skipped: no redis-server on the PATH)`
+}
+
+/** A real Redis of the test's own: nothing persisted, on loopback. */
+export type RedisServer = {
+  url: string
+  /** Freezes the process: connections stay open and nothing is answered. */
+  pause(): void
+  resume(): void
+  /** Ends it with all its data. Calling it again does nothing. */
+  stop(): Promise<void>
+  /** Starts it again on the same port after `stop`, empty. */
+  restart(): Promise<void>
+}
+
+/** Starts a `redis-server` on a free port; resolves when it accepts connections. */
+export async function startRedisServer(): Promise<RedisServer> {
+  const port = await freePort()
+  let server = await launch(port)
+  return {
+    url: `redis://127.0.0.1:${port}`,
+    pause: () => server.kill('SIGSTOP'),
+    resume: () => server.kill('SIGCONT'),
+    stop: () => end(server),
+    restart: async () => {
+      server = await launch(port)
+    },
+  }
+}
+
+async function launch(port: number): Promise<ChildProcess> {
+  const options = { port, bind: '127.0.0.1', save: '', appendonly: 'no', daemonize: 'no', logfile: '' }
+  const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
+  const server = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const kill = () => server.kill('SIGKILL')
+  process.once('exit', kill)
+  server.once('close', () => process.off('exit', kill))
+
+  const log: string[] = []
+  for await (const line of createInterface({ input: server.stdout })) {
+    log.push(line)
+    if (line.includes('Ready to accept connections')) {
+      // Keeps reading, so that the log never fills the pipe.
+      server.stdout.resume()
+      return server
+    }
+  }
+  throw new Error(`redis-server ended before it was ready:\n${log.join('\n')}`)
+}
+
+async function end(server: ChildProcess): Promise<void> {
+  if (server.exitCode !== null || server.signalCode !== null) return
+  // A frozen process ends by nothing less.
+  server.kill('SIGKILL')
+  await once(server, 'close')
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  const address = probe.address()
+  probe.close()
+  await once(probe, 'close')
+  if (address === null || typeof address === 'string') throw new Error('The probe has no port.')
+  return address.port
+}
+
+function onPath(program: string): boolean {
+  return (process.env['PATH'] ?? '').split(delimiter).some((directory) => {
+    try {
+      accessSync(join(directory, program), constants.X_OK)
+      return true
+    } catch {
+      return false
+    }
+  })
+}
