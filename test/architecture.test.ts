@@ -8,9 +8,10 @@ const files = globSync('**/*.ts', { cwd: root }).filter((file) => !file.startsWi
 /** Which room may import from which. Ids are the words that every room shares. */
 const mayImport: Record<string, readonly string[]> = {
   main: ['app', 'ask', 'config', 'start-text', 'server'],
-  app: ['config', 'local-secrets', 'server', 'domain', 'data', 'memory', 'redis', 'llm', 'tools'],
-  'start-text': ['app', 'config'],
-  ask: ['config'],
+  app: ['config', 'demo-file', 'local-secrets', 'server', 'domain', 'data', 'memory', 'redis', 'llm', 'tools'],
+  'start-text': ['app', 'config', 'demo-file'],
+  ask: ['config', 'demo-file'],
+  'demo-file': ['domain'],
   config: [],
   'local-secrets': [],
   server: ['schema', 'domain', 'data'],

@@ -1,6 +1,6 @@
 import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
-import { type TenantId, tenantIdOf } from '../domain/ids.ts'
+import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
 import { type OperatorKey, type Plan, PrismaClient, type Tenant } from './generated/client.ts'
 import type { PriceCreateManyInput } from './generated/models.ts'
 
@@ -50,13 +50,25 @@ export class Catalog {
     return this.#client.tenant.findFirst({ where: { name } })
   }
 
+  async hasTenants(): Promise<boolean> {
+    return (await this.#client.tenant.findFirst({ select: { id: true } })) !== null
+  }
+
+  /** Whether the database answers. */
+  async isReachable(): Promise<boolean> {
+    return this.#client.$queryRaw`select 1`.then(
+      () => true,
+      () => false,
+    )
+  }
+
   async createTenant(tenant: { id: string; name: string; plan: Plan }): Promise<void> {
     await this.#client.tenant.create({ data: tenant })
   }
 
   /** Adds the versions that are missing; a version that is there is never changed. */
-  async registerPrices(prices: PriceCreateManyInput[]): Promise<void> {
-    await this.#client.price.createMany({ data: prices, skipDuplicates: true })
+  async registerPrices(prices: readonly Omit<PriceCreateManyInput, 'id'>[]): Promise<void> {
+    await this.#client.price.createMany({ data: prices.map((price) => ({ id: newId(), ...price })), skipDuplicates: true })
   }
 
   /** Says that the worker lives. The first beat registers it. Time is the database's, so that clocks need not agree. */

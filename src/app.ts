@@ -1,0 +1,214 @@
+import type { Logger } from 'pino'
+import { type Config, ConfigError } from './config.ts'
+import { Catalog } from './data/catalog.ts'
+import { startEmbeddedPostgres } from './data/embedded.ts'
+import { migrate } from './data/migrate.ts'
+import { isOutage } from './data/outage.ts'
+import { TenantPool } from './data/tenant-pool.ts'
+import { TenantData } from './data/tenant-scope.ts'
+import { readDemoFile, writeDemoFile } from './demo-file.ts'
+import type { Peppers } from './domain/api-key.ts'
+import { createAuthenticator } from './domain/authenticate.ts'
+import type { Model, Ports } from './domain/ports.ts'
+import { RunWorker } from './domain/run-worker.ts'
+import type { DomainSettings } from './domain/scope.ts'
+import { type DemoAccounts, seedDemo } from './domain/seed.ts'
+import { startDemoUpstream } from './llm/demo-upstream.ts'
+import { createOpenAiModel } from './llm/openai-model.ts'
+import { seedPrices } from './llm/prices.ts'
+import { type LocalSecrets, localSecrets } from './local-secrets.ts'
+import { MemoryEventLog } from './memory/event-log.ts'
+import { MemoryRunQueue } from './memory/run-queue.ts'
+import { MemorySignals } from './memory/signals.ts'
+import { connectRedis } from './redis/connection.ts'
+import { RedisEventLog } from './redis/event-log.ts'
+import { RedisSignals } from './redis/signals.ts'
+import { createServer } from './server/server.ts'
+import { createBuiltinToolbox } from './tools/builtin.ts'
+
+/** A running platform. */
+export type App = {
+  url: string
+  /** The demo accounts, on the start that made them; null on every other. */
+  demo: DemoAccounts | null
+  /** Whether there are demo accounts to try things with. */
+  hasDemo: boolean
+  /** Stops taking work, lets what runs come to an end or hands it back, and closes everything that was opened. */
+  close(): Promise<void>
+}
+
+/** Says what a slow start is doing. */
+export type Progress = (step: string) => void
+
+/** How long sockets and runs get to come to an end when the platform stops, in milliseconds. */
+const grace = 5_000
+
+/** The one place where things are wired. Whatever it opened is closed again when a later step fails. */
+export async function createApp(config: Config, logger: Logger, progress: Progress): Promise<App> {
+  await using opened = new AsyncDisposableStack()
+  const { data, catalog, peppers, seedable } = await openData(config, logger, progress, opened)
+  const ports = await openPorts(config, logger, opened)
+  const settings = settingsOf(config)
+  const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
+
+  const demo = seedable ? await seedWhenEmpty({ data, catalog, ports, settings, peppers }) : null
+
+  const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
+  await worker.start()
+  opened.defer(() => worker.drain(grace))
+
+  const server = createServer({
+    authenticate: createAuthenticator({ data, catalog, ports, settings, peppers }),
+    signals: ports.signals,
+    logger,
+    development: !config.production,
+    allowedOrigins: config.allowedOrigins,
+    isReady: () => catalog.isReachable(),
+  })
+  const { url } = await server.listen(config.port, config.host)
+  opened.defer(() => server.close(grace))
+
+  const hasDemo = seedable && (await recordDemo(config.dataDir, demo, url))
+  const resources = opened.move()
+  return { url, demo, hasDemo, close: () => resources.disposeAsync() }
+}
+
+function settingsOf(config: Config): DomainSettings {
+  return { refuseUnpricedModels: config.production, defaultModel: config.defaultModel }
+}
+
+/** Postgres behind both walls, and the platform's catalogue. */
+async function openData(config: Config, logger: Logger, progress: Progress, opened: AsyncDisposableStack) {
+  const secrets = await localSecretsOf(config)
+  const urls = await openDatabase(config, secrets, progress, opened)
+  const onIdleError = (error: Error) => logger.warn({ err: error }, 'A database connection broke.')
+
+  const catalog = new Catalog({ connectionString: urls.platformUrl, onIdleError })
+  opened.defer(() => catalog.close())
+  await registerPrices(catalog)
+
+  const { size, shared, namedStatements } = config.pool
+  const pool = new TenantPool({ connectionString: urls.appUrl, max: size, shared, namedStatements, onIdleError })
+  const data = new TenantData(pool)
+  opened.defer(() => data.close())
+
+  const peppers: Peppers = { current: 1, secrets: new Map([[1, config.keyPepper ?? secrets.keyPepper]]) }
+  return { data, catalog, peppers, seedable: config.database.kind === 'embedded' }
+}
+
+type DatabaseUrls = { appUrl: string; platformUrl: string }
+
+async function openDatabase(
+  config: Config,
+  secrets: LocalSecrets,
+  progress: Progress,
+  opened: AsyncDisposableStack,
+): Promise<DatabaseUrls> {
+  const { database } = config
+  if (database.kind === 'embedded') {
+    const embedded = await startEmbeddedPostgres({ dataDir: config.dataDir, onProgress: progress })
+    opened.defer(() => embedded.stop())
+    await migrate({ ...embedded, onProgress: progress })
+    return embedded
+  }
+  const { appUrl, adminUrl } = database
+  const platformUrl = database.platformUrl ?? localPlatformUrl(appUrl, secrets)
+  if (adminUrl !== null) await migrate({ adminUrl, appUrl, platformUrl, onProgress: progress })
+  return { appUrl, platformUrl }
+}
+
+/** Development may leave the platform role's URL out: it is the application's, with a password of this data directory. */
+function localPlatformUrl(appUrl: string, { platformPassword }: LocalSecrets): string {
+  const url = new URL(appUrl)
+  url.username = 'bulkhead_platform'
+  url.password = platformPassword
+  return url.href
+}
+
+/** Production sets every secret itself; nothing is written to its disk. */
+async function localSecretsOf(config: Config): Promise<LocalSecrets> {
+  return config.production ? { keyPepper: '', platformPassword: '' } : localSecrets(config.dataDir)
+}
+
+/** The first statement of every start, so it also tells whether the database is there and ready. */
+async function registerPrices(catalog: Catalog): Promise<void> {
+  try {
+    await catalog.registerPrices([...seedPrices])
+  } catch (error) {
+    if (isOutage(error))
+      throw new ConfigError(
+        'The database cannot be reached. Check DATABASE_URL and DATABASE_PLATFORM_URL, and that it is running.',
+      )
+    throw new ConfigError(
+      'The database is not set up for Bulkhead. Set DATABASE_ADMIN_URL and run `npm run migrate`; check that DATABASE_PLATFORM_URL names bulkhead_platform.',
+      { cause: error },
+    )
+  }
+}
+
+async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
+  const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
+  const runQueue = new MemoryRunQueue({ onError })
+  const common = { runQueue, model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), now: Date.now }
+  if (config.redisUrl === null) {
+    const eventLog = new MemoryEventLog()
+    opened.defer(() => eventLog.close())
+    return { ...common, eventLog, signals: new MemorySignals() }
+  }
+  const redis = await connectRedis(config.redisUrl)
+  opened.defer(() => redis.close())
+  return { ...common, eventLog: new RedisEventLog(redis), signals: new RedisSignals(redis) }
+}
+
+/** The configured endpoint; in development without a key, the scripted one; in production without a key, one that refuses. */
+async function openModel(config: Config, opened: AsyncDisposableStack): Promise<Model> {
+  if (config.upstream) return createOpenAiModel(config.upstream)
+  if (config.production) return createOpenAiModel({ apiKey: null, baseUrl: '' })
+  const demo = await startDemoUpstream()
+  opened.defer(() => demo.close())
+  return createOpenAiModel({ baseUrl: demo.url, apiKey: 'demo' })
+}
+
+type SeedContext = Parameters<typeof seedDemo>[0]
+
+/** Seeds the demo accounts into an empty database. Null when somebody is there already. */
+async function seedWhenEmpty(context: SeedContext): Promise<DemoAccounts | null> {
+  return (await context.catalog.hasTenants()) ? null : seedDemo(context)
+}
+
+/** Keeps what the demo's keys and address are. A later start may listen elsewhere. */
+async function recordDemo(dataDir: string, demo: DemoAccounts | null, url: string): Promise<boolean> {
+  const accounts = demo ?? (await readDemoFile(dataDir))
+  if (accounts) await writeDemoFile(dataDir, { ...accounts, url })
+  return accounts !== null
+}
+
+/** `bulkhead migrate`. */
+export async function migrateDatabase(config: Config, progress: Progress): Promise<void> {
+  if (config.database.kind === 'embedded' || config.database.adminUrl === null) {
+    throw new ConfigError(
+      'DATABASE_ADMIN_URL is not set. Set it, and DATABASE_URL, to the database to migrate. The embedded one migrates itself.',
+    )
+  }
+  const { appUrl, adminUrl, platformUrl } = config.database
+  const secrets = await localSecretsOf(config)
+  const { applied } = await migrate({
+    adminUrl,
+    appUrl,
+    platformUrl: platformUrl ?? localPlatformUrl(appUrl, secrets),
+    onProgress: progress,
+  })
+  progress(
+    applied.length === 0
+      ? 'The database is up to date.'
+      : `Applied ${applied.length} migration${applied.length === 1 ? '' : 's'}.`,
+  )
+}
+
+/** `bulkhead seed`: the demo accounts, in whatever database is configured. */
+export async function seedDatabase(config: Config, logger: Logger, progress: Progress): Promise<DemoAccounts> {
+  await using opened = new AsyncDisposableStack()
+  const { data, catalog, peppers } = await openData(config, logger, progress, opened)
+  const ports = await openPorts(config, logger, opened)
+  return seedDemo({ data, catalog, ports, settings: settingsOf(config), peppers })
+}

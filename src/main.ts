@@ -1,0 +1,71 @@
+#!/usr/bin/env node
+import closeWithGrace from 'close-with-grace'
+import { Command } from 'commander'
+import { type Logger, pino } from 'pino'
+import { type App, createApp, migrateDatabase, seedDatabase } from './app.ts'
+import { ask } from './ask.ts'
+import { type Config, readConfig } from './config.ts'
+import { redactedPaths } from './server/logging.ts'
+import { startText } from './start-text.ts'
+
+const program = new Command('bulkhead').description('A multi-tenant AI agent platform behind a GraphQL API.').showHelpAfterError()
+
+program
+  .command('start')
+  .description('start the platform; without DATABASE_URL, on an embedded Postgres with demo tenants')
+  .action(() => run(start))
+
+program
+  .command('migrate')
+  .description('set up or bring up to date the database that DATABASE_ADMIN_URL names: roles, tables, policies')
+  .action(() => run((config) => migrateDatabase(config, say)))
+
+program
+  .command('seed')
+  .description('add the demo tenants to the configured database and print their keys once')
+  .action(() =>
+    run(async (config, logger) => process.stdout.write(`${JSON.stringify(await seedDatabase(config, logger, say), null, 2)}\n`)),
+  )
+
+program
+  .command('ask')
+  .description('ask an agent and watch the answer stream')
+  .argument('<question>')
+  .option('--as <tenant>', 'the demo tenant to ask as', 'acme')
+  .option('--key <key>', "an API key instead of the demo tenant's")
+  .option('--url <url>', 'the GraphQL endpoint')
+  .action((question: string, options: { as: string; key?: string; url?: string }) =>
+    run(({ dataDir }) => ask(question, { ...options, dataDir }, (text) => process.stdout.write(text))),
+  )
+
+await program.parseAsync()
+
+/** Runs a command. What goes wrong ends in one line on stderr; the whole error is shown at LOG_LEVEL=debug. */
+async function run(command: (config: Config, logger: Logger) => Promise<unknown>): Promise<void> {
+  let config: Config | null = null
+  try {
+    config = readConfig()
+    const logger = pino({ level: config.logLevel, redact: redactedPaths }, pino.destination(2))
+    await command(config, logger)
+  } catch (error) {
+    process.stderr.write(`bulkhead: ${error instanceof Error ? error.message : String(error)}\n`)
+    if (config?.logLevel === 'debug' || config?.logLevel === 'trace') console.error(error)
+    process.exitCode = 1
+  }
+}
+
+async function start(config: Config, logger: Logger): Promise<void> {
+  // Before anything is opened: a Ctrl-C during a slow first start must close what is open by then.
+  const starting = createApp(config, logger, say)
+  closeWithGrace({ delay: 15_000, logger }, async ({ err }) => {
+    if (err) logger.fatal({ err }, 'An unexpected error ends this process.')
+    const app = await starting.catch(() => null)
+    await app?.close()
+  })
+  const app: App = await starting
+  process.stdout.write(startText(config, app))
+}
+
+function say(step: string): void {
+  process.stderr.write(`${step}\n`)
+}

@@ -1,0 +1,57 @@
+import { relative } from 'node:path'
+import type { App } from './app.ts'
+import type { Config } from './config.ts'
+import { demoFilePath } from './demo-file.ts'
+
+/** What a person reads when the platform is up: where it is, with which keys, and two commands to try. One screen. */
+export function startText(config: Config, { url, demo, hasDemo }: App): string {
+  const demoFile = demoFilePath(config.dataDir)
+  const shortFile = relative(process.cwd(), demoFile)
+  const lines = [
+    '',
+    '  Bulkhead is running.',
+    '',
+    `  Open    ${url}/graphql  (GraphiQL; put {"Authorization": "Bearer <key>"} under Headers)`,
+    `  Model   ${modelLine(config)}`,
+    `  Data    ${dataLine(config)}`,
+    '',
+  ]
+  if (demo) {
+    lines.push(`  Keys, shown this once and kept in ${shortFile}:`)
+    for (const tenant of demo.tenants) {
+      lines.push(`    ${tenant.name} (${tenant.plan.toLowerCase()}) admin   ${tenant.adminKey}`)
+      lines.push(`    ${' '.repeat(tenant.name.length + tenant.plan.length + 3)} member  ${tenant.memberKey}`)
+    }
+    lines.push(`    platform operator  ${demo.operatorKey}`, '')
+  }
+  if (hasDemo) lines.push(...tryLines(url, demoFile))
+  lines.push('  Ctrl-C stops everything.', '', '')
+  return lines.join('\n')
+}
+
+function modelLine(config: Config): string {
+  if (config.upstream) return `${new URL(config.upstream.baseUrl).host}, new agents use ${config.defaultModel}`
+  if (config.production) return 'none: set OPENAI_API_KEY'
+  return 'scripted demo answers, no real model. Set OPENAI_API_KEY for a real one.'
+}
+
+function dataLine(config: Config): string {
+  const where =
+    config.database.kind === 'embedded'
+      ? `embedded Postgres, kept in ${relative(process.cwd(), config.dataDir)}`
+      : 'the Postgres of DATABASE_URL'
+  return `${where}; streams ${config.redisUrl === null ? 'in this process' : 'in Redis'}`
+}
+
+/** The key is read from its file, so that it gets into no shell history. */
+function tryLines(url: string, demoFile: string): string[] {
+  return [
+    '  A query:',
+    `    curl -s ${url}/graphql -H 'content-type: application/json' \\`,
+    `      -H "authorization: Bearer $(node -p "require('${demoFile}').tenants[0].adminKey")" \\`,
+    `      -d '{"query":"{ viewer { actorName role tenant { name plan } } }"}'`,
+    '  A streamed answer, as the other tenant:',
+    '    npm run -s ask -- --as globex "Who are you, and what did I just say?"',
+    '',
+  ]
+}

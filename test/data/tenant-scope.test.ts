@@ -1,0 +1,309 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Catalog } from '../../src/data/catalog.ts'
+import { SharedConnections } from '../../src/data/shared-connections.ts'
+import { UnscopedOperation } from '../../src/data/tenant-filter.ts'
+import { MissingScope, TenantPool } from '../../src/data/tenant-pool.ts'
+import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
+import { newId } from '../../src/domain/ids.ts'
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+
+let database: TestDatabase
+let catalog: Catalog
+let pool: TenantPool
+let data: TenantData
+
+beforeAll(async () => {
+  database = await createTestDatabase()
+  catalog = new Catalog({ connectionString: database.platformUrl })
+  pool = new TenantPool({ connectionString: database.appUrl, max: 3 })
+  data = new TenantData(pool)
+})
+
+afterAll(async () => {
+  await data.close()
+  await catalog.close()
+  await database.drop()
+})
+
+const config = {
+  status: 'PUBLISHED',
+  systemPrompt: '',
+  model: 'm',
+  temperature: 1,
+  maxOutputTokens: 1,
+  maxTurns: 1,
+  branding: {},
+} as const
+
+/** A tenant with one agent and one conversation, both named after it. */
+async function seedTenant(source = data) {
+  const tenantId = newId()
+  const name = `tenant ${tenantId}`
+  await catalog.createTenant({ id: tenantId, name, plan: 'FREE' })
+  const db = source.of({ tenantId, userId: null })
+  const agent = await db.agent.create({
+    data: {
+      id: newId(),
+      tenantId,
+      slug: 'main',
+      name,
+      activeVersion: 1,
+      configs: { create: { id: newId(), version: 1, ...config } },
+    },
+  })
+  const conversation = await db.conversation.create({ data: { id: newId(), tenantId, agentId: agent.id, title: name } })
+  return { tenantId, name, db, agent, conversation, key: { tenantId_id: { tenantId, id: conversation.id } } }
+}
+
+describe('two tenants', () => {
+  it("see their own rows and nothing of the other's, by whatever operation", async () => {
+    const [a, b] = [await seedTenant(), await seedTenant()]
+    expect(await a.db.conversation.findMany({ select: { title: true } })).toEqual([{ title: a.name }])
+    expect(await a.db.conversation.count()).toBe(1)
+    expect(await a.db.tenant.findMany({ select: { name: true } })).toEqual([{ name: a.name }])
+    expect(await a.db.conversation.findUnique({ where: b.key })).toBeNull()
+    expect(await a.db.conversation.findFirst({ where: { id: b.conversation.id } })).toBeNull()
+    expect(await a.db.conversation.findMany({ where: { OR: [{ tenantId: b.tenantId }, { id: b.conversation.id }] } })).toEqual([])
+    expect(await a.db.conversation.updateMany({ where: { id: b.conversation.id }, data: { title: 'stolen' } })).toEqual({
+      count: 0,
+    })
+    expect(await a.db.conversation.deleteMany({ where: { id: b.conversation.id } })).toEqual({ count: 0 })
+    await expect(a.db.conversation.update({ where: b.key, data: { title: 'stolen' } })).rejects.toMatchObject({ code: 'P2025' })
+    await expect(a.db.conversation.delete({ where: b.key })).rejects.toMatchObject({ code: 'P2025' })
+    expect(await b.db.conversation.findUniqueOrThrow({ where: b.key })).toMatchObject({ title: b.name })
+  })
+
+  it('cannot point a row at the other, even past the filter', async () => {
+    const [a, b] = [await seedTenant(), await seedTenant()]
+    const stray = { id: newId(), tenantId: a.tenantId, agentId: b.agent.id }
+    await expect(a.db.conversation.create({ data: stray })).rejects.toMatchObject({ code: 'P2003' })
+    await expect(a.db.conversation.create({ data: { ...stray, tenantId: b.tenantId } })).rejects.toThrow(UnscopedOperation)
+    await expect(
+      a.db
+        .$executeRaw`insert into conversations (id, tenant_id, agent_id) values (${newId()}::uuid, ${b.tenantId}::uuid, ${b.agent.id}::uuid)`,
+    ).rejects.toThrow(/row-level security/)
+  })
+
+  it('stay apart when their look-ups fall into one tick', async () => {
+    const tenants = await Promise.all(Array.from({ length: 8 }, () => seedTenant()))
+    const found = await Promise.all(
+      tenants.flatMap(({ db, key }) => [0, 1, 2].map(() => db.conversation.findUnique({ where: key }))),
+    )
+    expect(found.map((row) => row?.title)).toEqual(tenants.flatMap(({ name }) => [name, name, name]))
+  })
+
+  it('stay apart when a query is built by one and awaited by the other', async () => {
+    const [a, b] = [await seedTenant(), await seedTenant()]
+    const lazy = a.db.conversation.findMany({ select: { title: true } })
+    const seen = await b.db.$transaction(async (tx) => [await tx.conversation.count(), await lazy])
+    expect(seen).toEqual([1, [{ title: a.name }]])
+  })
+})
+
+describe('an end user', () => {
+  it("sees and makes only that user's rows", async () => {
+    const tenant = await seedTenant()
+    const ann = data.of({ tenantId: tenant.tenantId, userId: 'ann' })
+    const bob = data.of({ tenantId: tenant.tenantId, userId: 'bob' })
+    const row = { tenantId: tenant.tenantId, agentId: tenant.agent.id }
+    await ann.conversation.create({ data: { id: newId(), ...row } })
+    expect(await ann.conversation.findMany({ select: { userId: true } })).toEqual([{ userId: 'ann' }])
+    expect(await bob.conversation.count()).toBe(0)
+    expect(await bob.agent.count({ where: { conversations: { some: { userId: 'ann' } } } })).toBe(0)
+    expect(await tenant.db.conversation.count()).toBe(2)
+    await expect(bob.conversation.create({ data: { id: newId(), ...row, userId: 'ann' } })).rejects.toThrow(UnscopedOperation)
+    await expect(
+      bob.$executeRaw`insert into conversations (id, tenant_id, agent_id, user_id)
+                      values (${newId()}::uuid, ${row.tenantId}::uuid, ${row.agentId}::uuid, 'ann')`,
+    ).rejects.toThrow(/row-level security/)
+  })
+})
+
+describe('a transaction', () => {
+  it('keeps one connection, sees its own writes, and leaves nothing when it throws', async () => {
+    const { db, tenantId, agent } = await seedTenant()
+    const work = db.$transaction(async (tx) => {
+      const backends = [await backendOf(tx), await backendOf(tx)]
+      const row = await tx.conversation.create({ data: { id: newId(), tenantId, agentId: agent.id, title: 'draft' } })
+      expect(await tx.conversation.findUnique({ where: { tenantId_id: { tenantId, id: row.id } } })).toMatchObject({
+        title: 'draft',
+      })
+      await tx.$executeRaw`update conversations set title = 'raw' where id = ${row.id}::uuid`
+      await tx.agent.update({
+        where: { tenantId_id: { tenantId, id: agent.id } },
+        data: { configs: { create: { id: newId(), version: 2, ...config } } },
+      })
+      backends.push(await backendOf(tx))
+      expect(new Set(backends).size).toBe(1)
+      throw new Error('changed my mind')
+    })
+    await expect(work).rejects.toThrow('changed my mind')
+    expect(await db.conversation.count()).toBe(1)
+    expect(await db.agentConfig.count()).toBe(1)
+  })
+
+  it('does not report success when a swallowed error made Postgres roll it back', async () => {
+    const { db, tenantId, agent, conversation } = await seedTenant()
+    const work = db.$transaction(async (tx) => {
+      await tx.conversation.create({ data: { id: newId(), tenantId, agentId: agent.id } })
+      await tx.conversation.create({ data: { id: conversation.id, tenantId, agentId: agent.id } }).catch(() => 'swallowed')
+    })
+    await expect(work).rejects.toThrow(/rolled back/)
+    expect(await db.conversation.count()).toBe(1)
+  })
+
+  it('undoes all of a nested write when its last part fails', async () => {
+    const { db, tenantId } = await seedTenant()
+    const twice = { version: 1, ...config }
+    const work = db.agent.create({
+      data: {
+        id: newId(),
+        tenantId,
+        slug: 'second',
+        name: 'x',
+        activeVersion: 1,
+        configs: {
+          create: [
+            { id: newId(), ...twice },
+            { id: newId(), ...twice },
+          ],
+        },
+      },
+    })
+    await expect(work).rejects.toMatchObject({ code: 'P2002' })
+    expect(await db.agent.count()).toBe(1)
+  })
+
+  it('is rolled back when it runs past its time', async () => {
+    const { db, tenantId, agent } = await seedTenant()
+    const work = db.$transaction(
+      async (tx) => {
+        await tx.conversation.create({ data: { id: newId(), tenantId, agentId: agent.id } })
+        await new Promise((resolve) => setTimeout(resolve, 150))
+        await tx.conversation.count()
+      },
+      { timeout: 50 },
+    )
+    await expect(work).rejects.toMatchObject({ code: 'P2028' })
+    expect(await db.conversation.count()).toBe(1)
+  })
+})
+
+describe('outside a scope', () => {
+  it('sends nothing', async () => {
+    await expect(pool.query({ text: 'select 1' })).rejects.toThrow(MissingScope)
+    await expect(pool.connect()).rejects.toThrow(MissingScope)
+  })
+
+  it('offers no way out of the scope', async () => {
+    const { db } = await seedTenant()
+    const open = db as unknown as Record<string, (...args: unknown[]) => Promise<unknown>> & { operatorKey: TenantDb['agent'] }
+    for (const way of ['$queryRawUnsafe', '$executeRawUnsafe', '$extends', '$connect', '$disconnect', '$on']) {
+      expect(() => open[way], way).toThrow(UnscopedOperation)
+    }
+    await expect(open['$transaction']?.([])).rejects.toThrow(UnscopedOperation)
+    await expect(open.operatorKey.findMany()).rejects.toThrow(UnscopedOperation)
+    await db.$transaction(async (tx) => {
+      expect(() => (tx as unknown as typeof open)['$queryRawUnsafe']).toThrow(UnscopedOperation)
+    })
+  })
+})
+
+describe('shared connections', () => {
+  it('keep neighbours apart around a read that is stopped for its length, and recover from a broken connection', async () => {
+    const [a, b] = [await seedTenant(), await seedTenant()]
+    const shared = new SharedConnections(database.appUrl, 1, true)
+    const titles = (tenantId: string) => shared.query({ text: 'select title from conversations' }, { tenantId, userId: null })
+    const slow = shared.query({ text: 'select pg_sleep(30)' }, { tenantId: a.tenantId, userId: null })
+    const behind = Promise.all([titles(a.tenantId), titles(b.tenantId), titles(a.tenantId)])
+    await expect(slow).rejects.toMatchObject({ code: '57014' })
+    expect((await behind).map(({ rows }) => rows)).toEqual([[{ title: a.name }], [{ title: b.name }], [{ title: a.name }]])
+
+    const suicide = shared.query(
+      { text: 'select pg_terminate_backend(pg_backend_pid())' },
+      { tenantId: a.tenantId, userId: null },
+    )
+    await expect(suicide).rejects.toThrow()
+    expect((await titles(b.tenantId)).rows).toEqual([{ title: b.name }])
+    await shared.end()
+  })
+})
+
+describe.each([
+  { name: 'named statements', namedStatements: true },
+  { name: 'unnamed statements', namedStatements: false },
+])('10,000 interleaved operations of 20 tenants, $name', ({ namedStatements }) => {
+  it('never mix, with errors, rollbacks and timed-out transactions in between', async () => {
+    const crowded = new TenantPool({ connectionString: database.appUrl, max: 3, shared: 2, namedStatements })
+    const source = new TenantData(crowded)
+    const tenants = await Promise.all(Array.from({ length: 20 }, () => seedTenant(source)))
+    const mixed: string[] = []
+    const operate = operationsOn(mixed)
+    let next = 0
+    const caller = async () => {
+      for (let index = next++; index < 10_000; index = next++) {
+        const tenant = tenants[(index * 7) % tenants.length] as (typeof tenants)[number]
+        await operate[index % operate.length]?.(tenant, index)
+      }
+    }
+    await Promise.all(Array.from({ length: 40 }, caller))
+    expect(mixed).toEqual([])
+    await source.close()
+  }, 120_000)
+})
+
+type Seeded = Awaited<ReturnType<typeof seedTenant>>
+
+/** Each operation notes in `mixed` whatever it saw that is not its own tenant's. */
+function operationsOn(mixed: string[]): ((tenant: Seeded, index: number) => Promise<void>)[] {
+  const check = (tenant: Seeded, titles: (string | null | undefined)[]) => {
+    for (const title of titles) if (title !== tenant.name) mixed.push(`${tenant.name} saw ${title}`)
+  }
+  return [
+    async (tenant) => check(tenant, [(await tenant.db.conversation.findUnique({ where: tenant.key }))?.title]),
+    async (tenant) =>
+      check(
+        tenant,
+        (await tenant.db.conversation.findMany()).map((row) => row.title),
+      ),
+    async (tenant) => {
+      const [row] = await tenant.db.$queryRaw<{ tenant: string; title: string }[]>`
+        select current_setting('app.current_tenant') as tenant, title from conversations`
+      check(tenant, [row?.title, row?.tenant === tenant.tenantId ? tenant.name : row?.tenant])
+    },
+    async (tenant) => {
+      const duplicate = { id: tenant.conversation.id, tenantId: tenant.tenantId, agentId: tenant.agent.id }
+      await expect(tenant.db.conversation.create({ data: duplicate })).rejects.toMatchObject({ code: 'P2002' })
+    },
+    async (tenant, index) => {
+      const rolledBack = tenant.db.$transaction(async (tx) => {
+        await tx.conversation.updateMany({ data: { title: 'rolled back' } })
+        if (index % 2 === 0) throw new Error('rolled back')
+        await tx.$queryRaw`select 1 / 0`
+      }, patient)
+      await expect(rolledBack).rejects.toThrow()
+    },
+    async (tenant) => {
+      const titles = await tenant.db.$transaction(
+        async (tx) => (await tx.conversation.findMany()).map((row) => row.title),
+        patient,
+      )
+      check(tenant, titles)
+    },
+    async (tenant, index) => {
+      if (index % 49 !== 6) return
+      const timedOut = tenant.db.$transaction((tx) => tx.$queryRaw`select pg_sleep(0.03)`.then(() => tx.agent.count()), {
+        ...patient,
+        timeout: 10,
+      })
+      await expect(timedOut).rejects.toThrow()
+    },
+  ]
+}
+
+const patient = { maxWait: 30_000, timeout: 30_000 }
+
+async function backendOf(tx: Pick<TenantDb, '$queryRaw'>): Promise<number | undefined> {
+  const [row] = await tx.$queryRaw<{ pid: number }[]>`select pg_backend_pid() as pid`
+  return row?.pid
+}

@@ -1,0 +1,153 @@
+import { existsSync } from 'node:fs'
+import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
+import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
+
+type Demo = { url: string; operatorKey: string; tenants: { name: string; plan: string; adminKey: string; memberKey: string }[] }
+type ReplyEvent = { __typename: string; cursor: string; text?: string; message?: { content: string } }
+
+let dataDir: string
+let platform: PlatformProcess
+
+beforeAll(async () => {
+  dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
+  platform = startPlatformProcess({ BULKHEAD_DATA_DIR: dataDir })
+  await platform.url
+}, 60_000)
+
+afterAll(async () => {
+  await platform.stop()
+  await rm(dataDir, { recursive: true, force: true })
+})
+
+async function readDemo(): Promise<Demo> {
+  return JSON.parse(await readFile(join(dataDir, 'demo.json'), 'utf8'))
+}
+
+/** Starts an answer and returns its run; the canary is in the question. */
+async function sendMessage(client: GraphQLClient, content: string) {
+  const { createConversation } = await client.data<{ createConversation: { conversation: { id: string } } }>(
+    'mutation { createConversation(input: { title: "e2e" }) { ... on CreateConversationPayload { conversation { id } } } }',
+  )
+  const conversationId = createConversation.conversation.id
+  const { sendMessage } = await client.data<{ sendMessage: { run: { id: string } } }>(
+    `mutation ($input: SendMessageInput!) {
+      sendMessage(input: $input) { ... on SendMessagePayload { run { id } } ... on Problem { message } }
+    }`,
+    { input: { conversationId, content } },
+  )
+  return { conversationId, runId: sendMessage.run.id }
+}
+
+async function follow(client: GraphQLClient, runId: string): Promise<ReplyEvent[]> {
+  const events: ReplyEvent[] = []
+  const agentReply = `subscription ($runId: ID!) { agentReply(runId: $runId) {
+    __typename
+    ... on TextDelta { cursor text } ... on Snapshot { cursor text } ... on StreamReset { cursor text }
+    ... on RunCompleted { cursor finishReason message { content } usage { totalTokens } }
+    ... on RunFailed { cursor failure { code message } }
+  } }`
+  for await (const { agentReply: event } of client.events<{ agentReply: ReplyEvent }>(agentReply, { runId })) events.push(event)
+  return events
+}
+
+const textOf = (events: ReplyEvent[]) =>
+  events.flatMap((event) => (event.__typename === 'TextDelta' ? [event.text] : [])).join('')
+
+describe('two tenants on one platform', () => {
+  it('stream at once, and neither sees a byte of the other', async () => {
+    const { url, tenants } = await readDemo()
+    const canaries = tenants.map(({ name }) => `canary-of-${name}-${Math.random().toString(36).slice(2)}`)
+    const clients = tenants.map(({ memberKey }) => graphqlClient(url, memberKey))
+    const runs = await Promise.all(clients.map((client, index) => sendMessage(client, `Repeat after me: ${canaries[index]}`)))
+    const streams = await Promise.all(clients.map((client, index) => follow(client, runs[index]?.runId ?? '')))
+
+    for (const [index, events] of streams.entries()) {
+      const [own, other] = [canaries[index] ?? '', canaries[1 - index] ?? '']
+      const [name, otherName] = [tenants[index]?.name ?? '', tenants[1 - index]?.name ?? '']
+      const last = events.at(-1)
+      expect(last?.__typename).toBe('RunCompleted')
+      expect(textOf(events)).toBe(last?.message?.content)
+      const everything = JSON.stringify(events).toLowerCase()
+      expect(everything).toContain(own)
+      expect(everything).toContain(name)
+      expect(everything).not.toContain(other)
+      expect(everything).not.toContain(otherName)
+    }
+
+    for (const [index, client] of clients.entries()) {
+      const foreign = runs[1 - index] as (typeof runs)[number]
+      const unknown = 'UnVuOjAxOTAwMDAwLTAwMDAtNzAwMC04MDAwLTAwMDAwMDAwMDAwMA'
+      const look = (runId: string) =>
+        client.request('query ($id: ID!) { run(id: $id) { id } node(id: $id) { id } }', { id: runId })
+      expect((await look(foreign.runId)).data).toEqual((await look(unknown)).data)
+      await expect(follow(client, foreign.runId)).rejects.toThrow(/NOT_FOUND/)
+    }
+    await Promise.all(clients.map((client) => client.close()))
+  })
+
+  it('keep their keys in a file that only its owner can read, and off the second start', async () => {
+    const demo = await readDemo()
+    expect((await stat(join(dataDir, 'demo.json'))).mode & 0o777).toBe(0o600)
+    expect((await stat(join(dataDir, 'secrets.json'))).mode & 0o777).toBe(0o600)
+    expect(demo.tenants.map(({ name, plan }) => [name, plan])).toEqual([
+      ['acme', 'PRO'],
+      ['globex', 'FREE'],
+    ])
+    for (const { adminKey, memberKey } of demo.tenants)
+      for (const key of [adminKey, memberKey]) expect(platform.output()).toContain(key)
+  })
+
+  it('print a start-up text that fits a screen and says that the model is scripted', () => {
+    const lines = platform.output().split('\n')
+    expect(lines.length).toBeLessThanOrEqual(30)
+    expect(platform.output()).toMatch(/scripted/)
+  })
+
+  it('are all there after Ctrl-C and a second start', async () => {
+    const before = await readDemo()
+    const [first] = before.tenants
+    const client = graphqlClient(before.url, first?.adminKey ?? '')
+    const { conversationId } = await sendMessage(client, 'remember me')
+    await client.close()
+
+    expect(await platform.stop('SIGINT')).toBe(0)
+    expect(existsSync(join(dataDir, 'postgres/postmaster.pid'))).toBe(false)
+
+    platform = startPlatformProcess({ BULKHEAD_DATA_DIR: dataDir })
+    const url = await platform.url
+    const again = graphqlClient(url, first?.adminKey ?? '')
+    const { conversation } = await again.data<{ conversation: { id: string } | null }>(
+      'query ($id: ID!) { conversation(id: $id) { id } }',
+      { id: conversationId },
+    )
+    expect(conversation).toEqual({ id: conversationId })
+    expect(platform.output()).not.toContain(first?.adminKey)
+    expect((await readDemo()).url).toBe(url)
+    await again.close()
+  }, 60_000)
+})
+
+describe('a wrong configuration', () => {
+  it.each([
+    [{ PORT: 'abc' }, /^bulkhead: PORT must be a whole number/],
+    [{ BULKHEAD_PROT: '1' }, /^bulkhead: BULKHEAD_PROT is not a setting/],
+    [{ NODE_ENV: 'production' }, /^bulkhead: DATABASE_URL is not set/],
+    [{ DATABASE_URL: 'postgres://bulkhead_app:x@127.0.0.1:1/none' }, /^bulkhead: The database cannot be reached/],
+  ])(
+    '%j ends in one line',
+    async (env, line) => {
+      const scratch = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
+      const process = startPlatformProcess({ BULKHEAD_DATA_DIR: scratch, ...env })
+      expect(await process.exited).toBe(1)
+      expect(process.errors()).toMatch(line)
+      expect(process.errors().trim().split('\n')).toHaveLength(1)
+      expect(process.output()).toBe('')
+      await rm(scratch, { recursive: true, force: true })
+    },
+    30_000,
+  )
+})

@@ -1,0 +1,58 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+
+const root = join(import.meta.dirname, '../..')
+
+/** The real program in a process of its own, as `npm start` runs it. */
+export type PlatformProcess = {
+  /** All that it printed to stdout so far. */
+  output(): string
+  errors(): string
+  /** The URL of the start-up text. Throws when the process ends before it says one. */
+  url: Promise<string>
+  /** Sends the signal and resolves to the exit code. */
+  stop(signal?: NodeJS.Signals): Promise<number | null>
+  exited: Promise<number | null>
+}
+
+/** Environment variables of the test run that are not the platform's are passed on; those that are, are not. */
+const inherited = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !/^(BULKHEAD|DATABASE|REDIS|OPENAI|NODE_ENV|PORT|VITEST|LOG_LEVEL)/.test(name)),
+)
+
+export function startPlatformProcess(env: Record<string, string>, args = ['start']): PlatformProcess {
+  const child = spawn(process.execPath, ['src/main.ts', ...args], { cwd: root, env: { ...inherited, PORT: '0', ...env } })
+  const stdout = collect(child, 'stdout')
+  const stderr = collect(child, 'stderr')
+  const exited = once(child, 'exit').then(([code]) => code as number | null)
+  return {
+    output: stdout,
+    errors: stderr,
+    exited,
+    get url() {
+      return waitForUrl(child, stdout, stderr)
+    },
+    async stop(signal = 'SIGINT') {
+      if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+      return exited
+    },
+  }
+}
+
+function collect(child: ChildProcess, stream: 'stdout' | 'stderr'): () => string {
+  let text = ''
+  child[stream]?.setEncoding('utf8').on('data', (chunk: string) => {
+    text += chunk
+  })
+  return () => text
+}
+
+async function waitForUrl(child: ChildProcess, stdout: () => string, stderr: () => string): Promise<string> {
+  for (;;) {
+    const url = /https?:\/\/[\w.:[\]]+(?=\/graphql)/.exec(stdout())?.[0]
+    if (url !== undefined) return url
+    if (child.exitCode !== null) throw new Error(`The platform ended with ${child.exitCode}: ${stderr()}`)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+}
