@@ -1,0 +1,30 @@
+import { ValidationProblem } from './errors.ts'
+
+export type TextRules = {
+  /** Fewest characters that are no white space. Default 1. */
+  min?: number
+  /** Most bytes in UTF-8. */
+  max: number
+  /** Whether tabs and line breaks may occur. Default false. */
+  multiline?: boolean
+}
+
+// Control characters (Unicode category Cc) but for tab, line feed and carriage return; and those three as well.
+const controls = { multiline: /[^\P{Cc}\t\n\r]/u, line: /\p{Cc}/u }
+
+/**
+ * `text` as it is, when it may be stored and shown; else throws a ValidationProblem at `path`. Refused are control characters
+ * (Postgres cannot store NUL), surrogates without their other half (they are not UTF-8), and text that is blank or too long.
+ */
+export function cleanText(path: string, text: string, { min = 1, max, multiline = false }: TextRules): string {
+  // A string has at least one byte for each of its units, so this bounds the work below, too.
+  if (text.length > max || Buffer.byteLength(text) > max) {
+    throw new ValidationProblem([path], `The text must have at most ${max.toLocaleString('en')} bytes.`)
+  }
+  if (!text.isWellFormed()) throw new ValidationProblem([path], 'The text must be valid Unicode.')
+  if ((multiline ? controls.multiline : controls.line).test(text)) {
+    throw new ValidationProblem([path], 'The text must not contain control characters.')
+  }
+  if (text.replace(/\s+/g, '').length < min) throw new ValidationProblem([path], 'The text must not be empty.')
+  return text
+}
