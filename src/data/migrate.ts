@@ -10,7 +10,7 @@ export type MigrateOptions = LoginUrls & {
   /** Told, in a few words, what is being done. */
   onProgress?: (message: string) => void
   /** Where the migrations are. Default: `prisma/migrations` of this package. */
-  directory?: URL
+  migrationsDirectory?: URL
 }
 
 /** The lock that Prisma's own `migrate deploy` takes, so that the two exclude each other. */
@@ -41,7 +41,7 @@ const historyTable = `
  */
 export async function migrate(options: MigrateOptions): Promise<{ applied: string[] }> {
   const onProgress = options.onProgress ?? (() => undefined)
-  const migrations = await readMigrations(options.directory ?? new URL('../../prisma/migrations/', import.meta.url))
+  const migrations = await readMigrations(options.migrationsDirectory ?? new URL('../../prisma/migrations/', import.meta.url))
   const admin = await connect(options.adminUrl)
   try {
     await requireVersion(admin)

@@ -1,0 +1,41 @@
+import { randomBytes } from 'node:crypto'
+import { inject } from 'vitest'
+import { adminQuery, withDatabase } from './database-url.ts'
+
+export type TestDatabase = {
+  /** As `bulkhead_app`, the role that the product uses. */
+  appUrl: string
+  platformUrl: string
+  /** As the superuser: for looking at what the product cannot see. */
+  adminUrl: string
+  /** Throws when a connection to it is still open: something was not closed. */
+  drop(): Promise<void>
+}
+
+/**
+ * A migrated database of one test file's own, cloned from the run's template. An empty one, not migrated, with
+ * `{ empty: true }`.
+ */
+export async function createTestDatabase({ empty = false } = {}): Promise<TestDatabase> {
+  const server = inject('testServer')
+  const name = `test_${randomBytes(8).toString('hex')}`
+  const template = empty ? 'template1' : new URL(server.adminUrl).pathname.slice(1)
+  const maintenanceUrl = withDatabase(server.adminUrl, 'postgres')
+  await adminQuery(maintenanceUrl, `CREATE DATABASE ${name} TEMPLATE ${template}`)
+  return {
+    appUrl: withDatabase(server.appUrl, name),
+    platformUrl: withDatabase(server.platformUrl, name),
+    adminUrl: withDatabase(server.adminUrl, name),
+    drop: () => dropDatabase(maintenanceUrl, name),
+  }
+}
+
+// A backend takes a moment to go after its client has; DROP DATABASE itself waits up to 5 s for that, then refuses.
+async function dropDatabase(maintenanceUrl: string, name: string): Promise<void> {
+  try {
+    await adminQuery(maintenanceUrl, `DROP DATABASE ${name}`)
+  } catch (error) {
+    await adminQuery(maintenanceUrl, `DROP DATABASE ${name} WITH (FORCE)`)
+    throw new Error(`A connection to the test's database was left open.`, { cause: error })
+  }
+}

@@ -1,0 +1,18 @@
+import { defineConfig } from 'vitest/config'
+
+// Without these conditions vitest loads two copies of graphql, CommonJS and ES module, whose types refuse each other.
+const conditions = ['module-sync', 'node']
+
+export default defineConfig({
+  resolve: { conditions },
+  ssr: { resolve: { conditions } },
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/support/global-setup.ts'],
+    pool: 'forks',
+    maxWorkers: 2,
+    testTimeout: 15_000,
+    hookTimeout: 30_000,
+    teardownTimeout: 15_000,
+  },
+})
