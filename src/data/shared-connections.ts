@@ -21,12 +21,25 @@ export class SharedConnections {
     this.#named = named
   }
 
+  /** Sends a read. One that its connection failed, and not Postgres, is sent once more on another: reads may be repeated. */
   async query(config: pg.QueryConfig, wall: Wall): Promise<pg.QueryResult> {
+    try {
+      return await this.#send(config, wall)
+    } catch (error) {
+      if (!isBroken(error) && !lostItsStatement(error)) throw error
+      return this.#send(config, wall)
+    }
+  }
+
+  async #send(config: pg.QueryConfig, wall: Wall): Promise<pg.QueryResult> {
     const slot = this.#leastBusy()
     slot.inFlight++
     try {
-      const client = await slot.client
-      return await runScoped(client, config, wall, { begin: false, named: this.#named })
+      return await runScoped(await slot.client, config, wall, { begin: false, named: this.#named })
+    } catch (error) {
+      // The socket's own error event comes later, and until then others would be sent into the void.
+      if (isBroken(error)) this.#forget(slot)
+      throw error
     } finally {
       slot.inFlight--
     }
@@ -50,14 +63,15 @@ export class SharedConnections {
   }
 
   #open(index: number): Slot {
-    const slot: Slot = { client: this.#connect(() => this.#forget(index, slot)), inFlight: 0 }
-    slot.client.catch(() => this.#forget(index, slot))
+    const slot: Slot = { client: this.#connect(() => this.#forget(slot)), inFlight: 0 }
+    slot.client.catch(() => this.#forget(slot))
     this.#slots[index] = slot
     return slot
   }
 
-  #forget(index: number, slot: Slot): void {
-    if (this.#slots[index] === slot) this.#slots[index] = null
+  #forget(slot: Slot): void {
+    const index = this.#slots.indexOf(slot)
+    if (index !== -1) this.#slots[index] = null
   }
 
   async #connect(onBroken: () => void): Promise<pg.Client> {
@@ -76,3 +90,13 @@ export class SharedConnections {
 }
 
 type Slot = { client: Promise<pg.Client>; inFlight: number }
+
+/** Whether the connection failed rather than the statement. */
+function isBroken(error: unknown): boolean {
+  return !(error instanceof pg.DatabaseError) || error.severity === 'FATAL'
+}
+
+/** Whether the statement was one that a neighbour on the wire should have prepared, and could not (26000, no such statement). */
+function lostItsStatement(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === '26000'
+}
