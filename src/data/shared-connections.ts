@@ -69,9 +69,12 @@ export class SharedConnections {
     return slot
   }
 
+  /** Makes room for a new connection. The old one ends after what it still has to answer; a dead one just ends. */
   #forget(slot: Slot): void {
     const index = this.#slots.indexOf(slot)
-    if (index !== -1) this.#slots[index] = null
+    if (index === -1) return
+    this.#slots[index] = null
+    slot.client.then((client) => client.end()).catch(() => undefined)
   }
 
   async #connect(onBroken: () => void): Promise<pg.Client> {
