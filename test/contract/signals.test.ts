@@ -1,0 +1,110 @@
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { newId, tenantIdOf } from '../../src/domain/ids.ts'
+import type { Signal, Signals } from '../../src/domain/ports.ts'
+import { MemorySignals } from '../../src/memory/signals.ts'
+import { RedisSignals } from '../../src/redis/signals.ts'
+import { connectForTest } from '../support/redis-connection.ts'
+import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+
+/** The signals of two instances; in memory they are the same. `errors` are those of `other`. */
+type SignalsPair = { signals: Signals; other: Signals; errors: unknown[] }
+
+let server: RedisServer
+
+async function inMemory(): Promise<SignalsPair> {
+  const errors: unknown[] = []
+  const signals = new MemorySignals({ onError: (error) => errors.push(error) })
+  return { signals, other: signals, errors }
+}
+
+async function onRedis(): Promise<SignalsPair> {
+  const one = await connectForTest(server.url)
+  const two = await connectForTest(server.url)
+  return { signals: new RedisSignals(one.connection), other: new RedisSignals(two.connection), errors: two.errors }
+}
+
+describe.each([
+  { name: 'in memory', open: inMemory, available: true, start: async () => undefined, stop: async () => undefined },
+  {
+    name: redisSuite('on Redis'),
+    open: onRedis,
+    available: redisAvailable,
+    start: async () => {
+      server = await startRedisServer()
+    },
+    stop: () => server.stop(),
+  },
+])('signals $name', ({ open, available, start, stop }) => {
+  describe.skipIf(!available)('keep the contract:', () => {
+    beforeAll(start)
+    afterAll(stop)
+
+    test('every listener of every instance receives each signal, in order', async () => {
+      const { signals, other } = await open()
+      const heard = await Promise.all([listen(signals), listen(signals), listen(other), listen(other)])
+      const sent = [cancelRun(), revokeApiKey(), cancelRun()]
+      for (const signal of sent) await signals.publish(signal)
+      await vi.waitFor(() => expect(heard).toEqual([sent, sent, sent, sent]))
+    })
+
+    test('a listener that left receives nothing, while those who stay do', async () => {
+      const { signals, other } = await open()
+      const left: Signal[] = []
+      const leave = await other.subscribe((signal) => left.push(signal))
+      const stayed = await listen(other)
+      await leave()
+      await leave()
+      const signal = cancelRun()
+      await signals.publish(signal)
+      await vi.waitFor(() => expect(stayed).toEqual([signal]))
+      expect(left).toEqual([])
+    })
+
+    test('a listener may come when the last one leaves', async () => {
+      const { signals, other } = await open()
+      const leave = await other.subscribe(() => undefined)
+      const [heard] = await Promise.all([listen(other), leave()])
+      const [, late] = await Promise.all([(await other.subscribe(() => undefined))(), listen(other)])
+      const signal = revokeApiKey()
+      await signals.publish(signal)
+      await vi.waitFor(() => expect([heard, late]).toEqual([[signal], [signal]]))
+    })
+
+    test('a signal without listeners is lost, not kept', async () => {
+      const { signals, other } = await open()
+      await signals.publish(cancelRun())
+      const heard = await listen(other)
+      const signal = cancelRun()
+      await signals.publish(signal)
+      await vi.waitFor(() => expect(heard).toEqual([signal]))
+    })
+
+    test('what a listener throws is reported and keeps nothing from the others', async () => {
+      const { signals, other, errors } = await open()
+      const failure = new Error('from a listener')
+      await other.subscribe(() => {
+        throw failure
+      })
+      const heard = await listen(other)
+      const signal = cancelRun()
+      await signals.publish(signal)
+      await vi.waitFor(() => expect(heard).toEqual([signal]))
+      expect(errors).toEqual([failure])
+    })
+  })
+})
+
+function cancelRun(): Signal {
+  return { type: 'CancelRun', tenantId: tenantIdOf(newId()), runId: newId() }
+}
+
+function revokeApiKey(): Signal {
+  return { type: 'RevokeApiKey', tenantId: tenantIdOf(newId()), apiKeyId: newId() }
+}
+
+/** Listens for the rest of the test and returns the growing list of what was heard. */
+async function listen(signals: Signals): Promise<Signal[]> {
+  const heard: Signal[] = []
+  await signals.subscribe((signal) => heard.push(signal))
+  return heard
+}
