@@ -87,8 +87,8 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
   opened.defer(() => catalog.close())
   await registerPrices(catalog)
 
-  const { size, shared, namedStatements } = config.pool
-  const pool = new TenantPool({ connectionString: urls.appUrl, max: size, shared, namedStatements, onIdleError })
+  const { size, ...options } = config.pool
+  const pool = new TenantPool({ connectionString: urls.appUrl, max: size, ...options, onIdleError })
   const data = new TenantData(pool)
   opened.defer(() => data.close())
 

@@ -15,6 +15,8 @@ export type Config = {
     /** Pipelined connections that short reads share; 0 turns sharing off. */
     shared: number
     namedStatements: boolean
+    /** Bound on one statement, in milliseconds; 0 leaves it to the server. */
+    statementTimeoutMillis: number
   }
   redisUrl: string | null
   /** The OpenAI-compatible endpoint; null when there is no key: scripted in development, none in production. */
@@ -60,6 +62,7 @@ const environment = z.object({
   DATABASE_ADMIN_URL: postgresUrl.optional(),
   DATABASE_POOL_SIZE: integer(1, 1_000).default(10),
   DATABASE_SHARED_CONNECTIONS: integer(0, 100).default(2),
+  DATABASE_STATEMENT_TIMEOUT: integer(0, 3_600_000).default(30_000),
   DATABASE_NAMED_STATEMENTS: z.enum(['on', 'off']).default('on'),
   REDIS_URL: url('redis:', 'rediss:').optional(),
   OPENAI_API_KEY: z.string().min(1).optional(),
@@ -102,6 +105,7 @@ export function readConfig(env: Record<string, string | undefined> = process.env
       size: values.DATABASE_POOL_SIZE,
       shared: values.DATABASE_SHARED_CONNECTIONS,
       namedStatements: values.DATABASE_NAMED_STATEMENTS === 'on',
+      statementTimeoutMillis: values.DATABASE_STATEMENT_TIMEOUT,
     },
     redisUrl: values.REDIS_URL ?? null,
     upstream,

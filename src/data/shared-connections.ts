@@ -1,9 +1,6 @@
 import pg from 'pg'
 import { prepareScope, runScoped, type Wall } from './scoped-query.ts'
 
-/** Bound on one short read, in milliseconds: a slow one would hold up everybody behind it. */
-const statementTimeout = 2_000
-
 /**
  * A few pipelined connections that short reads of all tenants share: each read is its own implicit transaction
  * with its own wall, so neighbours on the wire stay apart. A read here is never cancelled from the client, since
@@ -13,12 +10,15 @@ export class SharedConnections {
   readonly #slots: (Slot | null)[]
   readonly #connectionString: string
   readonly #named: boolean
+  readonly #statementTimeout: number
   #ended = false
 
-  constructor(connectionString: string, size: number, named: boolean) {
+  /** `statementTimeout` bounds one read, in milliseconds: a slow one holds up everybody behind it. 0 leaves it to the server. */
+  constructor(connectionString: string, size: number, named: boolean, statementTimeout: number) {
     this.#slots = Array.from({ length: size }, () => null)
     this.#connectionString = connectionString
     this.#named = named
+    this.#statementTimeout = statementTimeout
   }
 
   /** Sends a read. One that its connection failed, and not Postgres, is sent once more on another: reads may be repeated. */
@@ -81,7 +81,7 @@ export class SharedConnections {
     const client = new pg.Client({
       connectionString: this.#connectionString,
       pipeline: true,
-      statement_timeout: statementTimeout,
+      statement_timeout: this.#statementTimeout,
       connectionTimeoutMillis: 5_000,
     })
     client.on('error', onBroken)

@@ -14,6 +14,11 @@ export type TenantPoolOptions = {
   shared?: number
   /** Whether statements are kept prepared by name. Off for PgBouncer before 1.21 in transaction mode. Default true. */
   namedStatements?: boolean
+  /**
+   * Bound on one statement, in milliseconds; short reads on shared connections have 2,000 at most. 0 leaves it to the server, as
+   * PgBouncer needs, which refuses the start-up parameter. Default 30,000.
+   */
+  statementTimeoutMillis?: number
   /** Bound on waiting for a connection, in milliseconds. Default 5,000. */
   connectionTimeoutMillis?: number
   /** Called with the error of a connection that broke while idle. */
@@ -41,15 +46,20 @@ export class TenantPool extends pg.Pool {
 
   constructor(options: TenantPoolOptions) {
     const namedStatements = options.namedStatements ?? true
+    const statementTimeout = options.statementTimeoutMillis ?? 30_000
     super({
       connectionString: options.connectionString,
       max: options.max ?? 10,
       connectionTimeoutMillis: options.connectionTimeoutMillis ?? 5_000,
+      statement_timeout: statementTimeout,
       onConnect: namedStatements ? prepareScope : undefined,
     })
     this.namedStatements = namedStatements
     const shared = options.shared ?? 2
-    this.#shared = shared === 0 ? null : new SharedConnections(options.connectionString, shared, namedStatements)
+    this.#shared =
+      shared === 0
+        ? null
+        : new SharedConnections(options.connectionString, shared, namedStatements, Math.min(statementTimeout, 2_000))
     this.on('error', options.onIdleError ?? (() => undefined))
   }
 

@@ -15,6 +15,11 @@ export function isUuid(text: string): boolean {
   return uuidPattern.test(text)
 }
 
+/** The UUID whose 32 digits `hex` holds, in lower case and without hyphens. */
+export function uuidOfHex(hex: string): string {
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
+}
+
 /** Brands `text` as a tenant id. Throws a TypeError unless it is a canonical UUID. */
 export function tenantIdOf(text: string): TenantId {
   if (!isUuid(text)) throw new TypeError('A tenant id is a UUID in lower case.')

@@ -1,5 +1,5 @@
 import { ValidationProblem } from './errors.ts'
-import { isUuid } from './ids.ts'
+import { uuidOfHex } from './ids.ts'
 
 /** The arguments of a Relay connection. `first` and `after` walk forwards, `last` and `before` backwards. */
 export type PageArgs = {
@@ -126,6 +126,5 @@ function parseCursor(text: string): Place | null {
   const bytes = Buffer.from(text, 'base64url')
   if (bytes.length !== time + id) return null
   const createdAt = new Date(bytes.readUIntBE(0, time))
-  const uuid = bytes.toString('hex', time).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
-  return isUuid(uuid) && createdAt.getTime() <= latest ? { createdAt, id: uuid } : null
+  return createdAt.getTime() <= latest ? { createdAt, id: uuidOfHex(bytes.toString('hex', time)) } : null
 }

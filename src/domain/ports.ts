@@ -149,7 +149,11 @@ export class ModelError extends Error {
   /** How long the upstream asked to wait, in milliseconds; null when it did not say. */
   readonly retryAfterMs: number | null
 
-  constructor(code: ModelErrorCode, message: string, options: { retryable: boolean; retryAfterMs?: number | null; cause?: unknown }) {
+  constructor(
+    code: ModelErrorCode,
+    message: string,
+    options: { retryable: boolean; retryAfterMs?: number | null; cause?: unknown },
+  ) {
     super(message, { cause: options.cause })
     this.name = 'ModelError'
     this.code = code

@@ -1,5 +1,6 @@
-import type { TenantDb } from '../data/tenant-scope.ts'
 import type { Plan, TenantRole, TenantStatus } from '../data/generated/enums.ts'
+import type { TenantDb } from '../data/tenant-scope.ts'
+import type { Peppers } from './credential.ts'
 import { Forbidden } from './errors.ts'
 import type { TenantId } from './ids.ts'
 import type { Ports } from './ports.ts'
@@ -32,6 +33,8 @@ export type DomainSettings = {
   refuseUnpricedModels: boolean
   /** The model a new agent starts with. */
   defaultModel: string
+  /** What the secrets of API keys are hashed with. */
+  peppers: Peppers
 }
 
 const ranks: Record<TenantRole, number> = { END_USER: 0, MEMBER: 1, ADMIN: 2 }
