@@ -35,7 +35,7 @@ export class RedisChannels<T> {
     try {
       await replyTo(channel.subscribed)
     } catch (error) {
-      await unsubscribe()
+      void unsubscribe()
       throw error
     }
     return unsubscribe
