@@ -1,0 +1,81 @@
+import { cpus } from 'node:os'
+import { parseArgs } from 'node:util'
+import manifest from '../package.json' with { type: 'json' }
+import type { BenchContext } from './bench.ts'
+import { benches } from './registry.ts'
+import { type BenchDatabase, startDatabase } from './support/database.ts'
+import { printReport, printVerdicts, type Verdict } from './support/report.ts'
+
+const help = `npm run bench -- [names] [--rounds 9] [--seconds 1]
+
+Runs the named benches, or all of them:
+${Object.entries(benches)
+  .map(([name, { summary }]) => `  ${name.padEnd(12)} ${summary}`)
+  .join('\n')}
+
+  --rounds   how often the contenders take turns; ratios are medians over the rounds
+  --seconds  length of one turn`
+
+type Order = { names: string[]; rounds: number; seconds: number }
+
+/** What to run; null when the order cannot be followed. */
+function readOrder(): Order | null {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      rounds: { type: 'string', default: '9' },
+      seconds: { type: 'string', default: '1' },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  const rounds = Number(values.rounds)
+  const seconds = Number(values.seconds)
+  const known = positionals.every((name) => Object.hasOwn(benches, name))
+  if (values.help || !known || !Number.isInteger(rounds) || rounds < 1 || !(seconds > 0)) return null
+  return { names: positionals.length > 0 ? positionals : Object.keys(benches), rounds, seconds }
+}
+
+async function run({ names, rounds, seconds }: Order): Promise<void> {
+  let database: Promise<BenchDatabase> | null = null
+  const context: BenchContext = {
+    rounds,
+    seconds,
+    progress: (message) => console.error(message),
+    database: () => (database ??= startDatabase()),
+  }
+  const stop = async () => await (await database)?.stop()
+  process.once('SIGINT', () => void stop().finally(() => process.exit(130)))
+
+  const verdicts: Verdict[] = []
+  try {
+    for (const name of names) {
+      for (const report of (await benches[name]?.run(context)) ?? []) {
+        printReport(report)
+        verdicts.push(...report.verdicts)
+      }
+    }
+    printVerdicts(verdicts)
+    console.log(`\n${await conditions(await database)}`)
+  } finally {
+    await stop()
+  }
+}
+
+/** What the figures were measured on, and what they contain. */
+async function conditions(database: BenchDatabase | null): Promise<string> {
+  const { '@prisma/client': prisma, pg } = manifest.dependencies
+  const [cpu] = cpus()
+  return [
+    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpu?.model.trim()}, Node ${process.versions.node}, Prisma ${prisma}, pg ${pg}`,
+    ...(database ? [await database.describe()] : []),
+    'Ratios are medians over rounds in which the contenders take turns. CPU is that of the measuring process: user and system,',
+    'all its threads; not that of Postgres, and not that of the proxy that makes the distance.',
+  ].join('\n')
+}
+
+const order = readOrder()
+if (order) await run(order)
+else {
+  console.error(help)
+  process.exitCode = 2
+}

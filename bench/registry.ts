@@ -1,0 +1,13 @@
+import type { Bench } from './bench.ts'
+import { distance } from './distance.ts'
+import { reads } from './reads.ts'
+import { roundTrips } from './round-trips.ts'
+import { writes } from './writes.ts'
+
+/** Every bench by the name it is run by, in the order in which all of them run. */
+export const benches: Readonly<Record<string, Bench>> = {
+  'round-trips': roundTrips,
+  reads,
+  distance,
+  writes,
+}
