@@ -7,8 +7,8 @@ import { isOutage } from './data/outage.ts'
 import { TenantPool } from './data/tenant-pool.ts'
 import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
-import type { Peppers } from './domain/api-key.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
+import type { Peppers } from './domain/credential.ts'
 import type { Model, Ports } from './domain/ports.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings } from './domain/scope.ts'
@@ -48,17 +48,17 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   await using opened = new AsyncDisposableStack()
   const { data, catalog, peppers, seedable } = await openData(config, logger, progress, opened)
   const ports = await openPorts(config, logger, opened)
-  const settings = settingsOf(config)
+  const settings = settingsOf(config, peppers)
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
 
-  const demo = seedable ? await seedWhenEmpty({ data, catalog, ports, settings, peppers }) : null
+  const demo = seedable ? await seedWhenEmpty({ data, catalog, ports, settings }) : null
 
   const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
   await worker.start()
   opened.defer(() => worker.drain(grace))
 
   const server = createServer({
-    authenticate: createAuthenticator({ data, catalog, ports, settings, peppers }),
+    authenticate: createAuthenticator({ data, catalog, ports, settings }),
     signals: ports.signals,
     logger,
     development: !config.production,
@@ -73,8 +73,8 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   return { url, demo, hasDemo, close: () => resources.disposeAsync() }
 }
 
-function settingsOf(config: Config): DomainSettings {
-  return { refuseUnpricedModels: config.production, defaultModel: config.defaultModel }
+function settingsOf(config: Config, peppers: Peppers): DomainSettings {
+  return { refuseUnpricedModels: config.production, defaultModel: config.defaultModel, peppers }
 }
 
 /** Postgres behind both walls, and the platform's catalogue. */
@@ -210,5 +210,5 @@ export async function seedDatabase(config: Config, logger: Logger, progress: Pro
   await using opened = new AsyncDisposableStack()
   const { data, catalog, peppers } = await openData(config, logger, progress, opened)
   const ports = await openPorts(config, logger, opened)
-  return seedDemo({ data, catalog, ports, settings: settingsOf(config), peppers })
+  return seedDemo({ data, catalog, ports, settings: settingsOf(config, peppers) })
 }

@@ -1,0 +1,36 @@
+/** What Prisma's driver adapter for pg makes of a connection's failures (`@prisma/adapter-pg`, `convertDriverError`). */
+const kinds = new Set(['DatabaseNotReachable', 'ConnectionClosed', 'SocketTimeout', 'TooManyConnections'])
+
+/** SQLSTATE of broken connections (class 08), and of a server that shuts down, crashed or starts up (57P01 to 57P03). */
+const states = /^(?:08...|57P0[123])$/
+
+/** Socket errors that the adapter hands on as they are, a refusal on all addresses of a name among them. */
+const socketCodes = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+])
+
+/** What pg, its pool and Prisma's transactions say of a connection that broke or was not to be had in time, without a code. */
+const messages =
+  /^(?:Connection terminated|timeout exceeded when trying to connect|timeout expired|Client (?:has encountered|was closed))|Unable to start a transaction in the given time/
+
+type DriverFailure = { kind?: string; code?: string }
+type DatabaseError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverFailure } } }
+
+/**
+ * Whether `error` means that the database could not be reached, or gave no connection in time, and not that it refused what
+ * was asked: the same request may succeed later. A write that was under way may or may not have been committed.
+ */
+export function isOutage(error: unknown): boolean {
+  if (!(error instanceof Error)) return false
+  const { code, message, meta } = error as DatabaseError
+  const failure = meta?.driverAdapterError?.cause
+  if (failure) return kinds.has(failure.kind ?? '') || states.test(failure.code ?? '')
+  return socketCodes.has(code ?? '') || messages.test(message)
+}

@@ -1,0 +1,93 @@
+import type { ApiKey, TenantRole } from '../data/generated/client.ts'
+import { formatApiKey, hashSecret, newSecret } from './credential.ts'
+import { NotFound, ValidationProblem } from './errors.ts'
+import { idempotent } from './idempotency.ts'
+import { isUuid, newId } from './ids.ts'
+import { requireRole, type Scope } from './scope.ts'
+import { cleanText } from './text.ts'
+
+export type CreateApiKeyInput = {
+  name: string
+  role: TenantRole
+  /** The end user that an END_USER key stands for. Required for those, refused for others. */
+  userId?: string | null
+  /** Default: never. */
+  expiresAt?: Date | null
+  idempotencyKey?: string | null
+}
+
+/** `secret` is the whole key, shown here and never again: null when an idempotency key repeats an earlier call. */
+export type CreatedApiKey = { apiKey: ApiKey; secret: string | null }
+
+/** Most bytes of a name and of a user id. */
+const longest = 200
+
+/** Makes a key. For admins. */
+export async function createApiKey(scope: Scope, { idempotencyKey, ...input }: CreateApiKeyInput): Promise<CreatedApiKey> {
+  requireRole(scope, 'ADMIN')
+  const { role, expiresAt = null } = input
+  const name = cleanText('name', input.name, { max: longest })
+  const userId = checkUser(role, input.userId ?? null)
+  return idempotent<CreatedApiKey>(
+    scope,
+    { mutation: 'createApiKey', key: idempotencyKey, input },
+    {
+      perform: (remember) => {
+        // Checked here, since a call that is repeated later is no less valid than it was.
+        if (expiresAt) checkExpiry(expiresAt, scope.ports.now())
+        return scope.db.$transaction(async (tx) => {
+          const id = newId()
+          await remember(tx, id)
+          const secret = newSecret()
+          const apiKey = await tx.apiKey.create({
+            data: { id, tenantId: scope.tenant.id, name, role, userId, expiresAt, ...hashSecret(secret, scope.settings.peppers) },
+          })
+          return { apiKey, secret: formatApiKey({ kind: 'tenant', tenantId: scope.tenant.id, id, secret }) }
+        })
+      },
+      replay: async (id) => ({ apiKey: await readApiKey(scope, id), secret: null }),
+    },
+  )
+}
+
+/** Ends a key for good, and soon after every connection that uses it. Revoking it again changes nothing. For admins. */
+export async function revokeApiKey(scope: Scope, { apiKeyId }: { apiKeyId: string }): Promise<{ apiKey: ApiKey }> {
+  requireRole(scope, 'ADMIN')
+  if (!isUuid(apiKeyId)) throw new NotFound('API key')
+  const revokedAt = new Date(scope.ports.now())
+  await scope.db.apiKey.updateMany({ where: { id: apiKeyId, revokedAt: null }, data: { revokedAt } })
+  const apiKey = await readApiKey(scope, apiKeyId)
+  // Also when it was revoked before: this may be the second try of a call whose signal did not get out.
+  await scope.ports.signals.publish({ type: 'RevokeApiKey', tenantId: scope.tenant.id, apiKeyId })
+  return { apiKey }
+}
+
+/** Every key there ever was, oldest first. For admins. */
+export async function listApiKeys(scope: Scope): Promise<ApiKey[]> {
+  requireRole(scope, 'ADMIN')
+  return scope.db.apiKey.findMany({ orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] })
+}
+
+async function readApiKey(scope: Scope, id: string): Promise<ApiKey> {
+  const apiKey = await scope.db.apiKey.findFirst({ where: { id } })
+  if (!apiKey) throw new NotFound('API key')
+  return apiKey
+}
+
+/** The last moment of the year 9999: what is later has no four-digit year. */
+const latest = Date.UTC(10_000, 0) - 1
+
+function checkExpiry(expiresAt: Date, now: number): void {
+  const time = expiresAt.getTime()
+  if (!(time > now && time <= latest)) throw new ValidationProblem(['expiresAt'], 'The key must expire in the future.')
+}
+
+/** The user a key of `role` stands for. */
+function checkUser(role: TenantRole, userId: string | null): string | null {
+  if (role === 'END_USER') {
+    if (userId === null) throw new ValidationProblem(['userId'], 'An END_USER key needs the id of its user.')
+    return cleanText('userId', userId, { max: longest })
+  }
+  if (userId !== null) throw new ValidationProblem(['userId'], 'Only END_USER keys stand for a user.')
+  return null
+}

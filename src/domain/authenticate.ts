@@ -1,0 +1,73 @@
+import type { Catalog } from '../data/catalog.ts'
+import { isOutage } from '../data/outage.ts'
+import type { TenantData } from '../data/tenant-scope.ts'
+import { type ApiKeyClaim, parseApiKey, verifySecret } from './credential.ts'
+import { Unavailable } from './errors.ts'
+import { tenantIdOf } from './ids.ts'
+import type { Ports } from './ports.ts'
+import type { DomainSettings, Scope } from './scope.ts'
+
+/** What an operator may touch: the platform's catalogue, and no tenant's content. */
+export type OperatorScope = { operator: { id: string; name: string }; catalog: Catalog }
+
+/** Whose request it is. */
+export type Principal = { kind: 'tenant'; scope: Scope } | { kind: 'operator'; operator: OperatorScope }
+
+/**
+ * Who holds this credential; null for nobody. Malformed, unknown, wrong, revoked and expired keys, unknown and suspended
+ * tenants all answer alike. Throws Unavailable when the database cannot tell.
+ */
+export type Authenticator = (credential: string | null) => Promise<Principal | null>
+
+export type AuthenticatorOptions = { data: TenantData; catalog: Catalog; ports: Ports; settings: DomainSettings }
+
+export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
+  return async (credential) => {
+    const claim = credential === null ? null : parseApiKey(credential)
+    if (!claim) return null
+    try {
+      return claim.kind === 'operator' ? await operatorOf(claim, options) : await tenantOf(claim, options)
+    } catch (error) {
+      if (isOutage(error)) throw new Unavailable('Credentials cannot be checked right now.', 1, { cause: error })
+      throw error
+    }
+  }
+}
+
+type ClaimOf<Kind> = Extract<ApiKeyClaim, { kind: Kind }>
+
+async function operatorOf(claim: ClaimOf<'operator'>, options: AuthenticatorOptions): Promise<Principal | null> {
+  const key = await options.catalog.findOperatorKey(claim.id)
+  const verified = verifySecret(claim.secret, key, options.settings.peppers)
+  if (!verified || !key || key.revokedAt) return null
+  return { kind: 'operator', operator: { operator: { id: key.id, name: key.name }, catalog: options.catalog } }
+}
+
+async function tenantOf(claim: ClaimOf<'tenant'>, options: AuthenticatorOptions): Promise<Principal | null> {
+  const { data, ports, settings } = options
+  const staff = data.of({ tenantId: claim.tenantId, userId: null })
+  // Two reads by key, side by side on one connection: a single round trip.
+  const [key, tenant] = await Promise.all([
+    staff.apiKey.findFirst({ where: { id: claim.id } }),
+    staff.tenant.findFirst({ where: { id: claim.tenantId } }),
+  ])
+  const verified = verifySecret(claim.secret, key, settings.peppers)
+  if (!verified || !key || key.revokedAt || !isBefore(ports.now(), key.expiresAt)) return null
+  if (tenant?.status !== 'ACTIVE') return null
+
+  const { id, name, role, userId } = key
+  const isEndUser = role === 'END_USER'
+  // An end user without an id would be let past the user wall, as staff is.
+  if (isEndUser !== (userId !== null)) return null
+  const tenantId = tenantIdOf(tenant.id)
+  const db = isEndUser ? data.of({ tenantId, userId }) : staff
+  return {
+    kind: 'tenant',
+    scope: { tenant: { ...tenant, id: tenantId }, actor: { id, name, role, userId }, db, ports, settings },
+  }
+}
+
+/** Whether `now`, in milliseconds, is before `end`; null is the end of time. */
+function isBefore(now: number, end: Date | null): boolean {
+  return end === null || now < end.getTime()
+}
