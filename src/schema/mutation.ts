@@ -1,0 +1,53 @@
+import type { FieldMap, InputFieldMap, InputShapeFromFields } from '@pothos/core'
+import { Forbidden, Problem } from '../domain/errors.ts'
+import type { Scope } from '../domain/scope.ts'
+import { builder } from './builder.ts'
+import { scopeOf, Unauthenticated } from './context.ts'
+import { attempt, problems, problemTypeOf } from './problem.ts'
+
+type Types = (typeof builder)['$inferSchemaTypes']
+
+type MutationOptions<Input extends InputFieldMap, Payload extends object> = {
+  /** What it does, who may call it. */
+  description: string
+  authScopes: { [scope in 'endUser' | 'member' | 'admin']?: true }
+  input: (t: PothosSchemaTypes.InputFieldBuilder<Types, 'InputObject'>) => Input
+  resolve: (scope: Scope, input: InputShapeFromFields<Input>) => Promise<Payload>
+  payload: (t: PothosSchemaTypes.ObjectFieldBuilder<Types, Payload>) => FieldMap
+}
+
+/**
+ * Defines the mutation `verbNoun` with its types: `VerbNounInput`, `VerbNounPayload` and `VerbNounResult`, the union of
+ * the payload and every problem. A caller whose role does not suffice gets the problem `Forbidden`, not an error.
+ */
+export function mutation<Input extends InputFieldMap, Payload extends object>(
+  verbNoun: string,
+  { description, authScopes, input, resolve, payload }: MutationOptions<Input, Payload>,
+): void {
+  const VerbNoun = verbNoun.charAt(0).toUpperCase() + verbNoun.slice(1)
+  const InputType = builder.inputType(`${VerbNoun}Input`, { description: `What ${verbNoun} takes.`, fields: input })
+  const PayloadType = builder.objectRef<Payload>(`${VerbNoun}Payload`).implement({
+    description: `What ${verbNoun} did.`,
+    authScopes: { endUser: true },
+    fields: payload as never,
+  })
+  const Result = builder.unionType(`${VerbNoun}Result`, {
+    description: `What ${verbNoun} did, or the problem that kept it from happening.`,
+    types: [PayloadType, ...problems] as never[],
+    resolveType: (value: unknown) => (value instanceof Problem ? problemTypeOf(value) : PayloadType.name),
+  })
+  builder.mutationField(verbNoun, (t) =>
+    t.field({
+      type: Result,
+      description,
+      authScopes,
+      unauthorizedResolver: (_root, _args, { principal }) => {
+        if (!principal) throw new Unauthenticated()
+        return new Forbidden() as never
+      },
+      args: { input: t.arg({ type: InputType, required: true, description: 'What to do.' }) },
+      resolve: (_root, args, context) =>
+        attempt(() => resolve(scopeOf(context), (args as { input: InputShapeFromFields<Input> }).input)) as never,
+    }),
+  )
+}

@@ -1,0 +1,148 @@
+import type { Run as RunRow } from '../data/generated/client.ts'
+import type { RunStatus } from '../data/generated/enums.ts'
+import { messagesByRun } from '../domain/message.ts'
+import { cancelRun, findRun, listRuns, runsByIds, usageByRun } from '../domain/run.ts'
+import type { RunFailure as Failure } from '../domain/run-event.ts'
+import { builder } from './builder.ts'
+import { connectionOf, pageArgs } from './connection.ts'
+import { scopeOf } from './context.ts'
+import { Conversation, conversations } from './conversation.ts'
+import { decodeId } from './global-id.ts'
+import { byId, loader } from './loader.ts'
+import { Message } from './message.ts'
+import { Money } from './money.ts'
+import { mutation } from './mutation.ts'
+import { idField, Node, resolveNodesOf } from './node.ts'
+import { TokenUsage } from './usage.ts'
+
+/** Runs by id. */
+export const runs = loader(async (context, ids) => byId(await runsByIds(scopeOf(context), ids)))
+
+/** The messages of a run, by the run's id. */
+const messages = loader((context, runIds) => messagesByRun(scopeOf(context), runIds))
+
+const usages = loader((context, runIds) => usageByRun(scopeOf(context), runIds))
+
+const Status = builder.enumType('RunStatus', {
+  description: 'Where a run stands.',
+  values: {
+    QUEUED: { description: 'Waiting for a worker.' },
+    RUNNING: { description: 'A worker is at it.' },
+    WAITING_APPROVAL: { description: 'Waiting for a person to approve a tool call.' },
+    PAUSED_BUDGET: { description: 'Waiting for budget.' },
+    COMPLETED: { description: 'Ended with a reply.' },
+    FAILED: { description: 'Ended without a reply; `failure` says why.' },
+    CANCELLED: { description: 'Ended because somebody asked for it.' },
+    INTERRUPTED: { description: 'Ended half-way, and could not be taken up again without doing something twice.' },
+  } satisfies Record<RunStatus, { description: string }>,
+})
+
+export const RunFailure = builder.objectRef<Failure>('RunFailure').implement({
+  description: 'Why a run failed.',
+  authScopes: { endUser: true },
+  fields: (t) => ({
+    code: t.exposeString('code', { description: 'The kind of failure, for programs, as in MODEL_UNAVAILABLE.' }),
+    message: t.exposeString('message', { description: 'The same for people.' }),
+  }),
+})
+
+export const Run = builder.objectRef<RunRow>('Run')
+
+Run.implement({
+  description: 'One answer, from the message that asked for it to the reply. Goes on whether or not anybody listens.',
+  interfaces: [Node],
+  authScopes: { endUser: true },
+  fields: (t) => ({
+    id: t.id(idField('Run')),
+    status: t.expose('status', { type: Status, description: 'Where it stands.' }),
+    conversation: t.field({
+      type: Conversation,
+      description: 'Where it belongs.',
+      resolve: async (run, _args, context) => (await conversations(context).load(run.conversationId)) as never,
+    }),
+    userMessage: t.field({
+      type: Message,
+      description: 'The message it answers.',
+      resolve: async (run, _args, context) => (await messages(context).load(run.id))?.userMessage as never,
+    }),
+    reply: t.field({
+      type: Message,
+      nullable: true,
+      description: 'What the agent said. Null until it has, and when the run ended without a word.',
+      resolve: async (run, _args, context) => (await messages(context).load(run.id))?.reply,
+    }),
+    usage: t.field({
+      type: TokenUsage,
+      description: 'Tokens of all its model calls so far, from the ledger.',
+      resolve: async (run, _args, context) => (await usages(context).load(run.id)) as never,
+    }),
+    cost: t.field({
+      type: Money,
+      description: 'Cost of all its model calls so far, from the ledger.',
+      resolve: async (run, _args, context) => (await usages(context).load(run.id)) as never,
+    }),
+    configVersion: t.exposeInt('configVersion', {
+      description: "Version of the agent's configuration: pinned when a worker takes the run, until then the active one.",
+    }),
+    model: t.exposeString('model', { description: 'The model that answers.' }),
+    failure: t.field({
+      type: RunFailure,
+      nullable: true,
+      description: 'Why it failed. Null unless it did.',
+      resolve: ({ failureCode, failureMessage }) =>
+        failureCode === null ? null : { code: failureCode, message: failureMessage ?? '' },
+    }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
+    startedAt: t.expose('startedAt', {
+      type: 'DateTime',
+      nullable: true,
+      description: 'When a worker first took it. Null while it is queued.',
+    }),
+    finishedAt: t.expose('finishedAt', { type: 'DateTime', nullable: true, description: 'When it ended. Null until then.' }),
+  }),
+})
+
+export const RunConnection = connectionOf(Run, 'runs')
+
+resolveNodesOf('Run', { authScopes: { endUser: true }, load: (context, uuid) => runs(context).load(uuid) })
+
+const RunFilter = builder.inputType('RunFilter', {
+  description: 'Which runs. Everything that is named must hold.',
+  fields: (t) => ({
+    status: t.field({ type: Status, description: 'Only those that stand here.' }),
+    conversationId: t.id({ description: 'Only those of this conversation.' }),
+  }),
+})
+
+builder.queryFields((t) => ({
+  run: t.field({
+    type: Run,
+    nullable: true,
+    description: 'One run. Null when there is no such run here. End users see their own.',
+    authScopes: { endUser: true },
+    args: { id: t.arg.id({ required: true, description: 'Its id.' }) },
+    resolve: (_root, { id }, context) => findRun(scopeOf(context), decodeId('Run', id)),
+  }),
+  runs: t.field({
+    type: RunConnection,
+    description: 'Runs, newest first. End users see their own.',
+    authScopes: { endUser: true },
+    args: { ...pageArgs(t.arg), filter: t.arg({ type: RunFilter, description: 'Which ones. Default: all.' }) },
+    resolve: (_root, { filter, ...page }, context) =>
+      listRuns(scopeOf(context), page, {
+        status: filter?.status,
+        conversationId: filter?.conversationId == null ? undefined : decodeId('Conversation', filter.conversationId),
+      }),
+  }),
+}))
+
+mutation('cancelRun', {
+  description:
+    'Ends a run early. What was written so far is kept, and what was used is recorded. Cancelling a run that has ended changes nothing. End users cancel their own.',
+  authScopes: { endUser: true },
+  input: (t) => ({ runId: t.id({ required: true, description: 'Which run.' }) }),
+  resolve: (scope, { runId }) => cancelRun(scope, { runId: decodeId('Run', runId) }),
+  payload: (t) => ({
+    run: t.expose('run', { type: Run, description: 'The run. A worker that is at it needs a moment to stop.' }),
+  }),
+})

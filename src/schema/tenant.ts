@@ -1,0 +1,62 @@
+import type { Plan, TenantStatus } from '../data/generated/enums.ts'
+import type { TenantProfile } from '../domain/scope.ts'
+import { findTenant } from '../domain/tenant.ts'
+import { builder } from './builder.ts'
+import { type Context, Unauthenticated } from './context.ts'
+import { decodeId } from './global-id.ts'
+import { idField, Node, resolveNodesOf } from './node.ts'
+
+const PlanName = builder.enumType('Plan', {
+  description: 'What a tenant has subscribed to. Decides its limits.',
+  values: {
+    FREE: { description: 'To try things out.' },
+    PRO: { description: 'For production.' },
+    ENTERPRISE: { description: 'For production at scale.' },
+  } satisfies Record<Plan, { description: string }>,
+})
+
+const Status = builder.enumType('TenantStatus', {
+  description: 'Whether a tenant is served.',
+  values: {
+    ACTIVE: { description: 'Served.' },
+    SUSPENDED: { description: 'Its credentials are refused and nothing runs; its data stays.' },
+    MOVING: { description: 'Being moved to another database.' },
+    ERASED: { description: 'Its data is gone.' },
+  } satisfies Record<TenantStatus, { description: string }>,
+})
+
+export const Tenant = builder.objectRef<TenantProfile>('Tenant')
+
+Tenant.implement({
+  description: 'A customer of the platform. Sees its own rows only.',
+  interfaces: [Node],
+  authScopes: { endUser: true, operator: true },
+  fields: (t) => ({
+    id: t.id(idField('Tenant')),
+    name: t.exposeString('name', { description: 'Unique on the platform.' }),
+    plan: t.expose('plan', { type: PlanName, description: 'What it has subscribed to.' }),
+    status: t.expose('status', { type: Status, description: 'Whether it is served.' }),
+    createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it became a customer.' }),
+  }),
+})
+
+const staffAndOperators = { member: true, operator: true } as const
+
+function read(context: Context, uuid?: string): Promise<TenantProfile | null> {
+  if (!context.principal) throw new Unauthenticated()
+  return findTenant(context.principal, uuid)
+}
+
+resolveNodesOf('Tenant', { authScopes: staffAndOperators, load: read })
+
+builder.queryField('tenant', (t) =>
+  t.field({
+    type: Tenant,
+    nullable: true,
+    description:
+      'Your own tenant; for operators, any. Null when there is no such tenant, and for operators who name none. Not for end users.',
+    authScopes: staffAndOperators,
+    args: { id: t.arg.id({ description: 'Whose. Default: your own.' }) },
+    resolve: (_root, { id }, context) => read(context, id == null ? undefined : decodeId('Tenant', id)),
+  }),
+)

@@ -1,0 +1,137 @@
+import {
+  createSourceEventStream,
+  type DocumentNode,
+  type ExecutionArgs,
+  type ExecutionResult,
+  execute,
+  executeSubscriptionEvent,
+  GraphQLError,
+  type GraphQLSchema,
+  mapSourceToResponseEvent,
+  NoSchemaIntrospectionCustomRule,
+  parse,
+  validate,
+  validateSubscriptionArgs,
+} from 'graphql'
+import type { Plugin } from 'graphql-yoga'
+import { Unavailable } from '../domain/errors.ts'
+import type { Context } from '../schema/context.ts'
+import { badRequest } from './errors.ts'
+import type { Limits } from './limits.ts'
+import { sizeOf } from './query-size.ts'
+
+/** Under this key a result of a subscription has the id of its event, which SSE sends along. */
+export const eventId = Symbol('event id')
+
+export type EventResult = ExecutionResult & { [eventId]?: string }
+
+type Options = { limits: Limits; development: boolean }
+
+/** graphql-js as the engine: floods are refused before they are validated, subscriptions get a context per event. */
+export function useEngine({ limits, development }: Options): Plugin {
+  const subscribe = createSubscribe(limits.subscriptions)
+  return {
+    onParse({ setParseFn }) {
+      setParseFn((source: string) => parse(source, { maxTokens: limits.tokens }))
+    },
+    onValidate({ setValidationFn, addValidationRule }) {
+      if (!development) addValidationRule(NoSchemaIntrospectionCustomRule)
+      setValidationFn((schema: GraphQLSchema, document: DocumentNode, rules) => {
+        const flood = refuseFlood(document, limits)
+        return flood ? [flood] : validate(schema, document, rules, { hideSuggestions: !development, maxErrors: 20 }).map(recode)
+      })
+    },
+    onExecute({ setExecuteFn }) {
+      setExecuteFn((args: ExecutionArgs) => execute({ ...args, hideSuggestions: !development }))
+    },
+    onSubscribe({ setSubscribeFn }) {
+      setSubscribeFn((args: ExecutionArgs) => subscribe({ ...args, hideSuggestions: !development }))
+    },
+  }
+}
+
+function refuseFlood(document: DocumentNode, limits: Limits): GraphQLError | null {
+  const size = sizeOf(document)
+  if (size.depth > limits.depth) return tooLarge(`is ${size.depth} levels deep; the limit is ${limits.depth}`)
+  if (size.rootFields > limits.rootFields)
+    return tooLarge(`has ${size.rootFields} root fields; the limit is ${limits.rootFields}`)
+  if (size.fields > limits.fields) return tooLarge(`has ${size.fields} fields; the limit is ${limits.fields}`)
+  if (size.cost > limits.cost) {
+    return tooLarge(
+      `asks for up to ${size.cost} fields, counting pages in full; the limit is ${limits.cost}. Ask for shorter pages`,
+    )
+  }
+  return null
+}
+
+const tooLarge = (what: string) => badRequest(`The operation ${what}.`)
+
+/** Validation errors go to the client as they are, so they get their code here. */
+function recode(error: GraphQLError): GraphQLError {
+  return new GraphQLError(error.message, { nodes: error.nodes, extensions: { code: 'BAD_USER_INPUT' } })
+}
+
+type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
+
+/**
+ * The engine's `subscribe`, with three differences: each event is executed in a context of its own, returning aborts the
+ * source even while it waits for its next event, and an error of the source ends the stream as its last result.
+ */
+function createSubscribe(limit: number): (args: ExecutionArgs) => Subscribed {
+  let active = 0
+  return async (args) => {
+    if (active >= limit) throw new Unavailable('This server follows as many streams as it can. Try again soon.', 5)
+    const gone = new AbortController()
+    const { principal, lastEventId } = args.contextValue as Context
+    const freshContext = (): Context => ({ principal, lastEventId, signal: gone.signal })
+
+    const validated = validateSubscriptionArgs({ ...args, contextValue: freshContext() })
+    if (!('schema' in validated)) return { errors: validated }
+    const source = await createSourceEventStream(validated)
+    if (!(Symbol.asyncIterator in source)) return source
+    const results = mapSourceToResponseEvent(validated, source, async (event): Promise<EventResult> => {
+      const result = await executeSubscriptionEvent({ ...event, contextValue: freshContext() })
+      return { ...result, [eventId]: cursorOf(event.rootValue) }
+    })
+
+    active += 1
+    let ended = false
+    const end = () => {
+      if (!ended) active -= 1
+      ended = true
+      gone.abort()
+    }
+    const iterator: AsyncIterableIterator<EventResult> = {
+      [Symbol.asyncIterator]() {
+        return iterator
+      },
+      async next() {
+        if (ended) return { done: true, value: undefined }
+        try {
+          const step = await results.next()
+          if (step.done) end()
+          return step
+        } catch (error) {
+          // Whoever left is not told that the source ended for want of a listener.
+          if (ended) return { done: true, value: undefined }
+          end()
+          return { done: false, value: { errors: [asGraphQLError(error)] } }
+        }
+      },
+      async return() {
+        end()
+        await results.return(undefined)
+        return { done: true, value: undefined }
+      },
+    }
+    return iterator
+  }
+}
+
+function cursorOf(event: unknown): string | undefined {
+  return typeof event === 'object' && event !== null && 'cursor' in event ? String(event.cursor) : undefined
+}
+
+function asGraphQLError(error: unknown): GraphQLError {
+  return error instanceof GraphQLError ? error : new GraphQLError('The stream broke.', { originalError: error as Error })
+}

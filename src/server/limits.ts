@@ -1,0 +1,39 @@
+/** What one client, or all of them, may make this process do. */
+export type Limits = {
+  /** Bytes of an HTTP body or a socket message. Default 4 MiB. */
+  bodyBytes: number
+  /** Tokens of a document. Default 2,000. */
+  tokens: number
+  /** Levels of fields. Default 12. */
+  depth: number
+  /** Fields of the operation itself, aliases counted one by one. Default 20. */
+  rootFields: number
+  /** Fields of a document once its fragments are spread out, aliases counted one by one. Default 500. */
+  fields: number
+  /** Fields of the answer, if every page is as long as was asked for. Default 100,000. */
+  cost: number
+  /** Operations in progress on one socket. Default 100. */
+  operationsPerSocket: number
+  /** Subscriptions in progress in this process. Default 10,000. */
+  subscriptions: number
+  /** Until a new socket must have sent its credentials, in milliseconds. Default 5,000. */
+  connectionInitMs: number
+  /** Between signs of life to the client, in milliseconds. A socket that does not answer within as long is closed. Default 12,000. */
+  keepAliveMs: number
+  /** Between two checks of the credentials of an open connection, in milliseconds. Default 30,000. */
+  recheckMs: number
+}
+
+export const defaultLimits: Limits = {
+  bodyBytes: 4 * 1024 * 1024,
+  tokens: 2_000,
+  depth: 12,
+  rootFields: 20,
+  fields: 500,
+  cost: 100_000,
+  operationsPerSocket: 100,
+  subscriptions: 10_000,
+  connectionInitMs: 5_000,
+  keepAliveMs: 12_000,
+  recheckMs: 30_000,
+}

@@ -1,0 +1,185 @@
+import type { IncomingMessage } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { ExecutionArgs } from 'graphql'
+import {
+  CloseCode,
+  handleProtocols,
+  makeServer,
+  type Server,
+  type Context as SocketContext,
+  type SubscribePayload,
+} from 'graphql-ws'
+import type { Logger } from 'pino'
+import { type WebSocket, WebSocketServer } from 'ws'
+import type { Authenticator, Principal } from '../domain/authenticate.ts'
+import { Unauthenticated } from '../schema/context.ts'
+import { bearer } from './credential.ts'
+import { badRequest, type ErrorMask, publicError } from './errors.ts'
+import type { GraphQLHandler } from './graphql.ts'
+import type { Limits } from './limits.ts'
+import type { EndReason, Sessions } from './sessions.ts'
+
+type Options = {
+  graphql: GraphQLHandler
+  authenticate: Authenticator
+  sessions: Sessions
+  mask: ErrorMask
+  limits: Limits
+  logger: Logger
+}
+
+type ConnectionParams = { authorization?: unknown }
+
+/** What is known of a socket. `forget` stops watching its credentials. */
+type Extra = { socket: WebSocket; credential: string | null; forget: () => void }
+
+type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'>
+
+/** Close codes of RFC 6455 and of the IANA registry that it founds. */
+const goingAway = 1001
+const internalError = 1011
+const tryAgainLater = 1013
+
+const closeCodes: Record<EndReason, number> = { revoked: CloseCode.Unauthorized, shutdown: goingAway }
+
+/** GraphQL over WebSocket, by the protocol `graphql-transport-ws`. */
+export class Sockets {
+  readonly #options: Options
+  readonly #protocol: Server<Extra>
+  readonly #server: WebSocketServer
+
+  constructor(options: Options) {
+    this.#options = options
+    this.#server = new WebSocketServer({ noServer: true, maxPayload: options.limits.bodyBytes, handleProtocols })
+    this.#protocol = makeServer<ConnectionParams, Extra>({
+      connectionInitWaitTimeout: options.limits.connectionInitMs,
+      onConnect: (context) => this.#admit(context),
+      onSubscribe: (context, _id, payload) => this.#prepare(context, payload),
+      execute: (args) => (args.rootValue as Engine).execute(args),
+      subscribe: (args) => (args.rootValue as Engine).subscribe(args),
+      onNext: (_context, _id, _payload, _args, result) => result.errors && { ...result, errors: result.errors.map(publicError) },
+      onError: (_context, _id, _payload, errors) => errors.map(publicError),
+      onClose: ({ extra }) => extra.forget(),
+    })
+  }
+
+  /** Completes the handshake of a request to upgrade. */
+  upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
+    this.#server.handleUpgrade(request, stream, head, (socket) => this.#open(socket))
+  }
+
+  /** Closes every socket with 1001. Resolves when all are gone, at the latest after `graceMs`. */
+  async close(graceMs: number): Promise<void> {
+    const gone = [...this.#server.clients].map((socket) => new Promise((resolve) => socket.once('close', resolve)))
+    for (const socket of this.#server.clients) socket.close(goingAway)
+    const late = setTimeout(() => {
+      for (const socket of this.#server.clients) socket.terminate()
+    }, graceMs)
+    await Promise.all(gone)
+    clearTimeout(late)
+  }
+
+  /** Checks the credentials of a new socket, and watches them from then on. */
+  async #admit({ extra, connectionParams }: SocketContext<ConnectionParams, Extra>): Promise<boolean> {
+    extra.credential = bearer(connectionParams?.authorization)
+    const principal = await this.#authenticate(extra)
+    if (!principal) return false
+    extra.forget = this.#options.sessions.watch(extra.credential, principal, (reason) => extra.socket.close(closeCodes[reason]))
+    // It may have been closed meanwhile, and then nothing else would stop the watch.
+    if (extra.socket.readyState !== extra.socket.OPEN) extra.forget()
+    return true
+  }
+
+  /** Parses, validates and authorizes an operation: what to execute, or the errors that say why not. */
+  async #prepare({ extra, subscriptions }: SocketContext<ConnectionParams, Extra>, payload: SubscribePayload) {
+    const { mask, graphql, limits } = this.#options
+    const { operationsPerSocket } = limits
+    try {
+      if (Object.keys(subscriptions).length > operationsPerSocket) {
+        throw badRequest(`One socket carries at most ${operationsPerSocket} operations at a time.`)
+      }
+      const principal = await this.#authenticate(extra)
+      if (!principal) throw new Unauthenticated()
+      const { schema, parse, validate, contextFactory, execute, subscribe } = graphql.getEnveloped({ principal })
+      const document = parse(payload.query)
+      const errors = validate(schema, document)
+      if (errors.length > 0) return errors
+      return {
+        schema,
+        document,
+        operationName: payload.operationName,
+        variableValues: payload.variables,
+        contextValue: await contextFactory(),
+        rootValue: { execute, subscribe } satisfies Engine,
+      } as ExecutionArgs
+    } catch (error) {
+      return [mask(error)]
+    }
+  }
+
+  /** Who is at the other end; null closes the socket, as does not being able to tell. */
+  async #authenticate({ socket, credential }: Extra): Promise<Principal | null> {
+    try {
+      const principal = await this.#options.authenticate(credential)
+      if (!principal) socket.close(CloseCode.Unauthorized, 'Unauthorized')
+      return principal
+    } catch (error) {
+      const { extensions } = this.#options.mask(error)
+      socket.close(extensions['code'] === 'SERVICE_UNAVAILABLE' ? tryAgainLater : internalError)
+      return null
+    }
+  }
+
+  #open(socket: WebSocket): void {
+    const signs = watchLife(socket, this.#options.limits.keepAliveMs)
+    const closed = this.#protocol.opened(
+      {
+        protocol: socket.protocol,
+        // Resolves once the kernel has taken the message. The protocol waits for it before it asks the subscription for
+        // its next event, so a slow reader holds up its own subscription and nothing piles up here.
+        send: (data) =>
+          new Promise((resolve) => {
+            if (socket.readyState !== socket.OPEN) return resolve()
+            socket.send(data, () => {
+              signs.seen()
+              resolve()
+            })
+          }),
+        close: (code, reason) => socket.close(code, reason),
+        onMessage: (receive) => {
+          socket.on('message', async (data) => {
+            signs.seen()
+            try {
+              await receive(String(data))
+            } catch (error) {
+              this.#options.logger.error({ err: error }, 'a socket message failed')
+              socket.close(internalError)
+            }
+          })
+        },
+      },
+      { socket, credential: null, forget: () => undefined },
+    )
+    // ws closes the socket itself after an error, such as a frame that is too long or not UTF-8.
+    socket.on('error', (error) => this.#options.logger.debug({ err: error }, 'socket error'))
+    socket.once('close', (code, reason) => {
+      signs.stop()
+      void closed(code, String(reason))
+    })
+  }
+}
+
+/** Pings, and terminates a socket that shows no sign of life from one ping to the next: a pong, a message, bytes taken. */
+function watchLife(socket: WebSocket, everyMs: number): { seen: () => void; stop: () => void } {
+  let alive = true
+  const seen = () => {
+    alive = true
+  }
+  const timer = setInterval(() => {
+    if (!alive) return socket.terminate()
+    alive = false
+    socket.ping()
+  }, everyMs)
+  socket.on('pong', seen)
+  return { seen, stop: () => clearInterval(timer) }
+}
