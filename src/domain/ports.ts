@@ -48,7 +48,11 @@ export type AppendOutcome =
 
 export type Backlog = {
   events: LoggedEvent[]
-  /** True when `events` begins right after the asked cursor: nothing in between expired or was trimmed. */
+  /**
+   * True when `events` begins right after the asked cursor, or with the opening of a later epoch, which restates what came before.
+   * False when something in between expired or was trimmed, and when the log holds neither the cursor nor anything after it: an
+   * empty log may have had no events yet, or have expired.
+   */
   complete: boolean
 }
 

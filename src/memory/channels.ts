@@ -13,10 +13,8 @@ export class MemoryChannels<T> {
   }
 
   publish(name: string, value: T): void {
-    const listeners = this.#listeners.get(name)
-    for (const listener of listeners ?? []) {
+    for (const listener of this.#listeners.get(name) ?? []) {
       queueMicrotask(() => {
-        if (!listeners?.has(listener)) return
         try {
           listener.receive(value)
         } catch (error) {

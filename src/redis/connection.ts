@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { Redis, type RedisOptions, ReplyError } from 'ioredis'
 import { Unavailable } from '../domain/errors.ts'
 
@@ -23,13 +22,14 @@ export type RedisConnection = {
   close(): Promise<void>
 }
 
-/** The longest pause between two attempts to reconnect, and therefore what callers are told to wait. */
+/** The longest pause between two attempts to reconnect, in milliseconds, and therefore what callers are told to wait. */
 const maxReconnectDelay = 2_000
+const retryAfterSeconds = maxReconnectDelay / 1_000
 
 /**
  * Opens both connections and keeps them open: a lost one is opened again, for ever, after at most 2 seconds' pause.
  * Meanwhile commands fail at once instead of piling up, and one whose reply was lost is never sent twice.
- * Throws Unavailable when Redis does not answer within `startTimeout`.
+ * Throws Unavailable, saying why, when they are not ready within `startTimeout`.
  */
 export async function connectRedis(url: string, options: ConnectOptions): Promise<RedisConnection> {
   const { onError, commandTimeout = 1_000, startTimeout = 5_000, pingInterval = 5_000 } = options
@@ -39,17 +39,19 @@ export async function connectRedis(url: string, options: ConnectOptions): Promis
     // RedisChannels does it, and learns whether it worked.
     autoResubscribe: false,
     connectTimeout: 2_000,
+    disconnectTimeout: commandTimeout,
     commandTimeout,
     // Closes a connection that owes a reply and is silent, which TCP alone would notice after minutes.
     socketTimeout: 2 * commandTimeout,
     retryStrategy: (attempt) => Math.min(25 * 2 ** attempt, maxReconnectDelay) * (0.5 + Math.random() / 2),
   }
+  let started = false
   let lastError: unknown
   const open = (role: string) => {
     const redis = new Redis(url, { ...settings, connectionName: `bulkhead-${role}` })
     return redis.on('error', (error) => {
       lastError = error
-      onError(error)
+      if (started) onError(error)
     })
   }
   const commands = open('commands')
@@ -63,8 +65,10 @@ export async function connectRedis(url: string, options: ConnectOptions): Promis
   }
   if (!(await allReady([commands, subscriber], startTimeout))) {
     await close()
-    throw new Unavailable(`Redis at ${new URL(url).host} does not answer.`, maxReconnectDelay / 1_000, { cause: lastError })
+    const reason = lastError instanceof Error ? lastError.message : 'no answer'
+    throw new Unavailable(`Redis at ${new URL(url).host} cannot be used: ${reason}`, retryAfterSeconds, { cause: lastError })
   }
+  started = true
   return { commands, subscriber, onError, close }
 }
 
@@ -77,7 +81,7 @@ export async function replyTo<T>(command: Promise<T>): Promise<T> {
     return await command
   } catch (error) {
     if (error instanceof Error && error instanceof ReplyError && !refusedForNow.test(error.message)) throw error
-    throw new Unavailable('Redis cannot be reached.', maxReconnectDelay / 1_000, { cause: error })
+    throw new Unavailable('Redis cannot be reached.', retryAfterSeconds, { cause: error })
   }
 }
 
@@ -95,5 +99,6 @@ async function end(redis: Redis): Promise<void> {
   // Between two attempts there is no socket whose end could be awaited.
   const open = redis.status !== 'reconnecting' && redis.status !== 'end'
   redis.disconnect()
-  if (open) await once(redis, 'end')
+  // Not events.once, which an error on the way would reject.
+  if (open) await new Promise((resolve) => redis.once('end', resolve))
 }

@@ -266,6 +266,7 @@ describe.each([
         const gone = newRun()
         const leaveGone = await other.subscribe(gone, unexpected, unexpected)
         const [, returned] = await Promise.all([leaveGone(), follow(other, gone)])
+        await leaveGone()
         await log.append(gone, 1, 1, deltas('c'))
         await vi.waitFor(() => expect(returned.map(textOf)).toEqual(['c']))
       })

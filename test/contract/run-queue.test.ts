@@ -71,13 +71,30 @@ describe.each([{ name: 'in memory', open: inMemory }])('run queue $name', ({ ope
     for (let run = 0; run < 40; run++) await queue.wake(tenant)
     consume(queue, 8, async () => {
       most = Math.max(most, ++running)
-      await queue.wake(newTenant())
       await nextTurn()
       running--
       return ++done < 40
     })
     await vi.waitFor(() => expect(done).toBeGreaterThanOrEqual(40))
     expect(most).toBe(8)
+  })
+
+  test('keeps to the concurrency when a take starts by waking others', async () => {
+    const { queue } = open()
+    let running = 0
+    let most = 0
+    let done = 0
+    consume(queue, 2, async () => {
+      most = Math.max(most, ++running)
+      await Promise.all([queue.wake(newTenant()), nextTurn()])
+      running--
+      done++
+      return false
+    })
+    await queue.wake(newTenant())
+    await queue.wake(newTenant())
+    await vi.waitFor(() => expect(done).toBeGreaterThan(10))
+    expect(most).toBe(2)
   })
 
   test('coalesces wake-ups: after a burst only a bounded number of takes finds nothing', async () => {
@@ -131,7 +148,7 @@ describe.each([{ name: 'in memory', open: inMemory }])('run queue $name', ({ ope
     ])
   })
 
-  test('stops taking, waits for what is running, and keeps the rest for the next consumer', async () => {
+  test.each([true, false])('stops taking, waits for what is running (more: %s), leaves the rest to the next', async (more) => {
     const { queue } = open()
     const gate = Promise.withResolvers<void>()
     const [a, b] = [newTenant(), newTenant()]
@@ -139,7 +156,7 @@ describe.each([{ name: 'in memory', open: inMemory }])('run queue $name', ({ ope
     const stop = queue.consume(async (tenantId) => {
       first.push(tenantId)
       await gate.promise
-      return true
+      return more
     }, 1)
     await queue.wake(a)
     await queue.wake(b)
@@ -159,7 +176,7 @@ describe.each([{ name: 'in memory', open: inMemory }])('run queue $name', ({ ope
       second.push(tenantId)
       return false
     })
-    await vi.waitFor(() => expect(second).toEqual([b, a]))
+    await vi.waitFor(() => expect(second).toEqual(more ? [b, a] : [b]))
   })
 })
 

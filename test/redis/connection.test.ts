@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { setTimeout as delay } from 'node:timers/promises'
 import { ReplyError } from 'ioredis'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { Unavailable } from '../../src/domain/errors.ts'
@@ -174,26 +175,32 @@ describe.skipIf(!redisAvailable)(redisSuite('when Redis fails'), () => {
     await signals.subscribe((signal) => heard.push(signal))
     const malformed = ['', '{', 'null', '[]', '{"type":"CancelRun"}', '{"type":"Other","tenantId":"x"}']
     const foreign = JSON.stringify({ type: 'CancelRun', tenantId: 'x', runId: newId() })
-    for (const message of [...malformed, foreign]) await connection.commands.spublish('{signals}:c', message)
+    const bare = JSON.stringify({ type: 'CancelRun', tenantId: newRun().tenantId, runId: 'x' })
+    for (const message of [...malformed, foreign, bare]) await connection.commands.spublish('{signals}:c', message)
     for (const message of malformed) await connection.commands.spublish(`{r:${run.tenantId}:${run.runId}}:c`, message)
     await log.append(run, 1, 1, [delta('a')])
     const signal = cancelRun()
     await signals.publish(signal)
     await vi.waitFor(() => expect(heard).toEqual([signal]))
     expect(follower.events()).toHaveLength(1)
-    expect(errors).toHaveLength(2 * malformed.length + 1)
+    expect(errors).toHaveLength(2 * malformed.length + 2)
     expect(String(errors[0])).toContain('malformed message on {signals}:c')
   })
 
-  test('a Redis that does not answer at first is named without its password', async () => {
+  test('a Redis that cannot be used at first is named with the reason, without the password', async () => {
     const server = await serverForTest()
+    const address = server.url.slice('redis://'.length)
+    const connect = (url: string) => connectRedis(url, { onError: () => undefined, startTimeout: 100, commandTimeout: 100 })
+    await expect(connect(`redis://user:secret@${address}`)).rejects.toThrow(/WRONGPASS(?!.*secret)/)
+
+    server.pause()
+    await expect(connect(server.url)).rejects.toThrow(Unavailable)
+    server.resume()
+    await delay(100)
+    expect(await connectionsTo(server.url)).toBe(2)
+
     await server.stop()
-    const url = server.url.replace('redis://', 'redis://user:secret@')
-    const failed = connectRedis(url, { onError: () => undefined, startTimeout: 100 })
-    await expect(failed).rejects.toThrow(Unavailable)
-    await expect(failed).rejects.toThrow(server.url.slice('redis://'.length))
-    await expect(failed).rejects.not.toThrow(/secret/)
-    await expect(failed).rejects.toMatchObject({ cause: { code: 'ECONNREFUSED' } })
+    await expect(connect(server.url)).rejects.toThrow(`Redis at ${address} cannot be used: connect ECONNREFUSED`)
   })
 
   test('closing ends the sockets in any state, and calls fail from then on', async () => {
@@ -208,8 +215,7 @@ describe.skipIf(!redisAvailable)(redisSuite('when Redis fails'), () => {
     await vi.waitFor(() => expect(down.subscriber.status).toBe('reconnecting'))
     await down.close()
     await server.restart()
-    const { connection } = await connectForTest(server.url)
-    expect(await connection.commands.client('LIST')).not.toMatch(/bulkhead[\s\S]*bulkhead[\s\S]*bulkhead/)
+    expect(await connectionsTo(server.url)).toBe(2)
   })
 })
 
@@ -246,6 +252,13 @@ async function follow(log: EventLog, run: RunRef) {
     void eventually(() => log.read(run, null)).then((backlog) => add(backlog.events))
   })
   return follower
+}
+
+/** The connections of this platform that Redis sees, the two that ask included. */
+async function connectionsTo(url: string): Promise<number> {
+  const { connection } = await connectForTest(url)
+  const clients = String(await connection.commands.client('LIST'))
+  return clients.split('\n').filter((client) => client.includes('name=bulkhead-')).length
 }
 
 async function killSubscribers(connection: RedisConnection): Promise<void> {
