@@ -1,10 +1,12 @@
 import type { ApiKey, TenantRole } from '../data/generated/client.ts'
+import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { formatApiKey, hashSecret, newSecret } from './credential.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
+import { latestTime } from './time.ts'
 
 export type CreateApiKeyInput = {
   name: string
@@ -38,16 +40,35 @@ export async function createApiKey(scope: Scope, { idempotencyKey, ...input }: C
         return scope.db.$transaction(async (tx) => {
           const id = newId()
           await remember(tx, id)
-          const secret = newSecret()
-          const apiKey = await tx.apiKey.create({
-            data: { id, tenantId: scope.tenant.id, name, role, userId, expiresAt, ...hashSecret(secret, scope.settings.peppers) },
-          })
-          return { apiKey, secret: formatApiKey({ kind: 'tenant', tenantId: scope.tenant.id, id, secret }) }
+          return issueApiKey(scope, tx, { id, name, role, userId, expiresAt })
         })
       },
       replay: async (id) => ({ apiKey: await readApiKey(scope, id), secret: null }),
     },
   )
+}
+
+type NewApiKey = {
+  id: string
+  name: string
+  role: TenantRole
+  userId?: string | null
+  memberId?: string
+  expiresAt?: Date | null
+}
+
+/** Stores a new key whose fields were checked. For admins; `tx` is the transaction it belongs to. */
+export async function issueApiKey(
+  scope: Scope,
+  tx: TenantTransaction,
+  key: NewApiKey,
+): Promise<{ apiKey: ApiKey; secret: string }> {
+  requireRole(scope, 'ADMIN')
+  const secret = newSecret()
+  const tenantId = scope.tenant.id
+  const createdAt = new Date(scope.ports.now())
+  const apiKey = await tx.apiKey.create({ data: { ...key, tenantId, createdAt, ...hashSecret(secret, scope.settings.peppers) } })
+  return { apiKey, secret: formatApiKey({ kind: 'tenant', tenantId, id: key.id, secret }) }
 }
 
 /** Ends a key for good, and soon after every connection that uses it. Revoking it again changes nothing. For admins. */
@@ -74,12 +95,9 @@ async function readApiKey(scope: Scope, id: string): Promise<ApiKey> {
   return apiKey
 }
 
-/** The last moment of the year 9999: what is later has no four-digit year. */
-const latest = Date.UTC(10_000, 0) - 1
-
 function checkExpiry(expiresAt: Date, now: number): void {
   const time = expiresAt.getTime()
-  if (!(time > now && time <= latest)) throw new ValidationProblem(['expiresAt'], 'The key must expire in the future.')
+  if (!(time > now && time <= latestTime)) throw new ValidationProblem(['expiresAt'], 'The key must expire in the future.')
 }
 
 /** The user a key of `role` stands for. */

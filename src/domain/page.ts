@@ -1,5 +1,6 @@
 import { ValidationProblem } from './errors.ts'
 import { uuidOfHex } from './ids.ts'
+import { latestTime } from './time.ts'
 
 /** The arguments of a Relay connection. `first` and `after` walk forwards, `last` and `before` backwards. */
 export type PageArgs = {
@@ -103,9 +104,6 @@ function checkSize(name: 'first' | 'last', size: number | null | undefined, maxS
 /** Milliseconds since the epoch, then the UUID: the bytes of each. */
 const cursorLayout = { time: 6, id: 16 }
 
-/** The end of the year 9999, the last that four digits can write and Postgres reads. */
-const latest = Date.UTC(10_000, 0) - 1
-
 function formatCursor({ createdAt, id }: Place): string {
   const bytes = Buffer.alloc(cursorLayout.time + cursorLayout.id)
   bytes.writeUIntBE(createdAt.getTime(), 0, cursorLayout.time)
@@ -126,5 +124,5 @@ function parseCursor(text: string): Place | null {
   const bytes = Buffer.from(text, 'base64url')
   if (bytes.length !== time + id) return null
   const createdAt = new Date(bytes.readUIntBE(0, time))
-  return createdAt.getTime() <= latest ? { createdAt, id: uuidOfHex(bytes.toString('hex', time)) } : null
+  return createdAt.getTime() <= latestTime ? { createdAt, id: uuidOfHex(bytes.toString('hex', time)) } : null
 }

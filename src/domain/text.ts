@@ -1,3 +1,4 @@
+import type { Prisma } from '../data/generated/client.ts'
 import { ValidationProblem } from './errors.ts'
 
 export type TextRules = {
@@ -27,4 +28,29 @@ export function cleanText(path: string, text: string, { min = 1, max, multiline 
   }
   if (text.replace(/\s+/g, '').length < min) throw new ValidationProblem([path], 'The text must not be empty.')
   return text
+}
+
+/** JSON as Prisma stores it. */
+export type JsonObject = Prisma.InputJsonObject
+
+/** Levels of nesting in JSON that comes from outside. */
+const deepest = 16
+
+/** `value` when it may be stored as JSON: text as above, nested at most 16 levels, at most `max` bytes; else a ValidationProblem. */
+export function cleanJson(path: string, value: Record<string, unknown>, { max }: { max: number }): JsonObject {
+  checkJson(path, value, max, deepest)
+  if (Buffer.byteLength(JSON.stringify(value)) > max) {
+    throw new ValidationProblem([path], `The JSON must have at most ${max.toLocaleString('en')} bytes.`)
+  }
+  return value as JsonObject
+}
+
+function checkJson(path: string, value: unknown, max: number, levels: number): void {
+  if (typeof value === 'string') cleanText(path, value, { min: 0, max, multiline: true })
+  if (typeof value !== 'object' || value === null) return
+  if (levels === 0) throw new ValidationProblem([path], `The JSON must not be nested deeper than ${deepest} levels.`)
+  for (const [field, inner] of Object.entries(value)) {
+    cleanText(path, field, { min: 0, max })
+    checkJson(path, inner, max, levels - 1)
+  }
 }

@@ -1,0 +1,100 @@
+import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { ValidationProblem } from './errors.ts'
+import type { Scope } from './scope.ts'
+import { cleanJson, cleanText, type JsonObject } from './text.ts'
+
+/** What a tenant decides about an agent. */
+export type AgentConfigContent = {
+  systemPrompt: string
+  model: string
+  /** Models to turn to, in this order. At most 10. */
+  fallbackModels: string[]
+  /** 0 to 2. */
+  temperature: number
+  /** Bound on the tokens of one model call: 1 to 128,000. */
+  maxOutputTokens: number
+  /** Bound on the model calls of one run: 1 to 50. */
+  maxTurns: number
+  /** Names among the tools that are available to the tenant. */
+  enabledTools: string[]
+  /** How frontends present the agent. Opaque here. */
+  branding: JsonObject
+}
+
+/** What is to change; absent and null leave a field as it is. */
+export type AgentConfigChange = {
+  [Field in Exclude<keyof AgentConfigContent, 'branding'>]?: AgentConfigContent[Field] | null
+} & {
+  branding?: Record<string, unknown> | null
+}
+
+const modelName = /^[A-Za-z0-9][\w.:/@+-]{0,199}$/
+
+/**
+ * The fields of `change` that are set, each within its bounds; else throws a ValidationProblem that names the field. Tools
+ * must be available to the tenant. Models must have a price, where the platform refuses those without.
+ */
+export async function checkChange(
+  scope: Scope,
+  db: TenantTransaction,
+  change: AgentConfigChange,
+): Promise<Partial<AgentConfigContent>> {
+  const { systemPrompt, model, fallbackModels, temperature, maxOutputTokens, maxTurns, enabledTools, branding } = change
+  const set: Partial<AgentConfigContent> = {}
+  if (systemPrompt != null) {
+    set.systemPrompt = cleanText('systemPrompt', systemPrompt, { min: 0, max: 100_000, multiline: true })
+  }
+  if (model != null) set.model = await checkModel(scope, db, 'model', model)
+  if (fallbackModels != null) {
+    checkList('fallbackModels', fallbackModels, 10)
+    for (const name of fallbackModels) await checkModel(scope, db, 'fallbackModels', name)
+    set.fallbackModels = fallbackModels
+  }
+  if (temperature != null) set.temperature = checkRange('temperature', temperature, 0, 2)
+  if (maxOutputTokens != null) set.maxOutputTokens = checkWhole('maxOutputTokens', maxOutputTokens, 1, 128_000)
+  if (maxTurns != null) set.maxTurns = checkWhole('maxTurns', maxTurns, 1, 50)
+  if (enabledTools != null) set.enabledTools = await checkTools(scope, enabledTools)
+  if (branding != null) set.branding = cleanJson('branding', branding, { max: 20_000 })
+  return set
+}
+
+async function checkModel(scope: Scope, db: TenantTransaction, path: string, model: string): Promise<string> {
+  if (!modelName.test(model)) {
+    throw new ValidationProblem([path], 'A model name has at most 200 letters, digits and the signs . _ : / @ + -')
+  }
+  if (scope.settings.refuseUnpricedModels && !(await isPriced(db, model, new Date(scope.ports.now())))) {
+    throw new ValidationProblem([path], 'There is no such model on this platform: it has no price.')
+  }
+  return model
+}
+
+async function isPriced(db: TenantTransaction, model: string, now: Date): Promise<boolean> {
+  const valid = { validFrom: { lte: now }, OR: [{ validTo: null }, { validTo: { gt: now } }] }
+  return (await db.price.findFirst({ where: { model, ...valid }, select: { id: true } })) !== null
+}
+
+async function checkTools(scope: Scope, names: string[]): Promise<string[]> {
+  checkList('enabledTools', names, 128)
+  const available = await scope.ports.tools.available(scope.tenant.id)
+  if (!names.every((name) => available.some((tool) => tool.name === name))) {
+    throw new ValidationProblem(['enabledTools'], 'Only available tools can be enabled.')
+  }
+  return names
+}
+
+function checkList(path: string, names: string[], most: number): void {
+  if (names.length > most) throw new ValidationProblem([path], `The list must have at most ${most} entries.`)
+  if (new Set(names).size < names.length) throw new ValidationProblem([path], 'No entry may occur twice.')
+}
+
+function checkRange(path: string, value: number, least: number, most: number): number {
+  if (!(value >= least && value <= most)) {
+    throw new ValidationProblem([path], `The value must be from ${least} to ${most.toLocaleString('en')}.`)
+  }
+  return value
+}
+
+function checkWhole(path: string, value: number, least: number, most: number): number {
+  if (!Number.isInteger(value)) throw new ValidationProblem([path], 'The value must be a whole number.')
+  return checkRange(path, value, least, most)
+}

@@ -1,0 +1,129 @@
+import type { Conversation, RunStatus } from '../data/generated/client.ts'
+import { Forbidden, NotFound } from './errors.ts'
+import { idempotent } from './idempotency.ts'
+import { isUuid, newId } from './ids.ts'
+import { type Page, type PageArgs, paginate } from './page.ts'
+import { requireRole, type Scope } from './scope.ts'
+import { cleanText } from './text.ts'
+
+export type CreateConversationInput = {
+  title?: string | null
+  /** The end user it belongs to. Default: the end user who acts; for staff, nobody. */
+  userId?: string | null
+  /** Who answers. Default: the tenant's default agent. */
+  agentId?: string | null
+  idempotencyKey?: string | null
+}
+
+const titleRules = { max: 1000 }
+
+/** Begins a conversation. End users begin their own: another user is Forbidden. Throws NotFound when there is no such agent. */
+export async function createConversation(
+  scope: Scope,
+  { idempotencyKey, ...input }: CreateConversationInput,
+): Promise<Conversation> {
+  requireRole(scope, 'END_USER')
+  const userId = ownUser(scope, input.userId)
+  const title = input.title == null ? null : cleanText('title', input.title, titleRules)
+  return idempotent(
+    scope,
+    { mutation: 'createConversation', key: idempotencyKey, input },
+    {
+      async perform(remember) {
+        const agentId = await agentInUse(scope, input.agentId ?? scope.tenant.defaultAgentId)
+        return scope.db.$transaction(async (tx) => {
+          const id = newId()
+          await remember(tx, id)
+          const createdAt = new Date(scope.ports.now())
+          return tx.conversation.create({
+            data: { id, tenantId: scope.tenant.id, agentId, userId, title, createdAt, updatedAt: createdAt },
+          })
+        })
+      },
+      replay: (id) => readConversation(scope, id),
+    },
+  )
+}
+
+/** Gives it another title. Throws NotFound, also for an end user when it is another's. */
+export async function renameConversation(
+  scope: Scope,
+  { conversationId, title }: { conversationId: string; title: string },
+): Promise<Conversation> {
+  requireRole(scope, 'END_USER')
+  const data = { title: cleanText('title', title, titleRules), updatedAt: new Date(scope.ports.now()) }
+  if (!isUuid(conversationId)) throw new NotFound('conversation')
+  const [conversation] = await scope.db.conversation.updateManyAndReturn({ where: { id: conversationId }, data })
+  if (!conversation) throw new NotFound('conversation')
+  return conversation
+}
+
+const unfinished: RunStatus[] = ['QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET']
+
+/**
+ * Deletes it with its messages and runs, for good. Runs under way are told to stop first, so that no model goes on talking
+ * to nobody; what they cost stays in the ledger. Throws NotFound.
+ */
+export async function deleteConversation(
+  scope: Scope,
+  { conversationId }: { conversationId: string },
+): Promise<{ deletedConversationId: string }> {
+  requireRole(scope, 'END_USER')
+  await readConversation(scope, conversationId)
+  const runs = await scope.db.run.updateManyAndReturn({
+    where: { conversationId, status: { in: unfinished } },
+    data: { cancelRequestedAt: new Date(scope.ports.now()) },
+    select: { id: true },
+  })
+  const tenantId = scope.tenant.id
+  await Promise.all(runs.map(({ id }) => scope.ports.signals.publish({ type: 'CancelRun', tenantId, runId: id })))
+  const { count } = await scope.db.conversation.deleteMany({ where: { id: conversationId } })
+  if (count === 0) throw new NotFound('conversation')
+  return { deletedConversationId: conversationId }
+}
+
+/** Null when there is no such conversation, or it is not the end user's own. */
+export async function findConversation(scope: Scope, id: string): Promise<Conversation | null> {
+  requireRole(scope, 'END_USER')
+  return isUuid(id) ? scope.db.conversation.findFirst({ where: { id } }) : null
+}
+
+/** Those of these conversations that exist and may be seen, in no order. */
+export async function conversationsByIds(scope: Scope, ids: readonly string[]): Promise<Conversation[]> {
+  requireRole(scope, 'END_USER')
+  return scope.db.conversation.findMany({ where: { id: { in: ids.filter(isUuid) } } })
+}
+
+/** Newest first. End users see their own: asking for another's is Forbidden. Throws ValidationProblem as `paginate` does. */
+export async function listConversations(
+  scope: Scope,
+  page: PageArgs,
+  filter: { userId?: string | null; agentId?: string | null } = {},
+): Promise<Page<Conversation>> {
+  requireRole(scope, 'END_USER')
+  const userId = ownUser(scope, filter.userId) ?? undefined
+  const agentId = filter.agentId ?? undefined
+  return paginate(page, { direction: 'desc' }, async (where, orderBy, take) => {
+    if (agentId !== undefined && !isUuid(agentId)) return []
+    return scope.db.conversation.findMany({ where: { ...where, userId, agentId }, orderBy, take })
+  })
+}
+
+/** The user a request is about: for end users themselves, for staff whom they name. */
+function ownUser({ actor }: Scope, named: string | null | undefined): string | null {
+  if (named == null) return actor.userId
+  if (actor.userId !== null && named !== actor.userId) throw new Forbidden('You can only act for yourself.')
+  return cleanText('userId', named, { max: 200 })
+}
+
+async function agentInUse(scope: Scope, id: string | null): Promise<string> {
+  const agent = id !== null && isUuid(id) ? await scope.db.agent.findFirst({ where: { id, archivedAt: null } }) : null
+  if (!agent) throw new NotFound('agent')
+  return agent.id
+}
+
+async function readConversation(scope: Scope, id: string): Promise<Conversation> {
+  const conversation = await findConversation(scope, id)
+  if (!conversation) throw new NotFound('conversation')
+  return conversation
+}
