@@ -81,9 +81,10 @@ async function ensureLogins(admin: pg.Client, { appUrl, platformUrl }: LoginUrls
 
 type Credentials = { user: string; password: string }
 
+/** As the driver reads them, so that they are what the server will log in with. */
 function credentials(url: string): Credentials {
-  const { username, password } = new URL(url)
-  return { user: decodeURIComponent(username), password: decodeURIComponent(password) }
+  const { user, password } = new pg.Client({ connectionString: url })
+  return { user: user ?? '', password: password ?? '' }
 }
 
 async function ensureLogin(admin: pg.Client, role: string, variable: string, { user, password }: Credentials): Promise<void> {

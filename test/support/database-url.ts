@@ -5,8 +5,8 @@ export function withDatabase(url: string, database: string, login?: { user: stri
   const result = new URL(url)
   result.pathname = `/${database}`
   if (login) {
-    result.username = login.user
-    result.password = login.password
+    result.username = encodeURIComponent(login.user)
+    result.password = encodeURIComponent(login.password)
   }
   return result.href
 }
