@@ -15,6 +15,8 @@ export type OpenPrisma = { client: PrismaClient; close(): Promise<void> }
 /** Prisma alone, on a pool as pg makes it. */
 export function openPrisma(connectionString: string, connections: number): OpenPrisma {
   const pool = new pg.Pool({ connectionString, max: connections })
+  // Closed connections may still hear the database go. One that breaks earlier fails the operation on it.
+  pool.on('error', () => undefined)
   const client = new PrismaClient({ adapter: new PrismaPg(pool, { statementNameGenerator: statementNames() }) })
   return {
     client,
