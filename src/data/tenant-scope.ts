@@ -46,6 +46,8 @@ export class TenantData {
 
   /** The rows behind `wall`. Cheap: nothing is kept for it. */
   of(wall: Wall): TenantDb {
+    // To Postgres the empty user is no user, which is staff.
+    if (wall.userId === '') throw new UnscopedOperation('Acting as the empty user')
     const scoped = this.#client.$extends({
       model: {
         $allModels: {

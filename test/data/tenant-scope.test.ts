@@ -119,6 +119,10 @@ describe('an end user', () => {
   })
 })
 
+it('is never made for the empty user, who to Postgres would be staff', () => {
+  expect(() => data.of({ tenantId: newId(), userId: '' })).toThrow(UnscopedOperation)
+})
+
 describe('a transaction', () => {
   it('keeps one connection, sees its own writes, and leaves nothing when it throws', async () => {
     const { db, tenantId, agent } = await seedTenant()
