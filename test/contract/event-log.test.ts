@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { defaultEventLogLimits, type EventLogLimits } from '../../src/domain/event-log.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { EventLog, RunRef } from '../../src/domain/ports.ts'
@@ -25,20 +25,19 @@ async function onRedis(limits?: EventLogLimits): Promise<EventLogPair> {
 }
 
 describe.each([
-  { name: 'in memory', open: inMemory, available: true, start: async () => undefined, stop: async () => undefined },
+  { name: 'in memory', open: inMemory, available: true, start: async () => undefined },
   {
     name: redisSuite('on Redis'),
     open: onRedis,
     available: redisAvailable,
     start: async () => {
       server = await startRedisServer()
+      return () => server.stop()
     },
-    stop: () => server.stop(),
   },
-])('event log $name', ({ open, available, start, stop }) => {
+])('event log $name', ({ open, available, start }) => {
   describe.skipIf(!available)('keeps the contract:', () => {
     beforeAll(start)
-    afterAll(stop)
 
     describeEventLogModel(open)
 

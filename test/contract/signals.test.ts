@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { Signal, Signals } from '../../src/domain/ports.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
@@ -24,20 +24,19 @@ async function onRedis(): Promise<SignalsPair> {
 }
 
 describe.each([
-  { name: 'in memory', open: inMemory, available: true, start: async () => undefined, stop: async () => undefined },
+  { name: 'in memory', open: inMemory, available: true, start: async () => undefined },
   {
     name: redisSuite('on Redis'),
     open: onRedis,
     available: redisAvailable,
     start: async () => {
       server = await startRedisServer()
+      return () => server.stop()
     },
-    stop: () => server.stop(),
   },
-])('signals $name', ({ open, available, start, stop }) => {
+])('signals $name', ({ open, available, start }) => {
   describe.skipIf(!available)('keep the contract:', () => {
     beforeAll(start)
-    afterAll(stop)
 
     test('every listener of every instance receives each signal, in order', async () => {
       const { signals, other } = await open()

@@ -44,6 +44,7 @@ async function launch(port: number): Promise<ChildProcess> {
   const options = { port, bind: '127.0.0.1', save: '', appendonly: 'no', daemonize: 'no', logfile: '' }
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
   const server = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  await once(server, 'spawn')
   const kill = () => server.kill('SIGKILL')
   process.once('exit', kill)
   server.once('close', () => process.off('exit', kill))
