@@ -5,11 +5,11 @@ import { AgentConfig } from './agent-config.ts'
 import { builder } from './builder.ts'
 import { scopeOf } from './context.ts'
 import { decodeId } from './global-id.ts'
-import { byId, loader } from './loader.ts'
+import { loader } from './loader.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 
 /** Agents by id. */
-export const agents = loader(async (context, ids) => byId(await agentsByIds(scopeOf(context), ids)))
+export const agents = loader((context, ids) => agentsByIds(scopeOf(context), ids))
 
 const configs = loader((context, agentIds) => activeConfigsByAgent(scopeOf(context), agentIds))
 

@@ -27,11 +27,7 @@ export function createErrorMask(logger: Logger): ErrorMask {
     const located = error instanceof GraphQLError ? error : null
     const cause = rootCause(error)
     const coded = (code: string, message: string, http?: Http, more: Record<string, unknown> = {}) =>
-      new GraphQLError(message, {
-        nodes: located?.nodes,
-        path: located?.path,
-        extensions: { code, ...more, ...(http && { http }) },
-      })
+      new GraphQLError(message, { ...placeOf(error), extensions: { code, ...more, ...(http && { http }) } })
 
     if (cause instanceof Unauthenticated) {
       return coded('UNAUTHENTICATED', cause.message, { status: 401, headers: { 'WWW-Authenticate': 'Bearer' } })
@@ -40,7 +36,7 @@ export function createErrorMask(logger: Logger): ErrorMask {
     if (cause instanceof Unavailable || isOutage(cause)) {
       const seconds = cause instanceof Unavailable ? cause.retryAfterSeconds : retryAfterSeconds
       const message = cause instanceof Unavailable ? cause.message : 'The database cannot be reached.'
-      if (!(cause instanceof Unavailable)) logger.warn({ err: cause }, 'the database cannot be reached')
+      if (!(cause instanceof Unavailable)) logger.warn({ err: cause }, 'The database cannot be reached.')
       const http = { status: 503, headers: { 'Retry-After': String(seconds) } }
       return coded('SERVICE_UNAVAILABLE', message, http, { retryAfterSeconds: seconds })
     }
@@ -49,7 +45,7 @@ export function createErrorMask(logger: Logger): ErrorMask {
       return coded('BAD_USER_INPUT', cause.message, http ?? (located?.path ? undefined : { spec: true, status: 400 }))
     }
     const errorId = randomUUID()
-    logger.error({ err: cause, errorId }, 'unexpected error')
+    logger.error({ err: cause, errorId }, 'Unexpected error.')
     return coded('INTERNAL', `Something went wrong here. Report it as ${errorId}.`, located ? undefined : { status: 500 }, {
       errorId,
     })
@@ -68,6 +64,13 @@ const codes: Record<Problem['code'], string> = {
   NOT_FOUND: 'NOT_FOUND',
   FORBIDDEN: 'FORBIDDEN',
   CONFLICT: 'BAD_USER_INPUT',
+}
+
+/** Where in the request an error lies. */
+function placeOf(error: unknown) {
+  if (!(error instanceof GraphQLError)) return {}
+  const { nodes, source, positions, path } = error
+  return { nodes, source, positions, path }
 }
 
 function rootCause(error: unknown): unknown {

@@ -1,6 +1,5 @@
 import type { ExecutionResult } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
-import { badRequest } from './errors.ts'
 import { type EventResults, EventStream, singleEvent } from './event-stream.ts'
 
 type Options = {
@@ -13,15 +12,11 @@ type Options = {
 /** Answers subscriptions, and whatever else is asked for as `text/event-stream`, with server-sent events. */
 export function useEventResponses({ keepAliveMs, onOpen }: Options): Plugin {
   return {
-    onResultProcess({ request, result, setResult, setResultProcessor }) {
+    onResultProcess({ request, result, setResultProcessor }) {
       const accept = request.headers.get('accept') ?? '*/*'
       if (isStream(result)) {
-        if (!/text\/event-stream|text\/\*|\*\/\*/.test(accept)) {
-          void result.return?.()
-          return setResult({
-            errors: [badRequest('A subscription answers with text/event-stream, which you do not accept.', 406)],
-          })
-        }
+        // Yoga answers 406 to who accepts no stream; the subscription must end all the same.
+        if (!/text\/event-stream|text\/\*|\*\/\*/.test(accept)) return void result.return?.()
         setResultProcessor((_result, fetchAPI) => {
           const stream = new EventStream(result, keepAliveMs)
           onOpen(request, stream)

@@ -41,7 +41,7 @@ export function createServer(options: ServerOptions): Server {
     authenticate,
     signals,
     recheckMs: limits.recheckMs,
-    onError: (err) => logger.warn({ err }, 'credentials could not be checked again'),
+    onError: (err) => logger.warn({ err }, 'Credentials could not be checked again.'),
   })
   const graphql = createGraphQL({ authenticate, sessions, mask, limits, allowedOrigins, development })
   const sockets = new Sockets({ graphql, authenticate, sessions, mask, limits, logger })

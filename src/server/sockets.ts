@@ -136,11 +136,13 @@ export class Sockets {
       {
         protocol: socket.protocol,
         // Resolves once the kernel has taken the message. The protocol waits for it before it asks the subscription for
-        // its next event, so a slow reader holds up its own subscription and nothing piles up here.
+        // its next event, so a slow reader holds up its own subscription and nothing piles up here. To a socket that is
+        // closing it never resolves: its subscriptions are ended when it has closed, and must not run on until then.
         send: (data) =>
           new Promise((resolve) => {
-            if (socket.readyState !== socket.OPEN) return resolve()
-            socket.send(data, () => {
+            if (socket.readyState !== socket.OPEN) return
+            socket.send(data, (error) => {
+              if (error) return
               signs.seen()
               resolve()
             })
@@ -152,7 +154,7 @@ export class Sockets {
             try {
               await receive(String(data))
             } catch (error) {
-              this.#options.logger.error({ err: error }, 'a socket message failed')
+              this.#options.logger.error({ err: error }, 'A socket message failed.')
               socket.close(internalError)
             }
           })
@@ -161,7 +163,7 @@ export class Sockets {
       { socket, credential: null, forget: () => undefined },
     )
     // ws closes the socket itself after an error, such as a frame that is too long or not UTF-8.
-    socket.on('error', (error) => this.#options.logger.debug({ err: error }, 'socket error'))
+    socket.on('error', (error) => this.#options.logger.debug({ err: error }, 'A socket broke.'))
     socket.once('close', (code, reason) => {
       signs.stop()
       void closed(code, String(reason))
