@@ -50,10 +50,18 @@ describe('an administrator of managed Postgres: CREATEROLE and its own database,
     platformUrl: urlOf('managed', 'shop_platform', 'p'),
   })
 
+  const others = ['east', 'west', 'north', 'south']
+
   beforeAll(async () => {
     await superuser.query(`create role manager login createrole password 'm'`)
-    await superuser.query('create database managed owner manager')
+    for (const name of ['managed', ...others]) await superuser.query(`create database ${name} owner manager`)
     await superuser.query(`create role shop_platform login password 'p'`)
+  })
+
+  it('copes with others that set up the same roles for other databases at the same time', async () => {
+    const appUrl = (name: string) => urlOf(name, 'bulkhead_app', 'a')
+    await Promise.all(others.map((name) => migrate({ adminUrl: urlOf(name, 'manager', 'm'), appUrl: appUrl(name) })))
+    for (const name of others) expect(await whoAmI(appUrl(name))).toBe('bulkhead_app')
   })
 
   it('sets everything up, twice', async () => {
@@ -94,7 +102,7 @@ describe('refuses in one line', () => {
   })
 
   it.each([
-    ['an administrator who is none', { adminUrl: 'powerless' }, 'must be a superuser, or have CREATEROLE and own the database'],
+    ['an administrator who is none', { adminUrl: 'powerless' }, 'must be a superuser, or own the database and have CREATEROLE'],
     [
       'a login that does not exist',
       { appUrl: 'nobody' },
