@@ -8,12 +8,12 @@ import { TenantPool } from './data/tenant-pool.ts'
 import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
-import type { Peppers } from './domain/credential.ts'
 import type { Model, Ports } from './domain/ports.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
 import { startDemoUpstream } from './llm/demo-upstream.ts'
+import { createMissingModel } from './llm/missing-model.ts'
 import { createOpenAiModel } from './llm/openai-model.ts'
 import { seedPrices } from './llm/prices.ts'
 import { type LocalSecrets, localSecrets } from './local-secrets.ts'
@@ -46,9 +46,8 @@ const grace = 5_000
 /** The one place where things are wired. Whatever it opened is closed again when a later step fails. */
 export async function createApp(config: Config, logger: Logger, progress: Progress): Promise<App> {
   await using opened = new AsyncDisposableStack()
-  const { data, catalog, peppers, seedable } = await openData(config, logger, progress, opened)
+  const { data, catalog, settings, seedable } = await openData(config, logger, progress, opened)
   const ports = await openPorts(config, logger, opened)
-  const settings = settingsOf(config, peppers)
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
 
   const demo = seedable ? await seedWhenEmpty({ data, catalog, ports, settings }) : null
@@ -73,10 +72,6 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   return { url, demo, hasDemo, close: () => resources.disposeAsync() }
 }
 
-function settingsOf(config: Config, peppers: Peppers): DomainSettings {
-  return { refuseUnpricedModels: config.production, defaultModel: config.defaultModel, peppers }
-}
-
 /** Postgres behind both walls, and the platform's catalogue. */
 async function openData(config: Config, logger: Logger, progress: Progress, opened: AsyncDisposableStack) {
   const secrets = await localSecretsOf(config)
@@ -92,8 +87,12 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
   const data = new TenantData(pool)
   opened.defer(() => data.close())
 
-  const peppers: Peppers = { current: 1, secrets: new Map([[1, config.keyPepper ?? secrets.keyPepper]]) }
-  return { data, catalog, peppers, seedable: config.database.kind === 'embedded' }
+  const settings: DomainSettings = {
+    refuseUnpricedModels: config.production,
+    defaultModel: config.defaultModel,
+    peppers: { current: 1, secrets: new Map([[1, config.keyPepper ?? secrets.keyPepper]]) },
+  }
+  return { data, catalog, settings, seedable: config.database.kind === 'embedded' }
 }
 
 type DatabaseUrls = { appUrl: string; platformUrl: string }
@@ -151,19 +150,17 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const runQueue = new MemoryRunQueue({ onError })
   const common = { runQueue, model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), now: Date.now }
   if (config.redisUrl === null) {
-    const eventLog = new MemoryEventLog()
-    opened.defer(() => eventLog.close())
-    return { ...common, eventLog, signals: new MemorySignals() }
+    return { ...common, eventLog: new MemoryEventLog({ onError }), signals: new MemorySignals({ onError }) }
   }
-  const redis = await connectRedis(config.redisUrl)
+  const redis = await connectRedis(config.redisUrl, { onError })
   opened.defer(() => redis.close())
   return { ...common, eventLog: new RedisEventLog(redis), signals: new RedisSignals(redis) }
 }
 
-/** The configured endpoint; in development without a key, the scripted one; in production without a key, one that refuses. */
+/** The configured endpoint; in development without one, the scripted; in production without one, a model that refuses. */
 async function openModel(config: Config, opened: AsyncDisposableStack): Promise<Model> {
   if (config.upstream) return createOpenAiModel(config.upstream)
-  if (config.production) return createOpenAiModel({ apiKey: null, baseUrl: '' })
+  if (config.production) return createMissingModel()
   const demo = await startDemoUpstream()
   opened.defer(() => demo.close())
   return createOpenAiModel({ baseUrl: demo.url, apiKey: 'demo' })
@@ -208,7 +205,7 @@ export async function migrateDatabase(config: Config, progress: Progress): Promi
 /** `bulkhead seed`: the demo accounts, in whatever database is configured. */
 export async function seedDatabase(config: Config, logger: Logger, progress: Progress): Promise<DemoAccounts> {
   await using opened = new AsyncDisposableStack()
-  const { data, catalog, peppers } = await openData(config, logger, progress, opened)
+  const { data, catalog, settings } = await openData(config, logger, progress, opened)
   const ports = await openPorts(config, logger, opened)
-  return seedDemo({ data, catalog, ports, settings: settingsOf(config, peppers) })
+  return seedDemo({ data, catalog, ports, settings })
 }

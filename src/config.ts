@@ -34,8 +34,8 @@ export type Config = {
 
 /** The configuration is wrong. The message is one line that says which variable and what to do. */
 export class ConfigError extends Error {
-  constructor(message: string) {
-    super(message)
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options)
     this.name = 'ConfigError'
   }
 }

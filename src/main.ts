@@ -5,8 +5,14 @@ import { type Logger, pino } from 'pino'
 import { type App, createApp, migrateDatabase, seedDatabase } from './app.ts'
 import { ask } from './ask.ts'
 import { type Config, readConfig } from './config.ts'
-import { redactedPaths } from './server/logging.ts'
 import { startText } from './start-text.ts'
+
+/** What a log line never shows, whatever object it came in. */
+const secrets = ['authorization', 'secret', 'apiKey', 'password', 'connectionString'].flatMap((name) => [
+  name,
+  `*.${name}`,
+  `*.*.${name}`,
+])
 
 const program = new Command('bulkhead').description('A multi-tenant AI agent platform behind a GraphQL API.').showHelpAfterError()
 
@@ -45,7 +51,7 @@ async function run(command: (config: Config, logger: Logger) => Promise<unknown>
   let config: Config | null = null
   try {
     config = readConfig()
-    const logger = pino({ level: config.logLevel, redact: redactedPaths }, pino.destination(2))
+    const logger = pino({ level: config.logLevel, redact: secrets }, pino.destination(2))
     await command(config, logger)
   } catch (error) {
     process.stderr.write(`bulkhead: ${error instanceof Error ? error.message : String(error)}\n`)
