@@ -147,7 +147,7 @@ async function registerPrices(catalog: Catalog): Promise<void> {
 
 async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
-  const runQueue = new MemoryRunQueue({ onError })
+  const runQueue = new MemoryRunQueue({ onError, maxWaiting: config.runConcurrency })
   const common = { runQueue, model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), now: Date.now }
   if (config.redisUrl === null) {
     return { ...common, eventLog: new MemoryEventLog({ onError }), signals: new MemorySignals({ onError }) }
