@@ -3,8 +3,9 @@ import { link, mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
+import { EmbeddedPostgresError } from './embedded-error.ts'
 import { type Account, mayReach, serverAccount, serverBinaries, systemDirectory } from './postgres-binaries.ts'
-import { EmbeddedPostgresError, ensureCluster } from './postgres-cluster.ts'
+import { ensureCluster } from './postgres-cluster.ts'
 import { isServerOf, readPostmaster, type ServerProcess, startServer } from './postgres-process.ts'
 
 export type EmbeddedOptions = {

