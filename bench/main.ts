@@ -18,20 +18,21 @@ ${Object.entries(benches)
 
 type Order = { names: string[]; rounds: number; seconds: number }
 
-/** What to run; null when the order cannot be followed. */
-function readOrder(): Order | null {
+/** What to run. Throws a TypeError that says why the order cannot be followed. */
+function readOrder(): Order {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
       rounds: { type: 'string', default: '9' },
       seconds: { type: 'string', default: '1' },
-      help: { type: 'boolean', default: false },
     },
   })
+  const unknown = positionals.find((name) => !Object.hasOwn(benches, name))
+  if (unknown !== undefined) throw new TypeError(`There is no bench "${unknown}".`)
   const rounds = Number(values.rounds)
   const seconds = Number(values.seconds)
-  const known = positionals.every((name) => Object.hasOwn(benches, name))
-  if (values.help || !known || !Number.isInteger(rounds) || rounds < 1 || !(seconds > 0)) return null
+  if (!Number.isInteger(rounds) || rounds < 1) throw new TypeError('--rounds must be a whole number, at least 1.')
+  if (!(seconds > 0 && seconds <= 60)) throw new TypeError('--seconds must be a number above 0, at most 60.')
   return { names: positionals.length > 0 ? positionals : Object.keys(benches), rounds, seconds }
 }
 
@@ -73,9 +74,11 @@ async function conditions(database: BenchDatabase | null): Promise<string> {
   ].join('\n')
 }
 
-const order = readOrder()
-if (order) await run(order)
-else {
-  console.error(help)
+let order: Order | null = null
+try {
+  order = readOrder()
+} catch (error) {
+  console.error(`${(error as TypeError).message}\n\n${help}`)
   process.exitCode = 2
 }
+if (order) await run(order)

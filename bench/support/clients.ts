@@ -10,7 +10,7 @@ import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
  * reaches the database.
  */
 
-export type OpenPrisma = { client: PrismaClient; close(): Promise<void> }
+type OpenPrisma = { client: PrismaClient; close(): Promise<void> }
 
 /** Prisma alone, on a pool as pg makes it. */
 export function openPrisma(connectionString: string, connections: number): OpenPrisma {
@@ -27,7 +27,7 @@ export function openPrisma(connectionString: string, connections: number): OpenP
   }
 }
 
-export type OpenScopes = { of(tenantId: string): TenantDb; close(): Promise<void> }
+type OpenScopes = { of(tenantId: string): TenantDb; close(): Promise<void> }
 
 /**
  * This platform's client, for a tenant's staff. `shared` connections carry the short reads of all tenants; with none,

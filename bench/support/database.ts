@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import pg from 'pg'
 import { startEmbeddedPostgres } from '../../src/data/embedded.ts'
 import { migrate } from '../../src/data/migrate.ts'
-import { type BenchTenant, seedTenants } from './seed.ts'
+import { type BenchTenant, seedTenants, sizes } from './seed.ts'
 
 /** A Postgres of its own, migrated and seeded, with the settings that `npm start` gives it: fsync is on. */
 export type BenchDatabase = {
@@ -15,7 +15,7 @@ export type BenchDatabase = {
   /** It does not bind who connects here. */
   adminUrl: string
   tenants: BenchTenant[]
-  /** Its version and the settings that matter here, in one line. */
+  /** Its version, the settings that matter here and its contents, in two lines. */
   describe(): Promise<string>
   /** Stops the server and removes its files. */
   stop(): Promise<void>
@@ -53,5 +53,5 @@ async function describe(adminUrl: string): Promise<string> {
     [names],
   )
   await admin.end()
-  return `PostgreSQL ${rows[0]?.version} (${rows[0]?.settings}), on the same machine, over TCP`
+  return `PostgreSQL ${rows[0]?.version} (${rows[0]?.settings}), on the same machine, over TCP;\n${sizes.tenants} tenants × ${sizes.conversationsPerTenant} conversations × ${sizes.messagesPerConversation} messages, and what the benches add`
 }

@@ -9,7 +9,7 @@ export type Report = {
   verdicts: Verdict[]
 }
 
-export type Table = { columns: string[]; rows: string[][] }
+type Table = { columns: string[]; rows: string[][] }
 
 /** A goal beside what was measured. `row` is the goal's number in docs/performance.md. */
 export type Verdict = { row: number; goal: string; measured: string; met: boolean }

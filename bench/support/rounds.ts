@@ -5,7 +5,7 @@ export type Contender = {
   operation: () => Promise<unknown>
 }
 
-export type RoundOptions = {
+type RoundOptions = {
   /** Operations in flight: each caller starts its next one when the last has been answered. */
   callers: number
   /** Length of one contender's turn in each round. */
