@@ -40,11 +40,14 @@ async function startServer(): Promise<OwnedServer> {
   await chmod(dataDir, 0o755)
   // Nothing here has to outlive a crash of the machine.
   const settings = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', max_connections: '200' }
-  const server = await startEmbeddedPostgres({ dataDir, settings })
+  const server = await startEmbeddedPostgres({ dataDir, settings }).catch(async (error) => {
+    await rm(dataDir, { recursive: true })
+    throw error
+  })
   const close = async () => {
     await server.stop()
     await rm(server.clusterDirectory, { recursive: true, force: true })
-    await rm(dataDir, { recursive: true, force: true })
+    await rm(dataDir, { recursive: true })
   }
   return { ...server, close }
 }
