@@ -3,11 +3,11 @@ import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 
 type Demo = { url: string; operatorKey: string; tenants: { name: string; plan: string; adminKey: string; memberKey: string }[] }
-type ReplyEvent = { __typename: string; cursor: string; text?: string; message?: { content: string } }
 
 let dataDir: string
 let platform: PlatformProcess
@@ -27,35 +27,11 @@ async function readDemo(): Promise<Demo> {
   return JSON.parse(await readFile(join(dataDir, 'demo.json'), 'utf8'))
 }
 
-/** Starts an answer and returns its run; the canary is in the question. */
-async function sendMessage(client: GraphQLClient, content: string) {
-  const { createConversation } = await client.data<{ createConversation: { conversation: { id: string } } }>(
-    'mutation { createConversation(input: { title: "e2e" }) { ... on CreateConversationPayload { conversation { id } } } }',
-  )
-  const conversationId = createConversation.conversation.id
-  const { sendMessage } = await client.data<{ sendMessage: { run: { id: string } } }>(
-    `mutation ($input: SendMessageInput!) {
-      sendMessage(input: $input) { ... on SendMessagePayload { run { id } } ... on Problem { message } }
-    }`,
-    { input: { conversationId, content } },
-  )
-  return { conversationId, runId: sendMessage.run.id }
-}
-
 async function follow(client: GraphQLClient, runId: string): Promise<ReplyEvent[]> {
   const events: ReplyEvent[] = []
-  const agentReply = `subscription ($runId: ID!) { agentReply(runId: $runId) {
-    __typename
-    ... on TextDelta { cursor text } ... on Snapshot { cursor text } ... on StreamReset { cursor text }
-    ... on RunCompleted { cursor finishReason message { content } usage { totalTokens } }
-    ... on RunFailed { cursor failure { code message } }
-  } }`
-  for await (const { agentReply: event } of client.events<{ agentReply: ReplyEvent }>(agentReply, { runId })) events.push(event)
+  for await (const event of followRun(client, runId)) events.push(event)
   return events
 }
-
-const textOf = (events: ReplyEvent[]) =>
-  events.flatMap((event) => (event.__typename === 'TextDelta' ? [event.text] : [])).join('')
 
 describe('two tenants on one platform', () => {
   it('stream at once, and neither sees a byte of the other', async () => {
@@ -70,7 +46,7 @@ describe('two tenants on one platform', () => {
       const [name, otherName] = [tenants[index]?.name ?? '', tenants[1 - index]?.name ?? '']
       const last = events.at(-1)
       expect(last?.__typename).toBe('RunCompleted')
-      expect(textOf(events)).toBe(last?.message?.content)
+      expect(shownText(events)).toBe(last?.message?.content)
       const everything = JSON.stringify(events).toLowerCase()
       expect(everything).toContain(own)
       expect(everything).toContain(name)

@@ -1,0 +1,90 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
+import { graphqlClient } from '../support/graphql-client.ts'
+import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+
+describe.runIf(redisAvailable)(redisSuite('two processes on one Postgres and one Redis'), () => {
+  let database: TestDatabase
+  let redis: RedisServer
+  let dataDir: string
+  let keys: { adminKey: string; memberKey: string }
+  let [first, second]: PlatformProcess[] = []
+
+  beforeAll(async () => {
+    ;[database, redis, dataDir] = await Promise.all([
+      createTestDatabase(),
+      startRedisServer(),
+      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+    ])
+    const env = {
+      DATABASE_URL: database.appUrl,
+      DATABASE_PLATFORM_URL: database.platformUrl,
+      REDIS_URL: redis.url,
+      BULKHEAD_DATA_DIR: dataDir,
+    }
+    const seed = startPlatformProcess(env, ['seed'])
+    expect(await seed.exited, seed.errors()).toBe(0)
+    keys = JSON.parse(seed.output()).tenants[0]
+    first = startPlatformProcess(env)
+    second = startPlatformProcess(env)
+    await Promise.all([first.url, second.url])
+  }, 60_000)
+
+  afterAll(async () => {
+    await Promise.all([first?.stop(), second?.stop()])
+    await redis.stop()
+    await database.drop()
+    await rm(dataDir, { recursive: true, force: true })
+  })
+
+  it('follow on one the answer that was asked for on the other, from any cursor, byte for byte', async () => {
+    const here = graphqlClient((await first?.url) ?? '', keys.memberKey)
+    const there = graphqlClient((await second?.url) ?? '', keys.memberKey)
+    const { runId } = await sendMessage(here, 'Please count to 40')
+    const events: ReplyEvent[] = []
+    for await (const event of followRun(there, runId)) events.push(event)
+    const stored = events.at(-1)?.message?.content
+    expect(events.length).toBeGreaterThan(5)
+    expect(shownText(events)).toBe(stored)
+
+    const middle = Math.floor(events.length / 2)
+    const rest: ReplyEvent[] = []
+    for await (const event of followRun(here, runId, events[middle]?.cursor)) rest.push(event)
+    expect(rest).toEqual(events.slice(middle + 1))
+    await Promise.all([here.close(), there.close()])
+  })
+
+  it('end on one the sockets of a key that was revoked on the other', async () => {
+    const admin = graphqlClient((await first?.url) ?? '', keys.adminKey)
+    const { createApiKey } = await admin.data<{ createApiKey: { apiKey: { id: string }; secret: string } }>(
+      `mutation { createApiKey(input: { name: "short-lived", role: MEMBER }) {
+        ... on CreateApiKeyPayload { apiKey { id } secret } ... on Problem { message }
+      } }`,
+    )
+    const there = graphqlClient((await second?.url) ?? '', createApiKey.secret)
+    const closed = new Promise<number>((resolve) => there.socket.on('closed', (event) => resolve((event as CloseEvent).code)))
+    const { runId } = await sendMessage(there, 'Please count to 400')
+    const following = (async () => {
+      for await (const _ of followRun(there, runId));
+    })()
+    following.catch(() => undefined)
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    const revokedAt = performance.now()
+    await admin.data(
+      'mutation ($id: ID!) { revokeApiKey(input: { apiKeyId: $id }) { ... on RevokeApiKeyPayload { apiKey { id } } } }',
+      {
+        id: createApiKey.apiKey.id,
+      },
+    )
+    expect(await closed).toBe(4401)
+    expect(performance.now() - revokedAt).toBeLessThan(1_000)
+    const { status } = await there.request('{ viewer { actorName } }')
+    expect(status).toBe(401)
+    await admin.close()
+  })
+})
