@@ -1,5 +1,6 @@
 import { createContextCache } from '@pothos/core'
 import DataLoader from 'dataloader'
+import { NotFound } from '../domain/errors.ts'
 import type { Context } from './context.ts'
 
 /**
@@ -21,4 +22,11 @@ export function loader<V>(
 /** The rows by their ids. */
 export function byId<V extends { id: string }>(rows: readonly V[]): Map<string, V> {
   return new Map(rows.map((row) => [row.id, row]))
+}
+
+/** What was loaded, where there must be something. Throws NotFound when it was deleted while the operation went on. */
+export async function existing<V>(noun: string, loading: Promise<V | null>): Promise<V> {
+  const value = await loading
+  if (value === null) throw new NotFound(noun)
+  return value
 }

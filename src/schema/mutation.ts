@@ -24,6 +24,7 @@ export function mutation<Input extends InputFieldMap, Payload extends object>(
   verbNoun: string,
   { description, authScopes, input, resolve, payload }: MutationOptions<Input, Payload>,
 ): void {
+  // The casts: Pothos infers types from names and fields that are written out, and these are not.
   const VerbNoun = verbNoun.charAt(0).toUpperCase() + verbNoun.slice(1)
   const InputType = builder.inputType(`${VerbNoun}Input`, { description: `What ${verbNoun} takes.`, fields: input })
   const PayloadType = builder.objectRef<Payload>(`${VerbNoun}Payload`).implement({

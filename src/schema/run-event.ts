@@ -1,6 +1,7 @@
 import type { FinishReason } from '../data/generated/enums.ts'
 import type { ReplyEvent } from '../domain/agent-reply.ts'
 import { builder } from './builder.ts'
+import { existing } from './loader.ts'
 import { Message, messages } from './message.ts'
 import { Run, RunFailure, runs } from './run.ts'
 import { TokenUsage } from './usage.ts'
@@ -74,7 +75,7 @@ const Snapshot = builder.objectRef<EventOf<'Snapshot'>>('Snapshot').implement({
     run: t.field({
       type: Run,
       description: 'The run as it stands now.',
-      resolve: async ({ runId }, _args, context) => (await runs(context).load(runId)) as never,
+      resolve: ({ runId }, _args, context) => existing('run', runs(context).load(runId)),
     }),
   }),
 })
@@ -98,7 +99,7 @@ const RunCompleted = builder.objectRef<EventOf<'RunCompleted'>>('RunCompleted').
     message: t.field({
       type: Message,
       description: 'The reply, as it is stored.',
-      resolve: async ({ messageId }, _args, context) => (await messages(context).load(messageId)) as never,
+      resolve: ({ messageId }, _args, context) => existing('message', messages(context).load(messageId)),
     }),
     finishReason: t.expose('finishReason', { type: FinishReasonName, description: 'Why the answer ended.' }),
     usage: t.expose('usage', usage),

@@ -8,7 +8,7 @@ import { connectionOf, pageArgs } from './connection.ts'
 import { scopeOf } from './context.ts'
 import { Conversation, conversations } from './conversation.ts'
 import { decodeId } from './global-id.ts'
-import { byId, loader } from './loader.ts'
+import { byId, existing, loader } from './loader.ts'
 import { Message } from './message.ts'
 import { Money } from './money.ts'
 import { mutation } from './mutation.ts'
@@ -58,12 +58,12 @@ Run.implement({
     conversation: t.field({
       type: Conversation,
       description: 'Where it belongs.',
-      resolve: async (run, _args, context) => (await conversations(context).load(run.conversationId)) as never,
+      resolve: (run, _args, context) => existing('conversation', conversations(context).load(run.conversationId)),
     }),
     userMessage: t.field({
       type: Message,
       description: 'The message it answers.',
-      resolve: async (run, _args, context) => (await messages(context).load(run.id))?.userMessage as never,
+      resolve: async (run, _args, context) => (await existing('run', messages(context).load(run.id))).userMessage,
     }),
     reply: t.field({
       type: Message,
@@ -74,12 +74,15 @@ Run.implement({
     usage: t.field({
       type: TokenUsage,
       description: 'Tokens of all its model calls so far, from the ledger.',
-      resolve: async (run, _args, context) => (await usages(context).load(run.id)) as never,
+      resolve: (run, _args, context) => existing('run', usages(context).load(run.id)),
     }),
     cost: t.field({
       type: Money,
       description: 'Cost of all its model calls so far, from the ledger.',
-      resolve: async (run, _args, context) => (await usages(context).load(run.id)) as never,
+      resolve: async (run, _args, context) => {
+        const { costNanos, currency } = await existing('run', usages(context).load(run.id))
+        return { nanos: costNanos, currency }
+      },
     }),
     configVersion: t.exposeInt('configVersion', {
       description: "Version of the agent's configuration: pinned when a worker takes the run, until then the active one.",

@@ -20,6 +20,7 @@ export function useEventResponses({ keepAliveMs, onOpen }: Options): Plugin {
         setResultProcessor((_result, fetchAPI) => {
           const stream = new EventStream(result, keepAliveMs)
           onOpen(request, stream)
+          // Yoga's Response takes a Node stream, which the types of the web's do not know.
           return new fetchAPI.Response(stream as never, { headers })
         }, mediaType)
       } else if (/text\/event-stream/.test(accept) && !/json|\*\/\*/.test(accept)) {

@@ -1,5 +1,8 @@
-import { print, type TypedQueryDocumentNode } from 'graphql'
+import { type DocumentNode, print } from 'graphql'
 import { type GraphQLClient, graphqlClient } from './graphql-client.ts'
+
+/** A document as codegen types it. */
+type TypedDocument<D, V> = DocumentNode & { __apiType?: (variables: V) => D }
 
 type Variables<V> = V extends Record<string, never> ? [] : [variables: V]
 
@@ -13,11 +16,11 @@ export type Answer<D> = {
 /** A client of the public API whose operations are typed by their documents. */
 export type Api = {
   /** The answer to an operation, whatever it is. */
-  ask<D, V>(document: TypedQueryDocumentNode<D, V>, ...variables: Variables<V>): Promise<Answer<D>>
+  ask<D, V>(document: TypedDocument<D, V>, ...variables: Variables<V>): Promise<Answer<D>>
   /** The data of an operation that must succeed. */
-  data<D, V>(document: TypedQueryDocumentNode<D, V>, ...variables: Variables<V>): Promise<D>
+  data<D, V>(document: TypedDocument<D, V>, ...variables: Variables<V>): Promise<D>
   /** The events of a subscription until it completes. */
-  follow<D, V>(document: TypedQueryDocumentNode<D, V>, ...variables: Variables<V>): AsyncIterableIterator<D>
+  follow<D, V>(document: TypedDocument<D, V>, ...variables: Variables<V>): AsyncIterableIterator<D>
   client: GraphQLClient
 }
 

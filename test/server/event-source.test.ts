@@ -1,0 +1,112 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { encodeId } from '../../src/schema/global-id.ts'
+import { revokeApiKeyMutation } from '../operations/api-key.ts'
+import { say } from '../support/conversing.ts'
+import { openEventSource } from '../support/event-source.ts'
+import { says, stallsAfter } from '../support/fake-upstream.ts'
+import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
+
+let platform: TestPlatform
+let key: string
+
+beforeAll(async () => {
+  platform = await startTestPlatform()
+  key = platform.acme.keys.member
+})
+
+afterAll(() => platform.stop())
+
+const agentReply = `subscription ($runId: ID!, $after: String) {
+  agentReply(runId: $runId, after: $after) { __typename ... on TextDelta { text } ... on RunCompleted { message { content } } }
+}`
+
+type Reply = { data: { agentReply: { __typename: string; text?: string } } }
+
+describe('a subscription over server-sent events', () => {
+  it('delivers every event under its cursor, then completes', async () => {
+    platform.upstream.next(says('One two three.'))
+    const { runId } = await say(platform.api(key), 'Count.')
+    const { status, headers, rest } = await openEventSource(platform.url, key, { query: agentReply, variables: { runId } })
+    expect([status, headers.get('content-type')]).toEqual([200, 'text/event-stream; charset=utf-8'])
+    const all = await rest()
+    expect(all.at(-1)).toEqual({ event: 'complete', id: null, data: null })
+    const replies = all.slice(0, -1)
+    expect(replies.every(({ event, id }) => event === 'next' && /^\d+-\d+$/.test(id ?? ''))).toBe(true)
+    expect(replies.at(-1)?.data).toEqual({
+      data: { agentReply: { __typename: 'RunCompleted', message: { content: 'One two three.' } } },
+    })
+    const text = replies.map(({ data }) => (data as Reply).data.agentReply.text ?? '').join('')
+    expect(text).toBe('One two three.')
+  })
+
+  it('goes on after Last-Event-ID, whatever `after` says', async () => {
+    platform.upstream.next(says('One two three.'))
+    const { runId } = await say(platform.api(key), 'Count again.')
+    const open = (variables: object, headers = {}) =>
+      openEventSource(platform.url, key, { query: agentReply, variables: { runId, ...variables } }, headers)
+    const all = await (await open({})).rest()
+    const resumed = await open({ after: null }, { 'last-event-id': all[0]?.id ?? '' })
+    expect(await resumed.rest()).toEqual(all.slice(1))
+    const again = await open({ after: all.at(-2)?.id }, { 'last-event-id': all[0]?.id ?? '' })
+    expect(await again.rest()).toEqual(all.slice(1))
+  })
+
+  it('is what a client gets that accepts anything', async () => {
+    const { runId } = await say(platform.api(key), 'Hello.')
+    const { headers, rest } = await openEventSource(
+      platform.url,
+      key,
+      { query: agentReply, variables: { runId } },
+      { accept: '*/*' },
+    )
+    expect(headers.get('content-type')).toContain('text/event-stream')
+    expect((await rest()).at(-1)?.event).toBe('complete')
+  })
+
+  it('is a 406 for who accepts JSON alone', async () => {
+    const { runId } = await say(platform.api(key), 'Hello.')
+    const { status } = await openEventSource(
+      platform.url,
+      key,
+      { query: agentReply, variables: { runId } },
+      { accept: 'application/json' },
+    )
+    expect(status).toBe(406)
+  })
+
+  it('needs credentials', async () => {
+    const { runId } = await say(platform.api(key), 'Hello.')
+    const { status, rest } = await openEventSource(platform.url, null, { query: agentReply, variables: { runId } })
+    expect(status).toBe(401)
+    expect((await rest())[0]?.data).toMatchObject({ errors: [{ extensions: { code: 'UNAUTHENTICATED' } }] })
+  })
+
+  it('tells a malformed cursor and a run nobody has apart from a stream', async () => {
+    const { runId } = await say(platform.api(key), 'Hello.')
+    const first = async (variables: object) => {
+      const source = await openEventSource(platform.url, key, { query: agentReply, variables: { runId, ...variables } })
+      return (await source.rest())[0]
+    }
+    expect((await first({ after: 'soon' }))?.data).toMatchObject({ errors: [{ extensions: { code: 'BAD_USER_INPUT' } }] })
+    expect((await first({ runId: 'nobody' }))?.data).toMatchObject({ errors: [{ extensions: { code: 'NOT_FOUND' } }] })
+  })
+
+  it('ends when its key is revoked, without saying that it is complete', async () => {
+    platform.upstream.next(stallsAfter('Once'))
+    const { endUser, key: doomed } = await platform.story.endUser(platform.acme.admin, 'doomed')
+    const { runId } = await say(platform.api(doomed), 'A story, please.')
+    const { next, rest } = await openEventSource(platform.url, doomed, { query: agentReply, variables: { runId } })
+    expect(await next()).toMatchObject({ event: 'next' })
+    const admin = platform.api(platform.acme.keys.admin)
+    await admin.data(revokeApiKeyMutation, { input: { apiKeyId: encodeId('ApiKey', endUser.actor.id) } })
+    expect(await rest()).toEqual([])
+  })
+
+  it('answers a query as well', async () => {
+    const { rest } = await openEventSource(platform.url, key, { query: '{ viewer { role } }' })
+    expect(await rest()).toEqual([
+      { event: 'next', id: null, data: { data: { viewer: { role: 'MEMBER' } } } },
+      { event: 'complete', id: null, data: null },
+    ])
+  })
+})

@@ -1,0 +1,213 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { encodeId } from '../../src/schema/global-id.ts'
+import { revokeApiKeyMutation } from '../operations/api-key.ts'
+import { viewerQuery } from '../operations/viewer.ts'
+import { say } from '../support/conversing.ts'
+import { stallsAfter } from '../support/fake-upstream.ts'
+import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
+import { openSocket, type RawSocket, signIn } from '../support/raw-socket.ts'
+
+let platform: TestPlatform
+let key: string
+
+beforeAll(async () => {
+  platform = await startTestPlatform({
+    limits: { connectionInitMs: 200, keepAliveMs: 100, recheckMs: 200, operationsPerSocket: 3, bodyBytes: 100_000 },
+    allowedOrigins: ['https://app.example'],
+  })
+  key = platform.acme.keys.admin
+})
+
+afterAll(() => platform.stop())
+
+const query = { id: '1', type: 'subscribe', payload: { query: '{ viewer { role } }' } }
+
+async function close(socket: RawSocket): Promise<void> {
+  socket.ws.close()
+  await socket.closed
+}
+
+/** A new key for an end user, with the global id by which it can be revoked. */
+async function newKey(userId: string) {
+  const { endUser, key } = await platform.story.endUser(platform.acme.admin, userId)
+  return { key, uuid: endUser.actor.id, id: encodeId('ApiKey', endUser.actor.id) }
+}
+
+/** Starts an answer that never ends and a subscription to it. */
+async function follow(socket: RawSocket, id: string, as = key) {
+  platform.upstream.next(stallsAfter('Once'))
+  const { runId } = await say(platform.api(as), 'Tell me a story.')
+  const agentReply = `subscription { agentReply(runId: "${runId}") { __typename } }`
+  socket.send({ id, type: 'subscribe', payload: { query: agentReply } })
+  return runId
+}
+
+describe('a handshake', () => {
+  it('is refused on another path', async () => {
+    await expect(openSocket(`${platform.url}/elsewhere`)).rejects.toThrow('404')
+  })
+
+  it.each([
+    ['https://evil.example', '403'],
+    ['null', '403'],
+    ['http://127.0.0.1:1', '403'],
+  ])('is refused for a page of %s', async (origin, status) => {
+    await expect(openSocket(platform.url, { origin })).rejects.toThrow(status)
+  })
+
+  it('is accepted for the own pages, those of allowed origins, and programs', async () => {
+    for (const options of [{ origin: platform.url }, { origin: 'https://app.example' }, {}]) {
+      await close(await openSocket(platform.url, options))
+    }
+  })
+
+  it('of another protocol is closed', async () => {
+    await expect(openSocket(platform.url, {}, 'graphql-ws').then((socket) => socket.closed)).resolves.toBe(4406)
+  })
+})
+
+describe('a socket', () => {
+  it.each([
+    ['nothing', undefined],
+    ['no credentials', {}],
+    ['a wrong key', { authorization: 'Bearer nonsense' }],
+    ['a key under another name', { Authorization: 'Bearer nonsense' }],
+    ['credentials of another type', { authorization: { key: 1 } }],
+  ])('that sends %s is closed with 4401', async (_what, payload) => {
+    const socket = await openSocket(platform.url)
+    socket.send({ type: 'connection_init', payload })
+    expect(await socket.closed).toBe(4401)
+  })
+
+  it('that asks before it has signed in is closed with 4401', async () => {
+    const socket = await openSocket(platform.url)
+    socket.send(query)
+    expect(await socket.closed).toBe(4401)
+  })
+
+  it('that does not sign in is closed', async () => {
+    expect(await (await openSocket(platform.url)).closed).toBe(4408)
+  })
+
+  it.each([
+    ['no JSON', '{', 4400],
+    ['an unknown message', { type: 'start' }, 4400],
+    ['more than it may', 'x'.repeat(100_001), 1009],
+  ])('that sends %s is closed', async (_what, message, code) => {
+    const socket = await signIn(platform.url, key)
+    socket.send(message)
+    expect(await socket.closed).toBe(code)
+  })
+
+  it('that sends text which is not UTF-8 is closed', async () => {
+    const socket = await signIn(platform.url, key)
+    socket.ws.send(Buffer.from([0xc3, 0x28]), { binary: false })
+    expect(await socket.closed).toBe(1007)
+  })
+
+  it('that no longer answers is closed', async () => {
+    const socket = await signIn(platform.url, key, { autoPong: false })
+    expect(await socket.closed).toBe(1006)
+  })
+
+  it('that answers stays open', async () => {
+    const socket = await signIn(platform.url, key)
+    await delay(500)
+    socket.send(query)
+    expect(await socket.next()).toMatchObject({ type: 'next', payload: { data: { viewer: { role: 'ADMIN' } } } })
+    await close(socket)
+  })
+})
+
+describe('an operation on a socket', () => {
+  it('is answered, and completes', async () => {
+    const socket = await signIn(platform.url, key)
+    socket.send(query)
+    expect(await socket.next()).toEqual({ id: '1', type: 'next', payload: { data: { viewer: { role: 'ADMIN' } } } })
+    expect(await socket.next()).toEqual({ id: '1', type: 'complete' })
+    await close(socket)
+  })
+
+  it.each(['{ viewer {', '{ viewer { nothing } }', `{ ${'viewer { role } '.repeat(1_000)} }`])(
+    'that is not valid is a coded error: %.24s',
+    async (text) => {
+      const socket = await signIn(platform.url, key)
+      socket.send({ id: '1', type: 'subscribe', payload: { query: text } })
+      const { type, payload } = (await socket.next()) as { type: string; payload: { extensions: object }[] }
+      expect([type, payload[0]?.extensions]).toEqual(['error', { code: 'BAD_USER_INPUT' }])
+      await close(socket)
+    },
+  )
+
+  it('that subscribes to a run nobody has is NOT_FOUND', async () => {
+    const socket = await signIn(platform.url, key)
+    const other = await say(platform.api(platform.globex.keys.admin), 'Hello.')
+    const answers = []
+    for (const runId of ['nonsense', encodeId('Run', platform.acme.tenant.id), other.runId]) {
+      socket.send({
+        id: '1',
+        type: 'subscribe',
+        payload: { query: `subscription { agentReply(runId: "${runId}") { __typename } }` },
+      })
+      answers.push(await socket.next())
+      await socket.next()
+    }
+    expect(answers[0]).toMatchObject({ payload: { errors: [{ extensions: { code: 'NOT_FOUND' } }] } })
+    expect(answers).toEqual([answers[0], answers[0], answers[0]])
+    await close(socket)
+  })
+
+  it('is refused above the number that one socket carries', async () => {
+    const socket = await signIn(platform.url, key)
+    for (const id of ['a', 'b', 'c']) {
+      await follow(socket, id)
+      expect(await socket.next()).toMatchObject({ id, type: 'next' })
+    }
+    socket.send(query)
+    expect(await socket.next()).toMatchObject({
+      id: '1',
+      type: 'error',
+      payload: [{ message: expect.stringContaining('at most 3') }],
+    })
+    socket.send({ id: 'a', type: 'complete' })
+    socket.send({ ...query, id: '2' })
+    expect(await socket.next()).toMatchObject({ id: '2', type: 'next' })
+    await close(socket)
+  })
+
+  it('needs a key that is still valid', async () => {
+    const { key: doomed, uuid } = await newKey('checked')
+    const socket = await signIn(platform.url, doomed)
+    await platform.acme.admin.db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
+    socket.send(query)
+    expect(await socket.closed).toBe(4401)
+  })
+})
+
+describe('a key', () => {
+  it('that is revoked ends its sockets at once, and no others', async () => {
+    const doomed = await newKey('revoked')
+    const [socket, other] = await Promise.all([signIn(platform.url, doomed.key), signIn(platform.url, key)])
+    await follow(socket, 's', doomed.key)
+    expect(await socket.next()).toMatchObject({ id: 's', type: 'next' })
+    await platform.api(key).data(revokeApiKeyMutation, { input: { apiKeyId: doomed.id } })
+    expect(await socket.closed).toBe(4401)
+    other.send(query)
+    expect(await other.next()).toMatchObject({ type: 'next' })
+    await close(other)
+  })
+
+  it('whose revocation was not heard of ends its sockets at the next check', async () => {
+    const { key: doomed, uuid } = await newKey('unheard')
+    const socket = await signIn(platform.url, doomed)
+    await platform.acme.admin.db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
+    expect(await socket.closed).toBe(4401)
+  })
+
+  it('works for the graphql-ws client as well', async () => {
+    const events = platform.api(key).follow(viewerQuery)
+    expect((await events.next()).value?.viewer.role).toBe('ADMIN')
+    expect((await events.next()).done).toBe(true)
+  })
+})
