@@ -6,7 +6,7 @@ import { benches } from './registry.ts'
 import { type BenchDatabase, startDatabase } from './support/database.ts'
 import { printReport, printVerdicts, type Verdict } from './support/report.ts'
 
-const help = `npm run bench -- [names] [--rounds 9] [--seconds 1]
+const help = `npm run bench -- [names] [--rounds 15] [--seconds 0.5]
 
 Runs the named benches, or all of them:
 ${Object.entries(benches)
@@ -23,8 +23,8 @@ function readOrder(): Order {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
     options: {
-      rounds: { type: 'string', default: '9' },
-      seconds: { type: 'string', default: '1' },
+      rounds: { type: 'string', default: '15' },
+      seconds: { type: 'string', default: '0.5' },
     },
   })
   const unknown = positionals.find((name) => !Object.hasOwn(benches, name))
