@@ -11,11 +11,8 @@ import {
 } from '../../src/domain/credential.ts'
 import { anyText } from '../support/arbitraries.ts'
 
-const secrets = fc.string({
-  unit: fc.constantFrom(...'0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'),
-  minLength: 43,
-  maxLength: 43,
-})
+const letters = fc.constantFrom(...'0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz')
+const secrets = fc.string({ unit: letters, minLength: 43, maxLength: 43 })
 
 const claims: fc.Arbitrary<ApiKeyClaim> = fc.oneof(
   fc.record({ kind: fc.constant('tenant' as const), tenantId: fc.uuid(), id: fc.uuid(), secret: secrets }),
@@ -33,7 +30,7 @@ describe('the text of a key', () => {
 
   test('is refused with any one character changed, dropped or doubled', () => {
     fc.assert(
-      fc.property(claims, fc.nat(), fc.string({ unit: 'grapheme', minLength: 1, maxLength: 1 }), (claim, place, other) => {
+      fc.property(claims, fc.nat(), fc.oneof(letters, fc.string({ minLength: 1, maxLength: 1 })), (claim, place, other) => {
         const key = formatApiKey(claim)
         const at = place % key.length
         fc.pre(key[at] !== other)

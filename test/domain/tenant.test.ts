@@ -80,8 +80,10 @@ describe('registerTenant', () => {
     const row = await story.catalog.findTenantByName('Unlucky')
     expect(row?.defaultAgentId).toBeNull()
     expect(await story.data.of({ tenantId: row?.id ?? '', userId: null }).agent.count()).toBe(0)
-    const { tenant } = await registerTenant(story, initech('Unlucky'))
-    expect(tenant.id).toBe(row?.id)
+    const results = await Promise.allSettled(Array.from({ length: 3 }, () => registerTenant(story, initech('Unlucky'))))
+    const completed = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value.tenant.id] : []))
+    expect(completed).toEqual([row?.id])
+    for (const result of results) if (result.status === 'rejected') expect(result.reason).toBeInstanceOf(Conflict)
   })
 })
 
