@@ -1,0 +1,85 @@
+import type { Message, Run } from '../data/generated/client.ts'
+import { advanceConversation } from './conversation-clock.ts'
+import { NotFound } from './errors.ts'
+import { idempotent } from './idempotency.ts'
+import { isUuid, newId } from './ids.ts'
+import { type Page, type PageArgs, paginate } from './page.ts'
+import { requireRole, type Scope } from './scope.ts'
+import { cleanText } from './text.ts'
+
+export type SendMessageInput = { conversationId: string; content: string; idempotencyKey?: string | null }
+
+export type SentMessage = { userMessage: Message; run: Run }
+
+const contentRules = { max: 100_000, multiline: true }
+
+/**
+ * Says something in a conversation and queues the run that answers it. Throws NotFound, also for an end user when the
+ * conversation is another's, and ValidationProblem when the content is empty, over 100,000 bytes or no proper text.
+ */
+export async function sendMessage(scope: Scope, { idempotencyKey, ...input }: SendMessageInput): Promise<SentMessage> {
+  requireRole(scope, 'END_USER')
+  const content = cleanText('content', input.content, contentRules)
+  if (!isUuid(input.conversationId)) throw new NotFound('conversation')
+  const sent = await idempotent<SentMessage>(
+    scope,
+    { mutation: 'sendMessage', key: idempotencyKey, input },
+    {
+      perform: (remember) =>
+        scope.db.$transaction(async (tx) => {
+          const runId = newId()
+          await remember(tx, runId)
+          const tenantId = scope.tenant.id
+          const place = await advanceConversation(tx, tenantId, input.conversationId, scope.ports.now())
+          if (!place) throw new NotFound('conversation')
+          const { at, userId, agentId, configVersion, model } = place
+          const common = { tenantId, conversationId: input.conversationId, userId, createdAt: at }
+          const run = await tx.run.create({ data: { ...common, id: runId, agentId, configVersion, model, queuedAt: at } })
+          const tokensUsed = scope.ports.model.countTokens(model, content)
+          const userMessage = await tx.message.create({
+            data: { ...common, id: newId(), runId, role: 'USER', content, tokensUsed },
+          })
+          return { userMessage, run }
+        }),
+      replay: (runId) => readSent(scope, runId),
+    },
+  )
+  // A wake-up that is lost costs the run two seconds and no more: workers look for overdue ones.
+  await Promise.allSettled([scope.ports.runQueue.wake(scope.tenant.id)])
+  return sent
+}
+
+async function readSent(scope: Scope, runId: string): Promise<SentMessage> {
+  const run = await scope.db.run.findFirst({ where: { id: runId } })
+  const userMessage = await scope.db.message.findFirst({ where: { runId, role: 'USER' } })
+  if (!run || !userMessage) throw new NotFound('message')
+  return { userMessage, run }
+}
+
+/** What was said in a conversation, oldest first; nothing when there is no such conversation. */
+export async function listMessages(scope: Scope, conversationId: string, page: PageArgs): Promise<Page<Message>> {
+  requireRole(scope, 'END_USER')
+  return paginate(page, { direction: 'asc' }, async (where, orderBy, take) =>
+    isUuid(conversationId) ? scope.db.message.findMany({ where: { ...where, conversationId }, orderBy, take }) : [],
+  )
+}
+
+/** Those of these messages that exist and may be seen, in no order. */
+export async function messagesByIds(scope: Scope, ids: readonly string[]): Promise<Message[]> {
+  requireRole(scope, 'END_USER')
+  return scope.db.message.findMany({ where: { id: { in: ids.filter(isUuid) } } })
+}
+
+export type RunMessages = { userMessage: Message; reply: Message | null }
+
+/** The message that each of these runs answers, and its reply; runs that do not exist are left out. */
+export async function messagesByRun(scope: Scope, runIds: readonly string[]): Promise<Map<string, RunMessages>> {
+  requireRole(scope, 'END_USER')
+  const messages = await scope.db.message.findMany({ where: { runId: { in: runIds.filter(isUuid) } } })
+  const replies = new Map(messages.flatMap((message) => (message.role === 'ASSISTANT' ? [[message.runId, message]] : [])))
+  return new Map(
+    messages.flatMap((message) =>
+      message.role === 'USER' ? [[message.runId, { userMessage: message, reply: replies.get(message.runId) ?? null }]] : [],
+    ),
+  )
+}

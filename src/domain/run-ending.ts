@@ -1,0 +1,152 @@
+import type { Message, Price, Run } from '../data/generated/client.ts'
+import type { RunUncheckedUpdateManyInput, RunWhereInput } from '../data/generated/models.ts'
+import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
+import { advanceConversation } from './conversation-clock.ts'
+import { newId, tenantIdOf } from './ids.ts'
+import type { TerminalEvent, TokenUsage } from './run-event.ts'
+import type { LoopOutcome } from './run-loop.ts'
+import { isFinished } from './run-status.ts'
+import { type Turn, textOf, turnsOf } from './run-turn.ts'
+import { type CallUsage, recordUsage, sumUsage, tokensOf } from './usage.ts'
+
+/** A finished run as its followers are told of it: the whole text, then the event that ends the stream. */
+export type Ending = { text: string; event: TerminalEvent }
+
+/** The ending of a finished run, from what is stored. */
+export async function readEnding(db: TenantTransaction, run: Run): Promise<Ending> {
+  const reply = await db.message.findFirst({ where: { runId: run.id, role: 'ASSISTANT' } })
+  const usage = (await sumUsage(db, [run.id])).get(run.id)
+  if (!usage) throw new Error('The ledger has no sum for a run that was asked for.')
+  return { text: reply?.content ?? textOf(turnsOf(run)), event: terminalEvent(run, reply, tokensOf(usage)) }
+}
+
+/** The one place that says how a finished run is told of. */
+function terminalEvent(run: Run, reply: Pick<Message, 'id' | 'content'> | null, usage: TokenUsage): TerminalEvent {
+  const text = reply?.content ?? ''
+  switch (run.status) {
+    case 'COMPLETED':
+      return { type: 'RunCompleted', messageId: reply?.id ?? '', finishReason: run.finishReason ?? 'STOP', usage }
+    case 'FAILED':
+      return { type: 'RunFailed', failure: { code: run.failureCode ?? '', message: run.failureMessage ?? '' }, usage }
+    case 'CANCELLED':
+      return { type: 'RunCancelled', text, usage }
+    case 'INTERRUPTED':
+      return { type: 'RunInterrupted', text, usage }
+    case 'QUEUED':
+    case 'RUNNING':
+    case 'WAITING_APPROVAL':
+    case 'PAUSED_BUDGET':
+      throw new Error(`A run that is ${run.status} has not ended.`)
+    default:
+      return run.status satisfies never
+  }
+}
+
+/** Names a claim that is still this worker's: every write of a worker to its run has it. */
+function claimOf({ id, epoch }: Pick<Run, 'id' | 'epoch'>): RunWhereInput {
+  return { id, epoch, status: 'RUNNING' }
+}
+
+/**
+ * Stores a finished turn that another follows, and its call's usage, which stands in any case. False when the run is no
+ * longer this claim's.
+ */
+export async function saveTurn(
+  db: TenantDb,
+  run: Run,
+  turns: Turn[],
+  call: CallUsage,
+  price: Price | null,
+  now: number,
+): Promise<boolean> {
+  return db.$transaction(async (tx) => {
+    const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
+    await recordUsage(tx, run, call, price, now)
+    return count === 1
+  })
+}
+
+/**
+ * Ends a claim the way its loop ended: status, reply and usage in one transaction. The usage stands in any case, also when
+ * the run is another claim's by now or was deleted. Answers the run's ending; null when the run goes on elsewhere.
+ */
+export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, now: number): Promise<Ending | null> {
+  const { turns, call, price } = outcome
+  const change = changeFor(outcome)
+  const ended = await db.$transaction(async (tx) => {
+    const changed = change && (await endRun(tx, run, claimOf(run), { ...change, turns }, now))
+    if (outcome.outcome === 'handedBack') await requeue(tx, run)
+    if (call) await recordUsage(tx, run, call, price, now)
+    return changed ? readEnding(tx, changed) : null
+  })
+  return ended || !change ? ended : readUnclaimed(db, run, textOf(turns))
+}
+
+/** Puts a claimed run back into the queue. False when it is no longer that claim's. */
+export async function requeue(db: TenantTransaction, claim: Pick<Run, 'id' | 'epoch'>): Promise<boolean> {
+  const { count } = await db.run.updateMany({ where: claimOf(claim), data: { status: 'QUEUED', workerId: null } })
+  return count === 1
+}
+
+type Change = Pick<RunUncheckedUpdateManyInput, 'finishReason' | 'failureCode' | 'failureMessage' | 'epoch'> & {
+  status: 'COMPLETED' | 'FAILED' | 'CANCELLED'
+}
+
+/** Null when the outcome does not end the run. */
+function changeFor(outcome: LoopOutcome): Change | null {
+  switch (outcome.outcome) {
+    case 'completed':
+      return { status: 'COMPLETED', finishReason: outcome.finishReason }
+    case 'failed':
+      return { status: 'FAILED', failureCode: outcome.failure.code, failureMessage: outcome.failure.message }
+    case 'cancelled':
+      return { status: 'CANCELLED' }
+    case 'handedBack':
+    case 'fenced':
+      return null
+    default:
+      return outcome satisfies never
+  }
+}
+
+/**
+ * Makes the run terminal, with the reply: of a completed run always, of a cancelled one what it had said, of a failed one none.
+ * Null, and nothing is changed, unless the run is as `where` says.
+ */
+export async function endRun(
+  tx: TenantTransaction,
+  run: Run,
+  where: RunWhereInput,
+  { turns, ...change }: Change & { turns: Turn[] },
+  now: number,
+): Promise<Run | null> {
+  const { tenantId, conversationId, userId } = run
+  const place = await advanceConversation(tx, tenantIdOf(tenantId), conversationId, now)
+  if (!place) return null
+  const [ended] = await tx.run.updateManyAndReturn({ where, data: { ...change, turns, finishedAt: new Date(now) } })
+  if (!ended) return null
+
+  const content = textOf(turns)
+  if (change.status === 'COMPLETED' || (change.status === 'CANCELLED' && content !== '')) {
+    const tokensUsed = turns.reduce((sum, { outputTokens }) => sum + outputTokens, 0)
+    await tx.message.create({
+      data: {
+        ...{ id: newId(), tenantId, conversationId, runId: run.id, userId },
+        ...{ role: 'ASSISTANT', content, tokensUsed, createdAt: place.at },
+      },
+    })
+  }
+  return ended
+}
+
+/** What a claim whose last write changed nothing is to tell the run's followers; null when it is not its to tell. */
+async function readUnclaimed(db: TenantDb, run: Run, text: string): Promise<Ending | null> {
+  const found = await db.run.findFirst({ where: { id: run.id } })
+  if (found) {
+    // Its write was committed before, and only the confirmation was lost.
+    return found.epoch === run.epoch && isFinished(found) ? readEnding(db, found) : null
+  }
+  // The conversation was deleted: for whoever still follows, that is a cancelled run.
+  const usage = (await sumUsage(db, [run.id])).get(run.id)
+  return usage ? { text, event: { type: 'RunCancelled', text, usage: tokensOf(usage) } } : null
+}

@@ -1,0 +1,211 @@
+import type { Run } from '../data/generated/client.ts'
+import { NotFound } from './errors.ts'
+import type { RunRef, Unsubscribe } from './ports.ts'
+import type { ReplyQueue } from './reply-queue.ts'
+import { findRun } from './run.ts'
+import { readEnding } from './run-ending.ts'
+import { type Cursor, compareCursors, formatCursor, isTerminal, type LoggedEvent, origin, type RunEvent } from './run-event.ts'
+import { logEpoch, storedGeneration } from './run-log.ts'
+import { isFinished } from './run-status.ts'
+import { textOf, turnsOf } from './run-turn.ts'
+import type { Scope } from './scope.ts'
+
+/**
+ * Brings one run's events into one follower's queue, each once and in order, from the log and, when the log does not tell,
+ * from Postgres. Ends the queue with the run.
+ *
+ * Subscribes first and reads second, so that nothing falls between the two; drops what it has had; reads again when events
+ * are missing. What it tells from Postgres has cursors of the claim's last generation, which no log uses: such an ending comes
+ * after everything that the claim logged.
+ */
+export class RunFollower {
+  readonly #scope: Scope
+  readonly #run: Run
+  readonly #ref: RunRef
+  readonly #queue: ReplyQueue
+  readonly #silence: number
+  /** The last event that was dealt with. */
+  #last: Cursor
+  /** Whether the follower has all text up to `#last`. If not, text waits for an event that restates all of it. */
+  #isAttached = true
+  /** What arrives while the log is being read. */
+  #arrived: LoggedEvent[] | null = null
+  #unsubscribe: Unsubscribe = async () => undefined
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(scope: Scope, run: Run, after: Cursor, queue: ReplyQueue, silence: number) {
+    this.#scope = scope
+    this.#run = run
+    this.#ref = { tenantId: scope.tenant.id, runId: run.id }
+    this.#last = after
+    this.#queue = queue
+    this.#silence = silence
+  }
+
+  /** Throws Unavailable when the run is under way and its log cannot be reached. */
+  async start(): Promise<void> {
+    if (isFinished(this.#run)) return this.#advance(this.#run)
+    const { eventLog } = this.#scope.ports
+    this.#unsubscribe = await eventLog.subscribe(
+      this.#ref,
+      (events) => this.#receive(events),
+      () => void this.#catchUp(),
+    )
+    if (this.#queue.ended) return this.stop()
+    this.#timer = setTimeout(() => void this.#check(), this.#silence)
+    await this.#catchUp()
+  }
+
+  /** Ends the queue and leaves nothing behind. May be called again. */
+  async stop(): Promise<void> {
+    this.#queue.end()
+    clearTimeout(this.#timer)
+    await this.#unsubscribe()
+  }
+
+  #receive(events: LoggedEvent[]): void {
+    this.#timer?.refresh()
+    if (this.#arrived) this.#arrived.push(...events)
+    else if (!this.#acceptAll(events)) void this.#catchUp()
+  }
+
+  /** False when events are missing before one of these. */
+  #acceptAll(events: readonly LoggedEvent[]): boolean {
+    return events.every((event) => this.#accept(event))
+  }
+
+  #accept({ cursor, event }: LoggedEvent): boolean {
+    if (compareCursors(cursor, this.#last) <= 0) return true
+    // Each epoch of a log begins at 1 and restates what was before.
+    const expected = cursor.epoch === this.#last.epoch ? this.#last.seq + 1 : 1
+    if (cursor.seq !== expected) return false
+    if (!this.#isAttached && isTerminal(event)) {
+      void this.#check()
+      return true
+    }
+    this.#last = cursor
+    // A restatement in the middle of an epoch is for those who came late.
+    const isNew = event.type !== 'StreamReset' || !this.#isAttached || cursor.seq === 1
+    if (event.type === 'StreamReset') this.#isAttached = true
+    if (this.#isAttached && isNew) this.#tell(cursor, event)
+    return true
+  }
+
+  #tell(cursor: Cursor, event: Told): void {
+    this.#queue.push({ ...event, cursor: formatCursor(cursor) })
+    if (isTerminal(event)) this.#queue.end()
+    if (this.#queue.ended) void this.stop()
+  }
+
+  #snapshot(cursor: Cursor, text: string): void {
+    this.#tell(cursor, { type: 'Snapshot', text, runId: this.#run.id })
+  }
+
+  /** Asks the run itself after a silence: its last event may have been lost. */
+  async #check(): Promise<void> {
+    this.#timer?.refresh()
+    try {
+      const run = await this.#readRun()
+      if (run) await this.#catchUp(run)
+    } catch {
+      // The database does not answer now: the next silence asks again.
+      this.#timer?.refresh()
+    }
+  }
+
+  /** Deals with what the follower has not had yet. What cannot be read now is read at the next event, or after the silence. */
+  async #catchUp(run: Run | null = null): Promise<void> {
+    if (this.#arrived || this.#queue.ended) return
+    this.#arrived = []
+    try {
+      await this.#advance(run)
+    } catch {
+      this.#timer?.refresh()
+    }
+    const arrived = this.#arrived
+    this.#arrived = null
+    if (arrived.length > 0) this.#receive(arrived)
+  }
+
+  /** From the log as far as that goes; from what is stored when it does not go on from here, or not to the end of `run`. */
+  async #advance(run: Run | null): Promise<void> {
+    let isTold = false
+    try {
+      isTold = await this.#readLog()
+    } catch (error) {
+      if (!run || !isFinished(run)) throw error
+    }
+    if (this.#queue.ended) return
+    const current = run ?? (isTold ? null : await this.#readRun())
+    if (current && isFinished(current)) await this.#tellEnding(current)
+    else if (current && !isTold) this.#tellStored(current)
+  }
+
+  /** False when the log does not hold what comes next, nor anything that makes up for it. */
+  async #readLog(): Promise<boolean> {
+    const { eventLog } = this.#scope.ports
+    const backlog = await eventLog.read(this.#ref, this.#last)
+    if (backlog.complete) return this.#acceptAll(backlog.events)
+    const isWhole = compareCursors(this.#last, origin) === 0
+    const { events, complete } = isWhole ? backlog : await eventLog.read(this.#ref, null)
+    const last = events.at(-1)
+    const base = complete ? 0 : events.findIndex(({ event }) => event.type === 'StreamReset')
+    if (!last || base === -1) return false
+
+    const { cursor, event } = last
+    this.#last = cursor
+    this.#isAttached = true
+    this.#snapshot(isTerminal(event) ? { ...cursor, seq: cursor.seq - 1 } : cursor, foldText(events.slice(base)))
+    if (isTerminal(event)) this.#tell(cursor, event)
+    return true
+  }
+
+  /** An unfinished run without a log: what is stored, until an event restates all text. */
+  #tellStored(run: Run): void {
+    const text = textOf(turnsOf(run))
+    // A run that has said nothing yet has no log either.
+    if (text === '' && compareCursors(this.#last, origin) === 0) return
+    this.#isAttached = false
+    this.#last = { epoch: logEpoch(run.epoch), seq: 0 }
+    this.#snapshot(this.#last, text)
+  }
+
+  /** All of a finished run, unless the follower has had its last event. */
+  async #tellEnding(run: Run): Promise<void> {
+    const stored: Cursor = { epoch: logEpoch(run.epoch, storedGeneration), seq: 2 }
+    if (!(await this.#hasHad(stored))) {
+      const { text, event } = await readEnding(this.#scope.db, run)
+      this.#snapshot({ ...stored, seq: 1 }, text)
+      this.#tell(stored, event)
+    }
+    await this.stop()
+  }
+
+  /** Whether the last event the follower had was the run's last: the one told from Postgres, or the log's own. */
+  async #hasHad(stored: Cursor): Promise<boolean> {
+    if (compareCursors(this.#last, stored) === 0) return true
+    const { events } = await this.#scope.ports.eventLog.read(this.#ref, null).catch(() => ({ events: [] }))
+    const last = events.at(-1)
+    return last !== undefined && isTerminal(last.event) && compareCursors(last.cursor, this.#last) === 0
+  }
+
+  /** Null, and the queue ends, when the run was deleted. */
+  async #readRun(): Promise<Run | null> {
+    const run = await findRun(this.#scope, this.#run.id)
+    if (!run) {
+      this.#queue.end(new NotFound('run'))
+      await this.stop()
+    }
+    return run
+  }
+}
+
+type Told = RunEvent | { type: 'Snapshot'; text: string; runId: string }
+
+/** The text that a follower of these events has. The first of them is the log's first, or restates what was before. */
+function foldText(events: readonly LoggedEvent[]): string {
+  return events.reduce((text, { event }) => {
+    if (event.type === 'TextDelta') return text + event.text
+    return event.type === 'StreamReset' ? event.text : text
+  }, '')
+}

@@ -1,0 +1,36 @@
+import type { Run } from '../data/generated/client.ts'
+import type { ModelMessage, ToolCall } from './ports.ts'
+
+export type ToolOutcome = 'COMPLETED' | 'FAILED' | 'REFUSED'
+
+/** What a tool call came to, and what the model is told about it. */
+export type ToolResult = { toolCallId: string; outcome: ToolOutcome; content: string }
+
+/** One model call and the tool calls it asked for, as kept in `runs.turns`. The turn is the unit of retry. */
+export type Turn = {
+  text: string
+  toolCalls: ToolCall[]
+  results: ToolResult[]
+  /** What the model wrote, hidden reasoning included, by its own count unless it gave none. */
+  outputTokens: number
+  /** What the turn adds to the input of the next one, counted here. */
+  promptTokens: number
+}
+
+/** The turns that are stored with the run. */
+export function turnsOf(run: Pick<Run, 'turns'>): Turn[] {
+  return run.turns as unknown as Turn[]
+}
+
+/** All that the agent said, as it was streamed. */
+export function textOf(turns: readonly Turn[]): string {
+  return turns.map(({ text }) => text).join('')
+}
+
+/** The turns as the model is told of them in the next one. */
+export function messagesOf(turns: readonly Turn[]): ModelMessage[] {
+  return turns.flatMap(({ text, toolCalls, results }): ModelMessage[] => [
+    { role: 'assistant', content: text, toolCalls },
+    ...results.map(({ toolCallId, content }) => ({ role: 'tool' as const, toolCallId, content })),
+  ])
+}

@@ -1,0 +1,200 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Catalog } from '../data/catalog.ts'
+import { isOutage } from '../data/outage.ts'
+import type { TenantData } from '../data/tenant-scope.ts'
+import { newId, type TenantId } from './ids.ts'
+import { persist } from './persistence.ts'
+import type { Ports, RunRef, Unsubscribe } from './ports.ts'
+import { claimRun } from './run-claim.ts'
+import { type Ending, endClaim, requeue, saveTurn } from './run-ending.ts'
+import { RunLog } from './run-log.ts'
+import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
+import { textOf, turnsOf } from './run-turn.ts'
+import type { DomainSettings } from './scope.ts'
+import { startTicker } from './ticker.ts'
+
+export type RunWorkerOptions = {
+  data: TenantData
+  catalog: Catalog
+  ports: Ports
+  settings: DomainSettings
+  /** Given what goes wrong in the background. The worker goes on. */
+  onError: (error: unknown) => void
+  /** Runs that are executed at a time. Default 100. */
+  concurrency?: number
+  timing?: Partial<WorkerTiming>
+}
+
+/** All in milliseconds. */
+export type WorkerTiming = {
+  /** Between two heartbeats. Default 2,000. */
+  heartbeat: number
+  /** How long a worker may be silent before its runs are given to others. Default 10,000. */
+  deadAfter: number
+  /** Between two looks for runs that nobody cares for. Default 2,000. */
+  sweep: number
+  /** How long a run may be queued before its tenant is woken again. Default 2,000. */
+  overdueAfter: number
+  /** Between two looks for what became of the runs under way. Default 1,000. */
+  watch: number
+}
+
+const defaultTiming: WorkerTiming = { heartbeat: 2_000, deadAfter: 10_000, sweep: 2_000, overdueAfter: 2_000, watch: 1_000 }
+
+/** Claims of one run, after which it is given up: something about it kills workers. */
+const mostClaims = 20
+
+type Claim = { ref: RunRef; epoch: number; stop: (reason: StopReason) => void }
+
+/**
+ * Executes runs: claims them, makes the answers, and ends each exactly once. Any number of workers may run, in any number of
+ * processes: each run belongs to the one that claimed it last, and whoever had it before cannot write to it any more.
+ */
+export class RunWorker {
+  readonly id = newId()
+  readonly #options: RunWorkerOptions
+  readonly #timing: WorkerTiming
+  readonly #claims = new Map<string, Claim>()
+  /** Claims that could be neither ended nor handed back, since the database was away. */
+  readonly #stranded = new Set<Omit<Claim, 'stop'>>()
+  #stopTaking: Unsubscribe = async () => undefined
+  #stopBackground: Unsubscribe[] = []
+  #draining = false
+
+  constructor(options: RunWorkerOptions) {
+    this.#options = options
+    this.#timing = { ...defaultTiming, ...options.timing }
+  }
+
+  /** Begins to take runs. Throws, and nothing runs, when the database or the signals cannot be reached. */
+  async start(): Promise<void> {
+    const { catalog, ports, onError, concurrency = 100 } = this.#options
+    await catalog.heartbeat(this.id)
+    const unsubscribe = await ports.signals.subscribe((signal) => {
+      if (signal.type === 'CancelRun') this.#claims.get(signal.runId)?.stop('cancelled')
+    })
+    const { heartbeat, sweep, watch } = this.#timing
+    this.#stopBackground = [
+      startTicker(watch, () => this.#watch(), onError),
+      startTicker(sweep, () => this.#sweep(), onError),
+      startTicker(heartbeat, () => catalog.heartbeat(this.id), onError),
+      unsubscribe,
+    ]
+    this.#stopTaking = ports.runQueue.consume((tenantId) => this.#take(tenantId), concurrency)
+  }
+
+  /**
+   * Takes no more runs, lets those under way come to an end for `grace` milliseconds, hands the rest back to the queue, and
+   * stops. Never throws.
+   */
+  async drain(grace: number): Promise<void> {
+    this.#draining = true
+    const ended = this.#stopTaking()
+    const patience = new AbortController()
+    await Promise.race([ended, delay(grace, undefined, { signal: patience.signal }).catch(() => undefined)])
+    patience.abort()
+    for (const claim of this.#claims.values()) claim.stop('handedBack')
+    await ended
+    // To the last its heart beats: nobody takes a run over that is just being ended.
+    for (const stop of this.#stopBackground) await stop()
+    await this.#options.catalog.removeWorker(this.id).catch(this.#options.onError)
+  }
+
+  /** Claims and executes one run of the tenant. Answers whether more may be waiting. */
+  async #take(tenantId: TenantId): Promise<boolean> {
+    if (this.#draining) return false
+    const { data, ports, settings, onError } = this.#options
+    const run = await claimRun(data.of({ tenantId, userId: null }), tenantId, this.id)
+    if (!run) return false
+
+    const ref = { tenantId, runId: run.id }
+    const stopping = new AbortController()
+    const stop = (reason: StopReason) => stopping.abort(reason)
+    const claim = { ref, epoch: run.epoch, stop }
+    this.#claims.set(run.id, claim)
+    if (this.#draining) stop('handedBack')
+    const text = textOf(turnsOf(run))
+    const log = new RunLog({
+      eventLog: ports.eventLog,
+      run: ref,
+      claim: run.epoch,
+      text,
+      onFenced: () => stop('fenced'),
+      onError,
+    })
+    const db = data.of({ tenantId, userId: run.userId })
+    const { refuseUnpricedModels } = settings
+    try {
+      const ending = await this.#execute({ run, db, ports, refuseUnpricedModels, log, stop: stopping.signal })
+      if (ending) await log.end(ending.event)
+    } catch (error) {
+      onError(error)
+      this.#stranded.add(claim)
+    } finally {
+      await log.close()
+      if (this.#claims.get(run.id) === claim) this.#claims.delete(run.id)
+    }
+    // A run that was handed back waits for another worker.
+    if (stopping.signal.reason === 'handedBack') await ports.runQueue.wake(tenantId)
+    return true
+  }
+
+  /** Answers the run's ending; null when it goes on elsewhere. Throws when even that could not be stored. */
+  async #execute(task: RunTask): Promise<Ending | null> {
+    const { run, db, ports } = task
+    const outcome = await this.#loop(task)
+    return persist(() => endClaim(db, run, outcome, ports.now()))
+  }
+
+  /** The loop. A defect ends the run like any other failure; without the database it is left for later. */
+  async #loop(task: RunTask): Promise<LoopOutcome> {
+    const { run, db, ports } = task
+    const failed = (code: string, message: string): LoopOutcome => ({
+      ...{ outcome: 'failed', failure: { code, message } },
+      ...{ turns: turnsOf(run), call: null, price: null },
+    })
+    if (run.epoch > mostClaims) return failed('GIVEN_UP', 'The run was tried too many times without coming to an end.')
+    try {
+      return await runTurns(task, (turns, call, price) => persist(() => saveTurn(db, run, turns, call, price, ports.now())))
+    } catch (error) {
+      if (isOutage(error)) throw error
+      this.#options.onError(error)
+      return failed('INTERNAL', 'Something went wrong on our side.')
+    }
+  }
+
+  /** What signals say may be lost: asks for each run under way whether it is still this worker's, and wanted. */
+  async #watch(): Promise<void> {
+    for (const [tenantId, claims] of Map.groupBy(this.#claims.values(), ({ ref }) => ref.tenantId)) {
+      const rows = await this.#options.data.of({ tenantId, userId: null }).run.findMany({
+        where: { id: { in: claims.map(({ ref }) => ref.runId) } },
+        select: { id: true, epoch: true, status: true, cancelRequestedAt: true },
+      })
+      for (const { ref, epoch, stop } of claims) {
+        const row = rows.find(({ id }) => id === ref.runId)
+        // Its conversation was deleted.
+        if (!row) stop('cancelled')
+        else if (row.epoch !== epoch || row.status !== 'RUNNING') stop('fenced')
+        else if (row.cancelRequestedAt) stop('cancelled')
+      }
+    }
+  }
+
+  /** Gives runs of dead workers back to the queue, and wakes tenants whose runs wait for too long. */
+  async #sweep(): Promise<void> {
+    const { catalog, ports } = this.#options
+    for (const claim of this.#stranded) {
+      await this.#requeue(claim.ref, claim.epoch)
+      this.#stranded.delete(claim)
+    }
+    for (const { epoch, ...ref } of await catalog.orphanedRuns(this.#timing.deadAfter)) await this.#requeue(ref, epoch)
+    for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {
+      if (!this.#draining) await ports.runQueue.wake(tenantId)
+    }
+  }
+
+  async #requeue({ tenantId, runId }: RunRef, epoch: number): Promise<void> {
+    const db = this.#options.data.of({ tenantId, userId: null })
+    if (await requeue(db, { id: runId, epoch })) await this.#options.ports.runQueue.wake(tenantId)
+  }
+}

@@ -1,0 +1,87 @@
+import type { Run, RunStatus } from '../data/generated/client.ts'
+import { NotFound } from './errors.ts'
+import { isUuid } from './ids.ts'
+import { type Page, type PageArgs, paginate } from './page.ts'
+import { endRun, readEnding } from './run-ending.ts'
+import { logEpoch, openingEvents } from './run-log.ts'
+import { isFinished, terminalStatuses, waitingStatuses } from './run-status.ts'
+import { turnsOf } from './run-turn.ts'
+import { requireRole, type Scope } from './scope.ts'
+import { type RunUsage, sumUsage } from './usage.ts'
+
+/** Null when there is no such run, or it is not the end user's own. */
+export async function findRun(scope: Scope, id: string): Promise<Run | null> {
+  requireRole(scope, 'END_USER')
+  return isUuid(id) ? scope.db.run.findFirst({ where: { id } }) : null
+}
+
+/** Those of these runs that exist and may be seen, in no order. */
+export async function runsByIds(scope: Scope, ids: readonly string[]): Promise<Run[]> {
+  requireRole(scope, 'END_USER')
+  return scope.db.run.findMany({ where: { id: { in: ids.filter(isUuid) } } })
+}
+
+export type RunFilter = { status?: RunStatus | null; conversationId?: string | null }
+
+/** Newest first. Throws ValidationProblem as `paginate` does. */
+export async function listRuns(scope: Scope, page: PageArgs, filter: RunFilter = {}): Promise<Page<Run>> {
+  requireRole(scope, 'END_USER')
+  const status = filter.status ?? undefined
+  const conversationId = filter.conversationId ?? undefined
+  return paginate(page, { direction: 'desc' }, async (where, orderBy, take) => {
+    if (conversationId !== undefined && !isUuid(conversationId)) return []
+    return scope.db.run.findMany({ where: { ...where, status, conversationId }, orderBy, take })
+  })
+}
+
+/** What each of these runs used so far, from the ledger; zero for a run without a model call. */
+export async function usageByRun(scope: Scope, runIds: readonly string[]): Promise<Map<string, RunUsage>> {
+  requireRole(scope, 'END_USER')
+  return sumUsage(scope.db, runIds, { userId: scope.actor.userId ?? undefined })
+}
+
+/**
+ * Ends a run early: at once when no worker is at it, else soon, since the worker is told. What was said is kept as the reply.
+ * Cancelling it again, or when it has ended, changes nothing. Throws NotFound, also for an end user when it is another's.
+ */
+export async function cancelRun(scope: Scope, { runId }: { runId: string }): Promise<{ run: Run }> {
+  requireRole(scope, 'END_USER')
+  const asked = await readRun(scope, runId)
+  if (isFinished(asked)) return { run: asked }
+  const unfinished = { id: runId, status: { notIn: terminalStatuses } }
+  const cancelRequestedAt = new Date(scope.ports.now())
+  await scope.db.run.updateMany({ where: { ...unfinished, cancelRequestedAt: null }, data: { cancelRequestedAt } })
+
+  const ended = await endWaiting(scope, await readRun(scope, runId))
+  if (ended) return { run: ended }
+  const run = await readRun(scope, runId)
+  // It may be lost: workers also look for the request, and whoever claims the run sees it.
+  if (!isFinished(run)) await Promise.allSettled([scope.ports.signals.publish({ type: 'CancelRun', ...refOf(scope, runId) })])
+  return { run }
+}
+
+/** Ends a run that no worker is at, as a claim of its own. Null when a worker was faster, or it had ended. */
+async function endWaiting(scope: Scope, run: Run): Promise<Run | null> {
+  if (!waitingStatuses.includes(run.status)) return null
+  const where = { id: run.id, epoch: run.epoch, status: { in: waitingStatuses } }
+  const change = { status: 'CANCELLED' as const, epoch: run.epoch + 1, turns: turnsOf(run) }
+  const [ended, ending] = await scope.db.$transaction(async (tx) => {
+    const ended = await endRun(tx, run, where, change, scope.ports.now())
+    return [ended, ended && (await readEnding(tx, ended))]
+  })
+  if (!ended || !ending) return null
+  // It may be lost: followers also look at the run.
+  const events = [...openingEvents(ended.epoch, ending.text), ending.event]
+  await Promise.allSettled([scope.ports.eventLog.append(refOf(scope, run.id), logEpoch(ended.epoch), 1, events)])
+  return ended
+}
+
+async function readRun(scope: Scope, id: string): Promise<Run> {
+  const run = await findRun(scope, id)
+  if (!run) throw new NotFound('run')
+  return run
+}
+
+function refOf({ tenant }: Scope, runId: string) {
+  return { tenantId: tenant.id, runId }
+}
