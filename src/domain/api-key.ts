@@ -78,8 +78,8 @@ export async function revokeApiKey(scope: Scope, { apiKeyId }: { apiKeyId: strin
   const revokedAt = new Date(scope.ports.now())
   await scope.db.apiKey.updateMany({ where: { id: apiKeyId, revokedAt: null }, data: { revokedAt } })
   const apiKey = await readApiKey(scope, apiKeyId)
-  // Also when it was revoked before: this may be the second try of a call whose signal did not get out.
-  await scope.ports.signals.publish({ type: 'RevokeApiKey', tenantId: scope.tenant.id, apiKeyId })
+  // Also when it was revoked before: that signal may have been lost, as this one may. Connections check their keys by themselves, too.
+  await Promise.allSettled([scope.ports.signals.publish({ type: 'RevokeApiKey', tenantId: scope.tenant.id, apiKeyId })])
   return { apiKey }
 }
 

@@ -8,7 +8,7 @@ import type { Ports } from './ports.ts'
 import type { DomainSettings, Scope } from './scope.ts'
 
 /** What an operator may touch: the platform's catalogue, and no tenant's content. */
-export type OperatorScope = { operator: { id: string; name: string }; catalog: Catalog }
+type OperatorScope = { operator: { id: string; name: string }; catalog: Catalog }
 
 /** Whose request it is. */
 export type Principal = { kind: 'tenant'; scope: Scope } | { kind: 'operator'; operator: OperatorScope }

@@ -1,8 +1,9 @@
-import type { Conversation, RunStatus } from '../data/generated/client.ts'
+import type { Conversation } from '../data/generated/client.ts'
 import { Forbidden, NotFound } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
+import { terminalStatuses } from './run-status.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
 
@@ -58,8 +59,6 @@ export async function renameConversation(
   return conversation
 }
 
-const unfinished: RunStatus[] = ['QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET']
-
 /**
  * Deletes it with its messages and runs, for good. Runs under way are told to stop first, so that no model goes on talking
  * to nobody; what they cost stays in the ledger. Throws NotFound.
@@ -71,12 +70,13 @@ export async function deleteConversation(
   requireRole(scope, 'END_USER')
   await readConversation(scope, conversationId)
   const runs = await scope.db.run.updateManyAndReturn({
-    where: { conversationId, status: { in: unfinished } },
+    where: { conversationId, status: { notIn: terminalStatuses } },
     data: { cancelRequestedAt: new Date(scope.ports.now()) },
     select: { id: true },
   })
   const tenantId = scope.tenant.id
-  await Promise.all(runs.map(({ id }) => scope.ports.signals.publish({ type: 'CancelRun', tenantId, runId: id })))
+  // Signals may be lost: workers also look for the request, and for the run itself.
+  await Promise.allSettled(runs.map(({ id }) => scope.ports.signals.publish({ type: 'CancelRun', tenantId, runId: id })))
   const { count } = await scope.db.conversation.deleteMany({ where: { id: conversationId } })
   if (count === 0) throw new NotFound('conversation')
   return { deletedConversationId: conversationId }

@@ -13,7 +13,7 @@ export type IdempotentCall = { mutation: string; key: string | null | undefined;
  * Stores `resultId` under the call's key, in the transaction of the call's effect. Call it first in that transaction:
  * an equal call that runs at the same time then waits here, before it does any work.
  */
-export type Remember = (tx: TenantTransaction, resultId: string) => Promise<void>
+type Remember = (tx: TenantTransaction, resultId: string) => Promise<void>
 
 export type Effect<T> = {
   /** Has the effect, all of it in the one transaction that `remember` is called in. */

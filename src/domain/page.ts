@@ -12,7 +12,7 @@ export type PageArgs = {
 
 export type Page<T> = { edges: { cursor: string; node: T }[]; pageInfo: PageInfo }
 
-export type PageInfo = {
+type PageInfo = {
   /**
    * Exact in the direction of the walk. Against it, true when the page began at a cursor, since what the cursor names lies
    * there (GraphQL Cursor Connections Specification, "PageInfo").

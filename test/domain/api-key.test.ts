@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { createApiKey, listApiKeys, revokeApiKey } from '../../src/domain/api-key.ts'
 import { Conflict, Forbidden, NotFound, ValidationProblem } from '../../src/domain/errors.ts'
 import { newId } from '../../src/domain/ids.ts'
-import { type Story, startStory, type TenantStory } from '../support/story.ts'
+import { type Story, startStory, type TenantStory, withoutSignals } from '../support/story.ts'
 
 let story: Story
 let acme: TenantStory
@@ -91,6 +91,13 @@ describe('revokeApiKey', () => {
     story.advance(1000)
     expect(await revokeApiKey(acme.admin, { apiKeyId: apiKey.id })).toEqual(first)
     expect(sent()).toEqual([signal, signal])
+  })
+
+  test('holds although nobody could be told', async () => {
+    const { secret, apiKey } = await createApiKey(acme.admin, member)
+    const { apiKey: revoked } = await revokeApiKey(withoutSignals(acme.admin), { apiKeyId: apiKey.id })
+    expect(revoked.revokedAt).not.toBeNull()
+    expect(await story.authenticate(secret)).toBeNull()
   })
 
   test('finds no key of another tenant, exactly as none at all', async () => {

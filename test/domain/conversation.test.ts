@@ -10,7 +10,7 @@ import {
 import { Forbidden, NotFound, ValidationProblem } from '../../src/domain/errors.ts'
 import { newId } from '../../src/domain/ids.ts'
 import type { Scope } from '../../src/domain/scope.ts'
-import { type Story, startStory, type TenantStory } from '../support/story.ts'
+import { type Story, startStory, type TenantStory, withoutSignals } from '../support/story.ts'
 
 let story: Story
 let acme: TenantStory
@@ -178,6 +178,12 @@ describe('deleteConversation', () => {
     expect(story.signals).toHaveLength(before)
     expect(await acme.admin.db.run.count({ where: { cancelRequestedAt: null } })).toBe(2)
     expect(await globex.admin.db.run.count({ where: { cancelRequestedAt: null } })).toBe(1)
+  })
+
+  test('happens although no worker could be told', async () => {
+    const { conversationId } = await withRuns(acme.admin, ['RUNNING'])
+    await deleteConversation(withoutSignals(acme.admin), { conversationId })
+    expect(await findConversation(acme.admin, conversationId)).toBeNull()
   })
 
   test('happens once: the second time there is nothing to delete', async () => {

@@ -6,6 +6,7 @@ import { TenantData } from '../../src/data/tenant-scope.ts'
 import type { NewAgent } from '../../src/domain/agent.ts'
 import { createApiKey } from '../../src/domain/api-key.ts'
 import { type Authenticator, createAuthenticator } from '../../src/domain/authenticate.ts'
+import { Unavailable } from '../../src/domain/errors.ts'
 import type { Ports, Signal } from '../../src/domain/ports.ts'
 import type { DomainSettings, Scope, TenantProfile } from '../../src/domain/scope.ts'
 import { registerTenant } from '../../src/domain/tenant.ts'
@@ -135,4 +136,12 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     },
   }
   return story
+}
+
+/** The scope as it is while no signal gets out. */
+export function withoutSignals(scope: Scope): Scope {
+  const publish = async () => {
+    throw new Unavailable('Nobody can be told.', 1)
+  }
+  return { ...scope, ports: { ...scope.ports, signals: { ...scope.ports.signals, publish } } }
 }
