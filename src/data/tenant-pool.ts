@@ -85,7 +85,7 @@ export class TenantPool extends pg.Pool {
   }
 
   async #send(config: pg.QueryConfig): Promise<pg.QueryResult> {
-    const scope = this.#scope()
+    const scope = this.scope()
     if (scope.shortRead && this.#shared) return this.#shared.query(config, scope)
     const client = await super.connect()
     try {
@@ -96,12 +96,13 @@ export class TenantPool extends pg.Pool {
   }
 
   async #connectScoped(): Promise<pg.PoolClient> {
-    const wall = this.#scope()
+    const wall = this.scope()
     const client = await super.connect()
     return new ScopedTransaction(client, wall, this.namedStatements) as unknown as pg.PoolClient
   }
 
-  #scope(): PoolScope {
+  /** The scope in progress. Throws MissingScope when there is none. */
+  scope(): PoolScope {
     const scope = this.#scopes.getStore()
     if (!scope) throw new MissingScope()
     return scope

@@ -1,5 +1,6 @@
 import { PrismaPg } from '@prisma/adapter-pg'
-import { Prisma, PrismaClient } from './generated/client.ts'
+import { PrismaClient } from './generated/client.ts'
+import { dataModel } from './generated/data-model.ts'
 import type { Wall } from './scoped-query.ts'
 import { isShortRead } from './short-read.ts'
 import { statementNames } from './statement-names.ts'
@@ -19,9 +20,8 @@ export type TransactionOptions = {
 }
 
 /**
- * One tenant's rows, and for an end user only that user's. Bound to its tenant when it is made, so that a query
- * built here and awaited anywhere else is still this tenant's. Operations the filter does not know throw
- * UnscopedOperation.
+ * One tenant's rows, and for an end user only that user's. Bound to its tenant when it is made: an operation starts when it
+ * is called, so wherever it is awaited it is this tenant's. Operations the filter does not know throw UnscopedOperation.
  */
 export type TenantDb = TenantTransaction & {
   /** Runs `work` in one transaction. Whatever it throws rolls everything back. */
@@ -31,97 +31,106 @@ export type TenantDb = TenantTransaction & {
 /** What test suites switch off to see that the other wall holds alone. Never set in the product. */
 export type WallSwitches = { filter?: boolean }
 
-/** The tenants' data, behind both walls. */
+/**
+ * The tenants' data, behind both walls. A Prisma client extension injects the tenant into every operation, and the pool sets
+ * it for every statement. Both read it from the scope in progress; without one, neither lets anything through.
+ */
 export class TenantData {
   readonly #pool: TenantPool
-  readonly #client: PrismaClient
-  readonly #filtering: boolean
+  readonly #client: PrismaOperations & Transacting
+  readonly #disconnect: () => Promise<void>
 
-  constructor(pool: TenantPool, switches: WallSwitches = {}) {
-    this.#pool = pool
-    this.#filtering = switches.filter ?? true
+  constructor(pool: TenantPool, { filter = true }: WallSwitches = {}) {
     const adapter = new PrismaPg(pool, pool.namedStatements ? { statementNameGenerator: statementNames() } : {})
-    this.#client = new PrismaClient({ adapter, errorFormat: 'minimal' })
+    const prisma = new PrismaClient({ adapter, errorFormat: 'minimal' })
+    this.#pool = pool
+    this.#disconnect = () => prisma.$disconnect()
+    const extended = prisma.$extends({
+      name: 'tenant scope',
+      query: {
+        $allOperations({ model, operation, args, query }) {
+          const wall = pool.scope()
+          if (model === undefined) {
+            if (!rawOperations.has(operation)) throw new UnscopedOperation(operation)
+            return query(args)
+          }
+          const shortRead = isShortRead(model, operation, args)
+          const restricted = filter ? restrict(model, operation, args, wall) : args
+          // Awaited inside: a Prisma promise does nothing before it is awaited.
+          return pool.within({ ...wall, shortRead }, async () => await query(restricted as typeof args))
+        },
+      },
+    })
+    // Extended clients have types of their own, as deep as the data model; what is used of this one is the same.
+    this.#client = extended as unknown as PrismaOperations & Transacting
   }
 
   /** The rows behind `wall`. Cheap: nothing is kept for it. */
   of(wall: Wall): TenantDb {
     // To Postgres the empty user is no user, which is staff.
     if (wall.userId === '') throw new UnscopedOperation('Acting as the empty user')
-    const scoped = this.#client.$extends({
-      model: {
-        $allModels: {
-          // Prisma batches findUnique calls of one tick and sends the batch in the first caller's context.
-          findUnique(args: { where: unknown }) {
-            return unbatched(this).findFirst(args)
-          },
-          findUniqueOrThrow(args: { where: unknown }) {
-            return unbatched(this).findFirstOrThrow(args)
-          },
-        },
-      },
-      query: { $allOperations: (call) => this.#run(call, wall) },
-    })
-    return guard(scoped, async (work, options) => {
+    const transact = async <T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions) => {
       if (typeof work !== 'function') throw new UnscopedOperation('$transaction with a list')
-      return this.#pool.within({ ...wall, shortRead: false }, () => scoped.$transaction((tx) => work(guard(tx)), options))
-    })
+      return this.#within(wall, () => this.#client.$transaction((tx) => work(this.#bind(wall, tx)), options))
+    }
+    return this.#bind(wall, this.#client, { $transaction: transact })
   }
 
   async close(): Promise<void> {
-    await this.#client.$disconnect()
+    await this.#disconnect()
     await this.#pool.end()
   }
 
-  #run({ model, operation, args, query }: Call, wall: Wall): Promise<unknown> {
-    if (model === undefined) {
-      if (operation !== '$queryRaw' && operation !== '$executeRaw') throw new UnscopedOperation(operation)
-      return this.#pool.within({ ...wall, shortRead: false }, async () => await query(args))
+  /**
+   * What of `client` can be reached from behind `wall`: its models, raw SQL as tagged templates, and `more`. Binding is left
+   * to this proxy, since extending the client anew for each scope and transaction would take a tenth of a read's time.
+   */
+  #bind(wall: Wall, client: PrismaOperations, more: object = {}): TenantDb {
+    const open: Record<PropertyKey, unknown> = { ...more }
+    const get = (_: object, property: string | symbol) => {
+      if (!Object.hasOwn(open, property)) open[property] = this.#reach(wall, client, property)
+      return open[property]
     }
-    const restricted = this.#filtering ? restrict(model, operation, args, wall) : args
-    const shortRead = isShortRead(model, operation, args)
-    // Awaited inside: a Prisma promise does nothing before it is awaited.
-    return this.#pool.within({ ...wall, shortRead }, async () => await query(restricted))
+    return new Proxy({}, { get }) as TenantDb
+  }
+
+  #reach(wall: Wall, client: PrismaOperations, property: string | symbol): unknown {
+    const target = Reflect.get(client, property)
+    const model = modelOf.get(property)
+    if (model !== undefined) return this.#bindModel(wall, model, target as Delegate)
+    if (typeof property === 'symbol' || !property.startsWith('$')) return undefined
+    if (!rawOperations.has(property)) throw new UnscopedOperation(property)
+    return (...statement: unknown[]) =>
+      this.#within(wall, async () => await Reflect.apply(target as Operation, client, statement))
+  }
+
+  #bindModel(wall: Wall, model: string, delegate: Delegate): object {
+    const get = (_: object, operation: string | symbol) => {
+      if (typeof operation === 'symbol' || typeof delegate[operation] !== 'function') return undefined
+      const send = (name: string, args: unknown) => this.#within(wall, async () => await delegate[name]?.(args))
+      const unbatched = unbatchedOperations[operation]
+      if (unbatched === undefined) return (args: unknown) => send(operation, args)
+      return (args: { where?: unknown } = {}) => send(unbatched, { ...args, where: plainWhere(model, args.where) })
+    }
+    return new Proxy({}, { get })
+  }
+
+  #within<T>(wall: Wall, work: () => Promise<T>): Promise<T> {
+    return this.#pool.within({ ...wall, shortRead: false }, work)
   }
 }
 
-type Call = { model?: string; operation: string; args: unknown; query: (args: never) => PromiseLike<unknown> } & {
-  query: (args: unknown) => PromiseLike<unknown>
-}
+type PrismaOperations = Omit<PrismaClient, Forbidden>
+type Transacting = { $transaction<T>(work: (tx: PrismaOperations) => Promise<T>, options?: TransactionOptions): Promise<T> }
+type Operation = (...args: unknown[]) => PromiseLike<unknown>
+type Delegate = Record<string, Operation>
 
-type Finder = { findFirst(args: unknown): Promise<unknown>; findFirstOrThrow(args: unknown): Promise<unknown> }
+const rawOperations: ReadonlySet<string> = new Set(['$queryRaw', '$executeRaw'])
 
-function unbatched(model: unknown): Finder {
-  const context = Prisma.getExtensionContext(model) as unknown as Finder & { $name: string }
-  const plain = (args: unknown) => {
-    const { where, ...rest } = (args ?? {}) as { where?: unknown }
-    return { ...rest, where: plainWhere(context.$name, where) }
-  }
-  return {
-    findFirst: (args) => context.findFirst(plain(args)),
-    findFirstOrThrow: (args) => context.findFirstOrThrow(plain(args)),
-  }
-}
+/** Prisma batches `findUnique` calls of one tick and sends the batch in the first caller's context. */
+const unbatchedOperations: Readonly<Record<string, string>> = { findUnique: 'findFirst', findUniqueOrThrow: 'findFirstOrThrow' }
 
-type Transact = <T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions) => Promise<T>
-
-const forbidden: ReadonlySet<PropertyKey> = new Set<Forbidden>([
-  '$connect',
-  '$disconnect',
-  '$on',
-  '$extends',
-  '$transaction',
-  '$queryRawUnsafe',
-  '$executeRawUnsafe',
-])
-
-/** Hides what would leave the scope. `transact` takes the place of Prisma's own `$transaction`. */
-function guard(client: object, transact?: Transact): TenantDb {
-  return new Proxy(client, {
-    get(target, property) {
-      if (property === '$transaction' && transact) return transact
-      if (forbidden.has(property)) throw new UnscopedOperation(String(property))
-      return Reflect.get(target, property)
-    },
-  }) as TenantDb
-}
+/** The models by the names that the client has for them. */
+const modelOf: ReadonlyMap<PropertyKey, string> = new Map(
+  Object.keys(dataModel).map((model) => [model.charAt(0).toLowerCase() + model.slice(1), model]),
+)
