@@ -1,9 +1,9 @@
 import type { FieldMap, InputFieldMap, InputShapeFromFields } from '@pothos/core'
-import { Forbidden, Problem } from '../domain/errors.ts'
+import { Forbidden } from '../domain/errors.ts'
 import type { Scope } from '../domain/scope.ts'
 import { builder } from './builder.ts'
 import { scopeOf, Unauthenticated } from './context.ts'
-import { attempt, problems, problemTypeOf } from './problem.ts'
+import { attempt, problemTypes, Refusal } from './problem.ts'
 
 type Types = (typeof builder)['$inferSchemaTypes']
 
@@ -34,8 +34,8 @@ export function mutation<Input extends InputFieldMap, Payload extends object>(
   })
   const Result = builder.unionType(`${VerbNoun}Result`, {
     description: `What ${verbNoun} did, or the problem that kept it from happening.`,
-    types: [PayloadType, ...problems] as never[],
-    resolveType: (value: unknown) => (value instanceof Problem ? problemTypeOf(value) : PayloadType.name),
+    types: [PayloadType, ...Object.values(problemTypes)] as never[],
+    resolveType: (value: unknown) => (value instanceof Refusal ? problemTypes[value.problem.code].name : PayloadType.name),
   })
   builder.mutationField(verbNoun, (t) =>
     t.field({
@@ -44,7 +44,7 @@ export function mutation<Input extends InputFieldMap, Payload extends object>(
       authScopes,
       unauthorizedResolver: (_root, _args, { principal }) => {
         if (!principal) throw new Unauthenticated()
-        return new Forbidden() as never
+        return new Refusal(new Forbidden()) as never
       },
       args: { input: t.arg({ type: InputType, required: true, description: 'What to do.' }) },
       resolve: (_root, args, context) =>

@@ -1,13 +1,22 @@
-import { Conflict, Problem as DomainProblem, Forbidden, NotFound, ValidationProblem } from '../domain/errors.ts'
+import { Problem as DomainProblem, type ValidationProblem } from '../domain/errors.ts'
 import { builder } from './builder.ts'
 
+/** A problem as a value. The problem itself is an Error, and graphql-js throws those also when they are returned. */
+export class Refusal {
+  readonly problem: DomainProblem
+
+  constructor(problem: DomainProblem) {
+    this.problem = problem
+  }
+}
+
 /** The only place where expected failures become data: what `work` returns, or the problem it threw. */
-export async function attempt<T>(work: () => Promise<T>): Promise<T | DomainProblem> {
+export async function attempt<T>(work: () => Promise<T>): Promise<T | Refusal> {
   try {
     return await work()
-  } catch (problem) {
-    if (problem instanceof DomainProblem) return problem
-    throw problem
+  } catch (error) {
+    if (error instanceof DomainProblem) return new Refusal(error)
+    throw error
   }
 }
 
@@ -25,60 +34,52 @@ const ProblemCode = builder.enumType('ProblemCode', {
   } satisfies Record<DomainProblem['code'], { description: string }>,
 })
 
-export const Problem = builder.interfaceRef<DomainProblem>('Problem').implement({
+const Problem = builder.interfaceRef<Refusal>('Problem').implement({
   description: 'A failure that is expected and can be handled. Select `message` and `code` on any result by `... on Problem`.',
   fields: (t) => ({
-    message: t.exposeString('message', { description: 'What is wrong, in a sentence for people. Never repeats an id.' }),
-    code: t.expose('code', { type: ProblemCode, description: 'What kind of problem it is.' }),
+    message: t.string({
+      description: 'What is wrong, in a sentence for people. Never repeats an id.',
+      resolve: ({ problem }) => problem.message,
+    }),
+    code: t.field({ type: ProblemCode, description: 'What kind of problem it is.', resolve: ({ problem }) => problem.code }),
   }),
 })
 
-builder.objectType(ValidationProblem, {
-  name: 'ValidationProblem',
+const InvalidInput = builder.objectRef<{ problem: ValidationProblem }>('ValidationProblem').implement({
   description: 'The input breaks a rule. Nothing was changed.',
   interfaces: [Problem],
   authScopes: anyone,
   fields: (t) => ({
     path: t.stringList({
       description: 'The input field that breaks the rule, from the input down.',
-      resolve: (problem) => [...problem.path],
+      resolve: ({ problem }) => [...problem.path],
     }),
   }),
 })
 
-builder.objectType(NotFound, {
-  name: 'NotFound',
+const Missing = builder.objectRef<Refusal>('NotFound').implement({
   description: 'Something the input names does not exist here. Nothing was changed.',
   interfaces: [Problem],
   authScopes: anyone,
 })
 
-builder.objectType(Forbidden, {
-  name: 'Forbidden',
+const NotAllowed = builder.objectRef<Refusal>('Forbidden').implement({
   description: 'Your role, or the user you act for, does not allow this. Nothing was changed.',
   interfaces: [Problem],
   authScopes: anyone,
 })
 
-builder.objectType(Conflict, {
-  name: 'Conflict',
+const Contradiction = builder.objectRef<Refusal>('Conflict').implement({
   description:
     'It contradicts what is already there, as in an idempotency key that was used with another input. Nothing was changed.',
   interfaces: [Problem],
   authScopes: anyone,
 })
 
-/** Every problem a mutation can answer with, by its code. */
-export const problems = [ValidationProblem, NotFound, Forbidden, Conflict]
-
-const typeNames: Record<DomainProblem['code'], string> = {
-  VALIDATION: 'ValidationProblem',
-  NOT_FOUND: 'NotFound',
-  FORBIDDEN: 'Forbidden',
-  CONFLICT: 'Conflict',
-}
-
-/** The name of the problem's type. */
-export function problemTypeOf(problem: DomainProblem): string {
-  return typeNames[problem.code]
-}
+/** The type of each kind of problem. Any mutation may answer with any of them. */
+export const problemTypes = {
+  VALIDATION: InvalidInput,
+  NOT_FOUND: Missing,
+  FORBIDDEN: NotAllowed,
+  CONFLICT: Contradiction,
+} satisfies Record<DomainProblem['code'], unknown>

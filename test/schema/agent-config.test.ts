@@ -18,7 +18,7 @@ beforeAll(async () => {
 afterAll(() => platform.stop())
 
 async function active() {
-  return (await api.data(agentConfigQuery, {})).agentConfig
+  return (await api.data(agentConfigQuery, { agentId: null })).agentConfig
 }
 
 async function update(input: UpdateAgentConfigInput) {

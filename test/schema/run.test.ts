@@ -5,7 +5,7 @@ import { sendMessageMutation } from '../operations/message.ts'
 import { cancelRunMutation, runQuery, runsQuery } from '../operations/run.ts'
 import type { Api } from '../support/api.ts'
 import { begin, payload, say } from '../support/conversing.ts'
-import { fails, says, stallsAfter } from '../support/fake-upstream.ts'
+import { fails, says, stallsAfter, type UpstreamScript } from '../support/fake-upstream.ts'
 import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
 
 let platform: TestPlatform
@@ -24,6 +24,12 @@ function follow(runId: string, after?: string) {
   return platform.api(platform.acme.keys.member).follow(agentReplySubscription, { runId, after })
 }
 
+/** Says `content`, a different text in each test, and has the model answer it by `script`. */
+function answered(content: string, script: UpstreamScript) {
+  platform.upstream.when(({ lastMessage }) => lastMessage === content, script)
+  return say(api, content)
+}
+
 async function eventsOf(runId: string, after?: string) {
   const events: NonNullable<Event>['agentReply'][] = []
   for await (const { agentReply } of follow(runId, after)) events.push(agentReply)
@@ -32,8 +38,8 @@ async function eventsOf(runId: string, after?: string) {
 
 describe('a message', () => {
   it('is answered: the stream, the run, the conversation and the bill agree', async () => {
-    platform.upstream.next(says('I am well, thank you.', { usage: { input: 100, output: 7, cached: 40, reasoning: 2 } }))
-    const { conversationId, runId } = await say(api, 'How are you?')
+    const usage = { input: 100, output: 7, cached: 40, reasoning: 2 }
+    const { conversationId, runId } = await answered('How are you?', says('I am well, thank you.', { usage }))
     const events = await eventsOf(runId)
     const text = events.map((event) => (event.__typename === 'TextDelta' ? event.text : '')).join('')
     expect(text).toBe('I am well, thank you.')
@@ -92,8 +98,7 @@ describe('a message', () => {
 
 describe('agentReply', () => {
   it('goes on after a cursor, without gap or duplicate', async () => {
-    platform.upstream.next(says('one two three four five six'))
-    const { runId } = await say(api, 'Count.')
+    const { runId } = await answered('Count.', says('one two three four five six'))
     const all = await eventsOf(runId)
     for (const [index, event] of all.entries()) {
       expect(await eventsOf(runId, event.cursor)).toEqual(all.slice(index + 1))
@@ -101,8 +106,7 @@ describe('agentReply', () => {
   })
 
   it('says why a run failed', async () => {
-    platform.upstream.next(fails(401))
-    const { runId } = await say(api, 'Hello?')
+    const { runId } = await answered('Hello?', fails(401))
     expect((await eventsOf(runId)).at(-1)).toMatchObject({ __typename: 'RunFailed', failure: { code: 'MODEL_REFUSED' } })
     expect((await api.data(runQuery, { id: runId })).run).toMatchObject({
       status: 'FAILED',
@@ -119,8 +123,7 @@ describe('agentReply', () => {
 
 describe('cancelRun', () => {
   it('ends the run with what was written, and once', async () => {
-    platform.upstream.next(stallsAfter('Once upon a time'))
-    const { runId } = await say(api, 'A story, please.')
+    const { runId } = await answered('A story, please.', stallsAfter('Once upon a time'))
     const events = follow(runId)
     expect((await events.next()).value?.agentReply).toMatchObject({ __typename: 'TextDelta', text: 'Once upon a time' })
     const { cancelRun } = await api.data(cancelRunMutation, { input: { runId } })

@@ -12,6 +12,8 @@ let key: string
 beforeAll(async () => {
   platform = await startTestPlatform()
   key = platform.acme.keys.member
+  platform.upstream.when(({ lastMessage }) => lastMessage.startsWith('Count'), says('One two three.'))
+  platform.upstream.when(({ lastMessage }) => lastMessage.includes('story'), stallsAfter('Once'))
 })
 
 afterAll(() => platform.stop())
@@ -24,7 +26,6 @@ type Reply = { data: { agentReply: { __typename: string; text?: string } } }
 
 describe('a subscription over server-sent events', () => {
   it('delivers every event under its cursor, then completes', async () => {
-    platform.upstream.next(says('One two three.'))
     const { runId } = await say(platform.api(key), 'Count.')
     const { status, headers, rest } = await openEventSource(platform.url, key, { query: agentReply, variables: { runId } })
     expect([status, headers.get('content-type')]).toEqual([200, 'text/event-stream; charset=utf-8'])
@@ -40,7 +41,6 @@ describe('a subscription over server-sent events', () => {
   })
 
   it('goes on after Last-Event-ID, whatever `after` says', async () => {
-    platform.upstream.next(says('One two three.'))
     const { runId } = await say(platform.api(key), 'Count again.')
     const open = (variables: object, headers = {}) =>
       openEventSource(platform.url, key, { query: agentReply, variables: { runId, ...variables } }, headers)
@@ -92,7 +92,6 @@ describe('a subscription over server-sent events', () => {
   })
 
   it('ends when its key is revoked, without saying that it is complete', async () => {
-    platform.upstream.next(stallsAfter('Once'))
     const { endUser, key: doomed } = await platform.story.endUser(platform.acme.admin, 'doomed')
     const { runId } = await say(platform.api(doomed), 'A story, please.')
     const { next, rest } = await openEventSource(platform.url, doomed, { query: agentReply, variables: { runId } })

@@ -80,7 +80,6 @@ describe('a request that is not as it should be', () => {
     ['not JSON', '{"query":'],
     ['not an object', '"{ viewer { role } }"'],
     ['null', 'null'],
-    ['without a query', '{}'],
     ['with a query that is no text', '{"query":{}}'],
     ['with variables that are no object', '{"query":"{ __typename }","variables":"x"}'],
     ['with a parameter nobody knows', '{"query":"{ __typename }","quary":"x"}'],
