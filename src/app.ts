@@ -12,6 +12,7 @@ import type { Model, Ports } from './domain/ports.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
+import type { Platform } from './domain/tenant.ts'
 import { startDemoUpstream } from './llm/demo-upstream.ts'
 import { createMissingModel } from './llm/missing-model.ts'
 import { createOpenAiModel } from './llm/openai-model.ts'
@@ -50,7 +51,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   const ports = await openPorts(config, logger, opened)
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
 
-  const demo = seedable ? await seedWhenEmpty({ data, catalog, ports, settings }) : null
+  const demo = seedable ? await seedOnce(config, { data, catalog, ports, settings }) : null
 
   const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
   await worker.start()
@@ -67,7 +68,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   const { url } = await server.listen(config.port, config.host)
   opened.defer(() => server.close(grace))
 
-  const hasDemo = seedable && (await recordDemo(config.dataDir, demo, url))
+  const hasDemo = seedable && (await noteDemoUrl(config.dataDir, url))
   const resources = opened.move()
   return { url, demo, hasDemo, close: () => resources.disposeAsync() }
 }
@@ -166,18 +167,23 @@ async function openModel(config: Config, opened: AsyncDisposableStack): Promise<
   return createOpenAiModel({ baseUrl: demo.url, apiKey: 'demo' })
 }
 
-type SeedContext = Parameters<typeof seedDemo>[0]
-
-/** Seeds the demo accounts into an empty database. Null when somebody is there already. */
-async function seedWhenEmpty(context: SeedContext): Promise<DemoAccounts | null> {
-  return (await context.catalog.hasTenants()) ? null : seedDemo(context)
+/**
+ * Makes the demo accounts on the first start, and writes their keys down at once: they are never shown again, whatever becomes of
+ * this start. Null on every other.
+ */
+async function seedOnce({ dataDir, host, port }: Config, platform: Platform): Promise<DemoAccounts | null> {
+  if (await readDemoFile(dataDir)) return null
+  const demo = await seedDemo(platform)
+  if (demo.tenants.length === 0) return null
+  await writeDemoFile(dataDir, { ...demo, url: `http://${host}:${port}` })
+  return demo
 }
 
-/** Keeps what the demo's keys and address are. A later start may listen elsewhere. */
-async function recordDemo(dataDir: string, demo: DemoAccounts | null, url: string): Promise<boolean> {
-  const accounts = demo ?? (await readDemoFile(dataDir))
-  if (accounts) await writeDemoFile(dataDir, { ...accounts, url })
-  return accounts !== null
+/** Notes where this start listens. False when there are no demo accounts. */
+async function noteDemoUrl(dataDir: string, url: string): Promise<boolean> {
+  const demo = await readDemoFile(dataDir)
+  if (demo && demo.url !== url) await writeDemoFile(dataDir, { ...demo, url })
+  return demo !== null
 }
 
 /** `bulkhead migrate`. */

@@ -21,7 +21,8 @@ export async function readDemoFile(dataDir: string): Promise<DemoFile | null> {
 
 export async function writeDemoFile(dataDir: string, demo: DemoFile): Promise<void> {
   const path = demoFilePath(dataDir)
-  await writeFile(path, `${JSON.stringify(demo, null, 2)}\n`, { mode: 0o600 })
+  const { url, operatorKey, tenants } = demo
+  await writeFile(path, `${JSON.stringify({ url, operatorKey, tenants }, null, 2)}\n`, { mode: 0o600 })
   // The mode above counts only when the file is new.
   await chmod(path, 0o600)
 }

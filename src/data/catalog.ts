@@ -50,10 +50,6 @@ export class Catalog {
     return this.#client.tenant.findFirst({ where: { name } })
   }
 
-  async hasTenants(): Promise<boolean> {
-    return (await this.#client.tenant.findFirst({ select: { id: true } })) !== null
-  }
-
   /** Whether the database answers. */
   async isReachable(): Promise<boolean> {
     return this.#client.$queryRaw`select 1`.then(

@@ -1,47 +1,54 @@
 import pg from 'pg'
 import { prepareScope, runScoped, type Wall } from './scoped-query.ts'
 
+export type SharedConnectionsOptions = {
+  connectionString: string
+  /** How many connections. */
+  size: number
+  /** Whether statements are kept prepared by name. */
+  named: boolean
+  /** Bound on one read, in milliseconds: a slow one holds up everybody behind it. 0 leaves it to the server. */
+  statementTimeoutMillis: number
+  /** Bound on opening a connection, in milliseconds. */
+  connectionTimeoutMillis: number
+}
+
 /**
  * A few pipelined connections that short reads of all tenants share: each read is its own implicit transaction
  * with its own wall, so neighbours on the wire stay apart. A read here is never cancelled from the client, since
  * a CancelRequest hits whatever the backend is doing, perhaps for another tenant.
  */
 export class SharedConnections {
+  readonly #options: SharedConnectionsOptions
   readonly #slots: (Slot | null)[]
-  readonly #connectionString: string
-  readonly #named: boolean
-  readonly #statementTimeout: number
   #ended = false
 
-  /** `statementTimeout` bounds one read, in milliseconds: a slow one holds up everybody behind it. 0 leaves it to the server. */
-  constructor(connectionString: string, size: number, named: boolean, statementTimeout: number) {
-    this.#slots = Array.from({ length: size }, () => null)
-    this.#connectionString = connectionString
-    this.#named = named
-    this.#statementTimeout = statementTimeout
+  constructor(options: SharedConnectionsOptions) {
+    this.#options = options
+    this.#slots = Array.from({ length: options.size }, () => null)
   }
 
-  /** Sends a read. One that its connection failed, and not Postgres, is sent once more on another: reads may be repeated. */
+  /**
+   * Sends a read. One whose connection broke under it is sent once more on another: reads may be repeated. A connection that
+   * cannot be had is not tried again.
+   */
   async query(config: pg.QueryConfig, wall: Wall): Promise<pg.QueryResult> {
-    try {
-      return await this.#send(config, wall)
-    } catch (error) {
-      if (!isBroken(error) && !lostItsStatement(error)) throw error
-      return this.#send(config, wall)
-    }
-  }
-
-  async #send(config: pg.QueryConfig, wall: Wall): Promise<pg.QueryResult> {
-    const slot = this.#leastBusy()
-    slot.inFlight++
-    try {
-      return await runScoped(await slot.client, config, wall, { begin: false, named: this.#named })
-    } catch (error) {
-      // The socket's own error event comes later, and until then others would be sent into the void.
-      if (isBroken(error)) this.#forget(slot)
-      throw error
-    } finally {
-      slot.inFlight--
+    for (let attempt = 1; ; attempt++) {
+      const slot = this.#leastBusy()
+      slot.inFlight++
+      try {
+        const client = await slot.client
+        try {
+          return await runScoped(client, config, wall, { begin: false, named: this.#options.named })
+        } catch (error) {
+          // The socket's own error event comes later, and until then others would be sent into the void.
+          if (isBroken(error)) this.#forget(slot)
+          else if (!lostItsStatement(error)) throw error
+          if (attempt === 2) throw error
+        }
+      } finally {
+        slot.inFlight--
+      }
     }
   }
 
@@ -79,15 +86,15 @@ export class SharedConnections {
 
   async #connect(onBroken: () => void): Promise<pg.Client> {
     const client = new pg.Client({
-      connectionString: this.#connectionString,
+      connectionString: this.#options.connectionString,
       pipeline: true,
-      statement_timeout: this.#statementTimeout,
-      connectionTimeoutMillis: 5_000,
+      statement_timeout: this.#options.statementTimeoutMillis,
+      connectionTimeoutMillis: this.#options.connectionTimeoutMillis,
     })
     client.on('error', onBroken)
     client.on('end', onBroken)
     await client.connect()
-    if (this.#named) await prepareScope(client)
+    if (this.#options.named) await prepareScope(client)
     return client
   }
 }

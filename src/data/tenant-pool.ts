@@ -45,21 +45,21 @@ export class TenantPool extends pg.Pool {
   readonly #shared: SharedConnections | null
 
   constructor(options: TenantPoolOptions) {
-    const namedStatements = options.namedStatements ?? true
-    const statementTimeout = options.statementTimeoutMillis ?? 30_000
-    super({
-      connectionString: options.connectionString,
-      max: options.max ?? 10,
-      connectionTimeoutMillis: options.connectionTimeoutMillis ?? 5_000,
-      statement_timeout: statementTimeout,
-      onConnect: namedStatements ? prepareScope : undefined,
-    })
+    const { connectionString, max = 10, shared = 2, namedStatements = true } = options
+    const { statementTimeoutMillis = 30_000, connectionTimeoutMillis = 5_000 } = options
+    const onConnect = namedStatements ? prepareScope : undefined
+    super({ connectionString, max, connectionTimeoutMillis, statement_timeout: statementTimeoutMillis, onConnect })
     this.namedStatements = namedStatements
-    const shared = options.shared ?? 2
     this.#shared =
       shared === 0
         ? null
-        : new SharedConnections(options.connectionString, shared, namedStatements, Math.min(statementTimeout, 2_000))
+        : new SharedConnections({
+            connectionString,
+            size: shared,
+            named: namedStatements,
+            statementTimeoutMillis: Math.min(statementTimeoutMillis, 2_000),
+            connectionTimeoutMillis,
+          })
     this.on('error', options.onIdleError ?? (() => undefined))
   }
 

@@ -216,7 +216,10 @@ describe('outside a scope', () => {
 describe('shared connections', () => {
   it('keep neighbours apart around a read that is stopped for its length, and recover from a broken connection', async () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
-    const shared = new SharedConnections(database.appUrl, 1, true, 500)
+    const shared = new SharedConnections({
+      ...{ connectionString: database.appUrl, size: 1, named: true },
+      ...{ statementTimeoutMillis: 500, connectionTimeoutMillis: 5_000 },
+    })
     const titles = (tenantId: string) => shared.query({ text: 'select title from conversations' }, { tenantId, userId: null })
     const slow = shared.query({ text: 'select pg_sleep(30)' }, { tenantId: a.tenantId, userId: null })
     const behind = Promise.all([titles(a.tenantId), titles(b.tenantId), titles(a.tenantId)])
