@@ -213,5 +213,5 @@ export async function seedDatabase(config: Config, logger: Logger, progress: Pro
   await using opened = new AsyncDisposableStack()
   const { data, catalog, settings } = await openData(config, logger, progress, opened)
   const ports = await openPorts(config, logger, opened)
-  return seedDemo({ data, catalog, ports, settings })
+  return await seedDemo({ data, catalog, ports, settings })
 }

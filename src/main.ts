@@ -2,7 +2,7 @@
 import closeWithGrace from 'close-with-grace'
 import { Command } from 'commander'
 import { type Logger, pino } from 'pino'
-import { type App, createApp, migrateDatabase, seedDatabase } from './app.ts'
+import { createApp, migrateDatabase, seedDatabase } from './app.ts'
 import { ask } from './ask.ts'
 import { type Config, readConfig } from './config.ts'
 import { startText } from './start-text.ts'
@@ -63,13 +63,18 @@ async function run(command: (config: Config, logger: Logger) => Promise<unknown>
 async function start(config: Config, logger: Logger): Promise<void> {
   // Before anything is opened: a Ctrl-C during a slow first start must close what is open by then.
   const starting = createApp(config, logger, say)
-  closeWithGrace({ delay: 15_000, logger }, async ({ err }) => {
+  const ending = closeWithGrace({ delay: 15_000, logger }, async ({ err }) => {
     if (err) logger.fatal({ err }, 'An unexpected error ends this process.')
     const app = await starting.catch(() => null)
     await app?.close()
   })
-  const app: App = await starting
-  process.stdout.write(startText(config, app))
+  try {
+    process.stdout.write(startText(config, await starting))
+  } catch (error) {
+    // It would end the process as if nothing had happened.
+    ending.uninstall()
+    throw error
+  }
 }
 
 function say(step: string): void {
