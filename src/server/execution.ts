@@ -80,7 +80,7 @@ type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
 function createSubscribe(limit: number): (args: ExecutionArgs) => Subscribed {
   let active = 0
   return async (args) => {
-    if (active >= limit) throw new Unavailable('This server follows as many streams as it can. Try again soon.', 5)
+    if (active >= limit) return { errors: [asGraphQLError(new Unavailable('This server carries as many streams as it can.', 5))] }
     const gone = new AbortController()
     const { principal, lastEventId } = args.contextValue as Context
     const freshContext = (): Context => ({ principal, lastEventId, signal: gone.signal })

@@ -101,6 +101,26 @@ describe('a subscription over server-sent events', () => {
     expect(await rest()).toEqual([])
   })
 
+  it('is refused above the number that a process carries, with the time to come back', async () => {
+    const small = await startTestPlatform({ limits: { subscriptions: 1 } })
+    small.upstream.otherwise(stallsAfter('Once'))
+    const { member } = small.acme.keys
+    const { runId } = await say(small.api(member), 'A story, please.')
+    const open = () => openEventSource(small.url, member, { query: agentReply, variables: { runId } })
+    const first = await open()
+    await first.next()
+    const second = await open()
+    expect([second.status, second.headers.get('retry-after')]).toEqual([503, '5'])
+    expect((await second.next())?.data).toMatchObject({
+      errors: [{ extensions: { code: 'SERVICE_UNAVAILABLE', retryAfterSeconds: 5 } }],
+    })
+    const onSocket = small.api(member).client.events(`subscription { agentReply(runId: "${runId}") { __typename } }`)
+    await expect(onSocket.next()).rejects.toThrow('SERVICE_UNAVAILABLE')
+    first.close()
+    await expect.poll(async () => (await open()).status).toBe(200)
+    await small.stop()
+  })
+
   it('answers a query as well', async () => {
     const { rest } = await openEventSource(platform.url, key, { query: '{ viewer { role } }' })
     expect(await rest()).toEqual([

@@ -13,7 +13,7 @@ let key: string
 
 beforeAll(async () => {
   platform = await startTestPlatform({
-    limits: { connectionInitMs: 200, keepAliveMs: 100, recheckMs: 200, operationsPerSocket: 3, bodyBytes: 100_000 },
+    limits: { connectionInitMs: 200, keepAliveMs: 100, operationsPerSocket: 3, bodyBytes: 100_000 },
     allowedOrigins: ['https://app.example'],
   })
   key = platform.acme.keys.admin
@@ -199,10 +199,13 @@ describe('a key', () => {
   })
 
   it('whose revocation was not heard of ends its sockets at the next check', async () => {
-    const { key: doomed, uuid } = await newKey('unheard')
-    const socket = await signIn(platform.url, doomed)
-    await platform.acme.admin.db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
+    const attentive = await startTestPlatform({ limits: { recheckMs: 50 } })
+    const { admin } = attentive.acme
+    const { endUser, key: doomed } = await attentive.story.endUser(admin, 'unheard')
+    const socket = await signIn(attentive.url, doomed)
+    await admin.db.apiKey.updateMany({ where: { id: endUser.actor.id }, data: { revokedAt: new Date() } })
     expect(await socket.closed).toBe(4401)
+    await attentive.stop()
   })
 
   it('works for the graphql-ws client as well', async () => {

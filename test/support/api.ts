@@ -6,7 +6,7 @@ type TypedDocument<D, V> = DocumentNode & { __apiType?: (variables: V) => D }
 
 type Variables<V> = V extends Record<string, never> ? [] : [variables: V]
 
-export type Answer<D> = {
+type Answer<D> = {
   status: number
   headers: Headers
   data?: D | null

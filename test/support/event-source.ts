@@ -1,4 +1,4 @@
-export type ServerSentEvent = { event: string; id: string | null; data: unknown }
+type ServerSentEvent = { event: string; id: string | null; data: unknown }
 
 export type EventSource = {
   status: number

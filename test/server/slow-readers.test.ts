@@ -1,0 +1,66 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { agentReplySubscription } from '../operations/agent-reply.ts'
+import { say } from '../support/conversing.ts'
+import { saysALot } from '../support/fake-upstream.ts'
+import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
+import { signIn } from '../support/raw-socket.ts'
+
+let platform: TestPlatform
+let key: string
+
+beforeAll(async () => {
+  platform = await startTestPlatform()
+  key = platform.acme.keys.member
+})
+
+afterAll(() => platform.stop())
+
+/** More than the kernel holds for one connection, in thousands of characters. */
+const length = 7_500
+
+type Reply = { payload: { data: { agentReply: { __typename: string; text?: string; resumeAfter?: string } } } }
+
+/** Reads the whole answer as a client does that keeps up, as far as the machine lets it: how many characters it has. */
+async function readAll(runId: string): Promise<number> {
+  let read = 0
+  for (let after: string | undefined; ; ) {
+    let lagged: string | undefined
+    for await (const { agentReply: event } of platform.api(key).follow(agentReplySubscription, { runId, after })) {
+      if (event.__typename === 'TextDelta') read += event.text.length
+      if (event.__typename === 'Snapshot') read = event.text.length
+      if (event.__typename === 'Lagged') lagged = event.resumeAfter
+      if (event.__typename === 'RunCompleted') return read
+    }
+    after = lagged
+  }
+}
+
+describe('a reader that does not read', () => {
+  it('is told where to go on, and holds up nobody else', async () => {
+    platform.upstream.next(saysALot(length))
+    const slow = await signIn(platform.url, key)
+    const { runId } = await say(platform.api(key), 'Talk.')
+    slow.send({
+      id: '1',
+      type: 'subscribe',
+      payload: {
+        query: `subscription { agentReply(runId: "${runId}") { __typename ... on TextDelta { text } ... on Lagged { resumeAfter } } }`,
+      },
+    })
+    slow.ws.pause()
+
+    expect(await readAll(runId)).toBe(length * 1_000)
+
+    slow.ws.resume()
+    let event: Reply['payload']['data']['agentReply'] | undefined
+    let read = 0
+    for (let message = await slow.next(); message['type'] === 'next'; message = await slow.next()) {
+      event = (message as Reply).payload.data.agentReply
+      read += event.text?.length ?? 0
+    }
+    expect(event).toEqual({ __typename: 'Lagged', resumeAfter: expect.stringMatching(/^\d+-\d+$/) })
+    expect(read).toBeLessThan(length * 1_000)
+    slow.ws.close()
+    await slow.closed
+  })
+})
