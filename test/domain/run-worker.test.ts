@@ -1,0 +1,220 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Catalog } from '../../src/data/catalog.ts'
+import { updateAgentConfig } from '../../src/domain/agent-config.ts'
+import { createConversation, deleteConversation } from '../../src/domain/conversation.ts'
+import { messagesByRun } from '../../src/domain/message.ts'
+import type { Model, ModelEvent } from '../../src/domain/ports.ts'
+import { cancelRun, findRun } from '../../src/domain/run.ts'
+import type { Scope } from '../../src/domain/scope.ts'
+import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
+import { MemorySignals } from '../../src/memory/signals.ts'
+import { ask, follow, impatient, shownAfter, startWorker, until } from '../support/run-story.ts'
+import { callsTools, hangsAfter, says, scriptedModel } from '../support/scripted-model.ts'
+import { type Story, startStory } from '../support/story.ts'
+
+let story: Story
+
+beforeAll(async () => {
+  story = await startStory()
+})
+
+afterAll(() => story.close())
+
+const statusOf = async (scope: Scope, runId: string) => (await findRun(scope, runId))?.status
+
+/** A model that says a word, then waits until it is told to go on. */
+function gatedModel(text = 'done') {
+  const gate = Promise.withResolvers<void>()
+  const script = async function* (): AsyncGenerator<ModelEvent> {
+    yield { type: 'text', text: 'word ' }
+    await gate.promise
+    yield* says(text)({} as never, AbortSignal.timeout(0))
+  }
+  return { model: scriptedModel([script]), open: () => gate.resolve() }
+}
+
+describe('a worker', () => {
+  it('takes the runs of a conversation one at a time, in the order they were asked for', async () => {
+    const { member } = await story.tenant()
+    const { id } = await createConversation(member, {})
+    const sent = [await ask(member, 'a', id), await ask(member, 'b', id), await ask(member, 'c', id)]
+    const model = scriptedModel([says('1'), says('2'), says('3')])
+    await using _ = await startWorker(story, { model })
+    for (const { run } of sent) await follow(member, run.id)
+    expect(
+      model.requests.map(({ messages }) =>
+        messages
+          .slice(1)
+          .map(({ content }) => content)
+          .join(' '),
+      ),
+    ).toEqual(['a', 'a 1 b', 'a 1 b 2 c'])
+  })
+
+  it('works for other tenants and conversations while one waits for its model', async () => {
+    const slow = await story.tenant()
+    const quick = await story.tenant()
+    const gate = gatedModel()
+    const model: Model = {
+      ...gate.model,
+      stream: (request, signal) =>
+        request.messages.at(-1)?.content === 'slow' ? gate.model.stream(request, signal) : says('quick')(request, signal),
+    }
+    await using _ = await startWorker(story, { model, concurrency: 4, grace: 1_000 })
+    const { id } = await createConversation(slow.member, {})
+    const waiting = [await ask(slow.member, 'slow', id), await ask(slow.member, 'after', id)]
+    for (const { member } of [quick, slow]) {
+      const { run } = await ask(member, 'quick')
+      expect(shownAfter(await follow(member, run.id))).toBe('quick')
+    }
+    expect(await statusOf(slow.member, waiting[1]?.run.id ?? '')).toBe('QUEUED')
+    gate.open()
+    for (const { run } of waiting) expect((await follow(slow.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
+  })
+
+  it('uses the configuration that is active when it takes the run', async () => {
+    const { member, admin } = await story.tenant()
+    const { run } = await ask(member)
+    await updateAgentConfig(admin, { model: 'gpt-4o', systemPrompt: 'New.' })
+    const model = scriptedModel([says('x')])
+    await using _ = await startWorker(story, { model })
+    await follow(member, run.id)
+    expect(model.requests[0]).toMatchObject({ model: 'gpt-4o', messages: [{ content: 'New.' }, {}] })
+    expect(await findRun(member, run.id)).toMatchObject({ model: 'gpt-4o', configVersion: 2 })
+    expect(await member.db.usageRecord.findMany({ where: { runId: run.id } })).toMatchObject([
+      { model: 'gpt-4o', configVersion: 2 },
+    ])
+  })
+
+  it('hands a run back when it has to stop, and another makes the answer', async () => {
+    const { member } = await story.tenant()
+    const { run } = await ask(member)
+    const following = follow(member, run.id)
+    const hanging = scriptedModel([hangsAfter(['Half ', 'an '])])
+    const first = await startWorker(story, { model: hanging })
+    await until(() => hanging.requests.length === 1)
+    await first[Symbol.asyncDispose]()
+    expect(await findRun(member, run.id)).toMatchObject({ status: 'QUEUED', workerId: null, epoch: 1 })
+
+    await using _ = await startWorker(story, { model: scriptedModel([says('Whole.')]) })
+    const events = await following
+    expect(events.filter(({ type }) => type !== 'TextDelta')).toMatchObject([
+      { type: 'StreamReset', text: '' },
+      { type: 'RunCompleted' },
+    ])
+    expect(shownAfter(events)).toBe('Whole.')
+    const records = await member.db.usageRecord.findMany({ where: { runId: run.id }, orderBy: { attempt: 'asc' } })
+    expect(records).toMatchObject([
+      { attempt: 1, estimated: true },
+      { attempt: 2, estimated: false },
+    ])
+  })
+
+  it('lets a run come to its end when there is time', async () => {
+    const { member } = await story.tenant()
+    const { run } = await ask(member)
+    const gate = gatedModel()
+    const work = await startWorker(story, { model: gate.model, grace: 5_000 })
+    await until(() => gate.model.requests.length === 1)
+    const drained = work[Symbol.asyncDispose]()
+    const { run: next } = await ask(member)
+    gate.open()
+    await drained
+    expect(await statusOf(member, run.id)).toBe('COMPLETED')
+    expect(await statusOf(member, next.id)).toBe('QUEUED')
+    await cancelRun(member, { runId: next.id })
+  })
+})
+
+describe('when something is lost', () => {
+  it('a dead worker: another goes on after the last finished turn, and the dead one can write no more', async () => {
+    const { member } = await story.tenant({ agent: { enabledTools: ['current_time'] } })
+    const { run } = await ask(member)
+    const following = follow(member, run.id)
+    // Its heart stops after the first beat; else it goes on as if nothing were.
+    class StoppedHeart extends Catalog {
+      #beats = 0
+      override async heartbeat(workerId: string) {
+        this.#beats += 1
+        if (this.#beats === 1) await super.heartbeat(workerId)
+      }
+    }
+    await using opened = new AsyncDisposableStack()
+    const catalog = new StoppedHeart({ connectionString: story.database.platformUrl })
+    opened.defer(() => catalog.close())
+    const gate = gatedModel('from the dead')
+    const dying = scriptedModel([callsTools([{ name: 'current_time', arguments: '{}' }], 'First. '), gate.model.stream])
+    const timing = { ...impatient, watch: 60_000, sweep: 60_000 }
+    const ports = { ...story.ports, runQueue: new MemoryRunQueue({ onError: () => undefined }) }
+    await ports.runQueue.wake(member.tenant.id)
+    const dead = opened.use(await startWorker(story, { model: dying, catalog, ports, timing, grace: 5_000 }))
+    await until(() => dying.requests.length === 2)
+
+    const living = scriptedModel([says('Second.')])
+    await using _ = await startWorker(story, { model: living, timing: impatient })
+    const events = await following
+    expect(events.filter(({ type }) => type === 'StreamReset')).toMatchObject([{ text: 'First. ' }])
+    expect(shownAfter(events)).toBe('First. Second.')
+    expect(living.requests).toHaveLength(1)
+    expect(living.requests[0]?.messages.map(({ role }) => role)).toEqual(['system', 'user', 'assistant', 'tool'])
+
+    const before = await findRun(member, run.id)
+    expect(before).toMatchObject({ status: 'COMPLETED', epoch: 2 })
+    gate.open()
+    await dead[Symbol.asyncDispose]()
+    expect(await findRun(member, run.id)).toEqual(before)
+    expect((await messagesByRun(member, [run.id])).get(run.id)?.reply?.content).toBe('First. Second.')
+    // What the dead one's call used was used all the same.
+    const records = await member.db.usageRecord.findMany({ where: { runId: run.id } })
+    expect(records.map(({ turn, attempt }) => `${turn}.${attempt}`).sort()).toEqual(['0.1', '1.1', '1.2'])
+    expect(shownAfter(await follow(member, run.id))).toBe('First. Second.')
+  })
+
+  it('a wake-up: the run is found all the same', async () => {
+    const { member } = await story.tenant()
+    const runQueue = new MemoryRunQueue({ onError: () => undefined })
+    const deaf = { ...member, ports: { ...member.ports, runQueue } }
+    await using _ = await startWorker(story, { model: scriptedModel([says('Found.')]), timing: impatient })
+    const { run } = await ask(deaf)
+    expect(shownAfter(await follow(member, run.id))).toBe('Found.')
+  })
+
+  it('a cancel signal: the run ends all the same', async () => {
+    const { member } = await story.tenant()
+    const signals = new MemorySignals({ onError: () => undefined })
+    const model = scriptedModel([hangsAfter(['Something'])])
+    await using _ = await startWorker(story, { model, ports: { ...story.ports, signals }, timing: impatient })
+    const { run } = await ask(member)
+    await until(() => model.requests.length === 1)
+    await cancelRun(member, { runId: run.id })
+    expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunCancelled', text: 'Something' })
+  })
+
+  it('a request to cancel that a dead worker did not see: whoever claims the run ends it', async () => {
+    const { member } = await story.tenant()
+    const { run } = await ask(member)
+    await member.db.run.updateMany({ where: { id: run.id }, data: { cancelRequestedAt: new Date() } })
+    const model = scriptedModel([says('x')])
+    await using _ = await startWorker(story, { model })
+    expect(await follow(member, run.id)).toMatchObject([{ type: 'RunCancelled' }])
+    expect(model.requests).toHaveLength(0)
+  })
+
+  it.each(['with', 'without'])(
+    'the conversation, %s a signal: the call is aborted and paid for, and followers are told',
+    async (how) => {
+      const { member } = await story.tenant()
+      const model = scriptedModel([hangsAfter(['Said '])])
+      const signals = how === 'with' ? story.ports.signals : new MemorySignals({ onError: () => undefined })
+      await using _ = await startWorker(story, { model, ports: { ...story.ports, signals }, timing: impatient })
+      const { run } = await ask(member)
+      const following = follow(member, run.id)
+      await until(() => model.requests.length === 1)
+      await deleteConversation(member, { conversationId: run.conversationId })
+      expect((await following).at(-1)).toMatchObject({ type: 'RunCancelled', text: 'Said ' })
+      expect(await findRun(member, run.id)).toBeNull()
+      expect(await member.db.message.count()).toBe(0)
+      await until(async () => (await member.db.usageRecord.count({ where: { runId: run.id, estimated: true } })) === 1)
+    },
+  )
+})
