@@ -20,6 +20,9 @@ export function useEventResponses({ keepAliveMs, onOpen }: Options): Plugin {
         setResultProcessor((_result, fetchAPI) => {
           const stream = new EventStream(result, keepAliveMs)
           onOpen(request, stream)
+          // Nobody reads the stream, nor ends it, when the client left before there was one.
+          if (request.signal.aborted) stream.destroy()
+          request.signal.addEventListener('abort', () => stream.destroy(), { once: true })
           // Yoga's Response takes a Node stream, which the types of the web's do not know.
           return new fetchAPI.Response(stream as never, { headers })
         }, mediaType)

@@ -14,6 +14,7 @@ export type EventResults = AsyncIterableIterator<EventResult>
 export class EventStream extends Readable {
   readonly #results: EventResults
   readonly #ping: NodeJS.Timeout
+  #reading = false
   #over = false
 
   constructor(results: EventResults, keepAliveMs: number) {
@@ -33,8 +34,12 @@ export class EventStream extends Readable {
   }
 
   override async _read(): Promise<void> {
+    // A ping makes Node ask again while an event is awaited. One at a time keeps them in order.
+    if (this.#reading) return
+    this.#reading = true
     try {
       const step = await this.#results.next()
+      this.#reading = false
       if (this.#over) return
       this.push(step.done ? complete : formatResult(step.value))
       if (step.done) this.#end()

@@ -24,8 +24,8 @@ type Options = {
   development: boolean
 }
 
-/** What a transport hands to Yoga: HTTP its request and response, a socket whom it has authenticated. */
-export type ServerContext = { req: IncomingMessage; res: ServerResponse } | { principal: Principal | null }
+/** What a transport hands to Yoga: HTTP its request and response, a socket how to find out who is at its other end. */
+export type ServerContext = { req: IncomingMessage; res: ServerResponse } | { identify: () => Promise<Principal | null> }
 
 type Caller = { credential: string | null; principal: Principal | null }
 
@@ -37,7 +37,7 @@ export function createGraphQL({ authenticate, sessions, mask, limits, allowedOri
   return createYoga<ServerContext, Context>({
     schema,
     context: async (initial) => {
-      if ('principal' in initial) return { principal: initial.principal, lastEventId: null, signal: never }
+      if ('identify' in initial) return { principal: await initial.identify(), lastEventId: null, signal: never }
       const credential = bearer(initial.request.headers.get('authorization'))
       const principal = await authenticate(credential)
       callers.set(initial.request, { credential, principal })

@@ -12,7 +12,6 @@ import {
 import type { Logger } from 'pino'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Authenticator, Principal } from '../domain/authenticate.ts'
-import { Unauthenticated } from '../schema/context.ts'
 import { bearer } from './credential.ts'
 import { badRequest, type ErrorMask, publicError } from './errors.ts'
 import type { GraphQLHandler } from './graphql.ts'
@@ -98,9 +97,8 @@ export class Sockets {
       if (Object.keys(subscriptions).length > operationsPerSocket) {
         throw badRequest(`One socket carries at most ${operationsPerSocket} operations at a time.`)
       }
-      const principal = await this.#authenticate(extra)
-      if (!principal) throw new Unauthenticated()
-      const { schema, parse, validate, contextFactory, execute, subscribe } = graphql.getEnveloped({ principal })
+      const identify = () => this.#authenticate(extra)
+      const { schema, parse, validate, contextFactory, execute, subscribe } = graphql.getEnveloped({ identify })
       const document = parse(payload.query)
       const errors = validate(schema, document)
       if (errors.length > 0) return errors

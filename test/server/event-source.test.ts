@@ -1,3 +1,5 @@
+import { connect } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeId } from '../../src/schema/global-id.ts'
 import { revokeApiKeyMutation } from '../operations/api-key.ts'
@@ -118,6 +120,30 @@ describe('a subscription over server-sent events', () => {
     await expect(onSocket.next()).rejects.toThrow('SERVICE_UNAVAILABLE')
     first.close()
     await expect.poll(async () => (await open()).status).toBe(200)
+    await small.stop()
+  })
+
+  it('leaves nothing behind when its client leaves before it begins', async () => {
+    const small = await startTestPlatform({ limits: { subscriptions: 3 } })
+    small.upstream.otherwise(stallsAfter('Once'))
+    const { member } = small.acme.keys
+    const { runId } = await say(small.api(member), 'A story, please.')
+    const body = JSON.stringify({ query: `subscription { agentReply(runId: "${runId}") { __typename } }` })
+    const head = `POST /graphql HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer ${member}\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`
+    const { hostname, port } = new URL(small.url)
+    for (let visit = 0; visit < 10; visit += 1) {
+      const socket = connect(Number(port), hostname)
+      socket.end(head + body)
+      await delay(visit)
+      socket.resetAndDestroy()
+    }
+    await expect
+      .poll(async () => {
+        const source = await openEventSource(small.url, member, { query: agentReply, variables: { runId } })
+        source.close()
+        return source.status
+      })
+      .toBe(200)
     await small.stop()
   })
 

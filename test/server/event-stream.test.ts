@@ -1,4 +1,5 @@
-import { setImmediate } from 'node:timers/promises'
+import { once } from 'node:events'
+import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import { GraphQLError } from 'graphql'
 import { describe, expect, it } from 'vitest'
 import { EventStream, singleEvent } from '../../src/server/event-stream.ts'
@@ -81,6 +82,20 @@ describe('an event stream', () => {
     const stream = new EventStream(idle, 5)
     const chunks = await stream.take(3).map(String).toArray()
     expect(chunks).toEqual([':\n\n', ':\n\n', ':\n\n'])
+  })
+
+  it('asks for one event at a time, whatever happens meanwhile', async () => {
+    const asked: (() => void)[] = []
+    const waiting: AsyncIterableIterator<EventResult> = {
+      [Symbol.asyncIterator]: () => waiting,
+      next: () => new Promise((resolve) => asked.push(() => resolve({ done: true, value: undefined }))),
+    }
+    const stream = new EventStream(waiting, 5)
+    stream.resume()
+    await delay(30)
+    expect(asked).toHaveLength(1)
+    asked[0]?.()
+    await once(stream, 'end')
   })
 
   it('of one result shows no more of an error than clients may see', () => {
