@@ -51,12 +51,13 @@ async function* follow(
   const run = await findRun(scope, runId)
   if (!run) throw new NotFound('run')
 
+  if (signal.aborted) return
   const queue = new ReplyQueue(formatCursor(place))
   const follower = new RunFollower(scope, run, place, queue, silence)
   const leave = () => queue.end()
   signal.addEventListener('abort', leave)
   try {
-    if (!signal.aborted) await follower.start()
+    await follower.start()
     for (let event = await queue.next(); event && !signal.aborted; event = await queue.next()) yield event
   } finally {
     signal.removeEventListener('abort', leave)

@@ -129,6 +129,7 @@ export class RunFollower {
 
   /** From the log as far as that goes; from what is stored when it does not go on from here, or not to the end of `run`. */
   async #advance(run: Run | null): Promise<void> {
+    if (run && compareCursors(this.#last, storedEnd(run)) === 0) return this.stop()
     let isTold = false
     try {
       isTold = await this.#readLog()
@@ -172,18 +173,17 @@ export class RunFollower {
 
   /** All of a finished run, unless the follower has had its last event. */
   async #tellEnding(run: Run): Promise<void> {
-    const stored: Cursor = { epoch: logEpoch(run.epoch, storedGeneration), seq: 2 }
-    if (!(await this.#hasHad(stored))) {
+    if (!(await this.#hasHadEnd())) {
       const { text, event } = await readEnding(this.#scope.db, run)
-      this.#snapshot({ ...stored, seq: 1 }, text)
-      this.#tell(stored, event)
+      const end = storedEnd(run)
+      this.#snapshot({ ...end, seq: end.seq - 1 }, text)
+      this.#tell(end, event)
     }
     await this.stop()
   }
 
-  /** Whether the last event the follower had was the run's last: the one told from Postgres, or the log's own. */
-  async #hasHad(stored: Cursor): Promise<boolean> {
-    if (compareCursors(this.#last, stored) === 0) return true
+  /** Whether the last event that the follower had is the one that ended the log. */
+  async #hasHadEnd(): Promise<boolean> {
     const { events } = await this.#scope.ports.eventLog.read(this.#ref, null).catch(() => ({ events: [] }))
     const last = events.at(-1)
     return last !== undefined && isTerminal(last.event) && compareCursors(last.cursor, this.#last) === 0
@@ -198,6 +198,11 @@ export class RunFollower {
     }
     return run
   }
+}
+
+/** The last event of a finished run, when it is told from Postgres; the snapshot is right before it. */
+function storedEnd({ epoch }: Run): Cursor {
+  return { epoch: logEpoch(epoch, storedGeneration), seq: 2 }
 }
 
 type Told = RunEvent | { type: 'Snapshot'; text: string; runId: string }
