@@ -1,0 +1,172 @@
+import { randomUUID } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, it } from 'vitest'
+import { tenantIdOf } from '../../src/domain/ids.ts'
+import type { EventLog } from '../../src/domain/ports.ts'
+import type { RunEvent, TerminalEvent } from '../../src/domain/run-event.ts'
+import { logEpoch, RunLog, type RunLogOptions } from '../../src/domain/run-log.ts'
+import { MemoryEventLog } from '../../src/memory/event-log.ts'
+import { until } from '../support/run-story.ts'
+
+const run = { tenantId: tenantIdOf(randomUUID()), runId: randomUUID() }
+const usage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: false }
+const cancelled: TerminalEvent = { type: 'RunCancelled', text: '', usage }
+const delta = (text: string): RunEvent => ({ type: 'TextDelta', text })
+
+/** A log whose appends may fail before they arrive, or after, and which may lose all it has. */
+class FlakyLog implements EventLog {
+  fails: 'never' | 'before' | 'after' = 'never'
+  appends = 0
+  #inner = new MemoryEventLog({ onError: () => undefined })
+
+  async append(...args: Parameters<EventLog['append']>) {
+    this.appends += 1
+    if (this.fails === 'before') throw new Error('It did not arrive.')
+    const outcome = await this.#inner.append(...args)
+    if (this.fails === 'after') throw new Error('It arrived, and nobody knows.')
+    return outcome
+  }
+
+  read(...args: Parameters<EventLog['read']>) {
+    return this.#inner.read(...args)
+  }
+
+  subscribe: EventLog['subscribe'] = (ref, onEvents) => this.#inner.subscribe(ref, onEvents)
+
+  expire() {
+    this.#inner = new MemoryEventLog({ onError: () => undefined })
+  }
+}
+
+let eventLog: FlakyLog
+let log: RunLog
+let errors: unknown[]
+let fenced: number
+
+beforeEach(() => {
+  eventLog = new FlakyLog()
+  errors = []
+  fenced = 0
+})
+
+afterEach(() => log.close())
+
+function open(options: Partial<RunLogOptions> = {}): RunLog {
+  const onError = (error: unknown) => void errors.push(error)
+  return new RunLog({ eventLog, run, claim: 1, text: '', onFenced: () => void fenced++, onError, ...options })
+}
+
+/** Cursor and text, or type, of everything in the log. */
+async function entries(): Promise<string[]> {
+  const { events } = await eventLog.read(run, null)
+  return events.map(
+    ({ cursor, event }) => `${cursor.epoch}-${cursor.seq} ${event.type === 'TextDelta' ? event.text : event.type}`,
+  )
+}
+
+describe('a run log', () => {
+  it('sends the first text at once, then what came in 25 ms together', async () => {
+    log = open()
+    for (const letter of 'abcdef') log.write(delta(letter))
+    await delay(5)
+    expect(await entries()).toEqual(['1000-1 a'])
+    await until(async () => (await entries()).length === 2)
+    expect(await entries()).toEqual(['1000-1 a', '1000-2 bcdef'])
+  })
+
+  it('does not hold back a kilobyte, nor anything but text', async () => {
+    log = open()
+    log.write(delta('a'))
+    await delay(1)
+    log.write(delta('b'.repeat(1_024)))
+    await delay(5)
+    expect(await entries()).toHaveLength(2)
+    log.write(delta('c'))
+    log.write({ type: 'ToolCallStarted', toolCallId: '1', name: 'x', arguments: '' })
+    await delay(5)
+    expect(await entries()).toHaveLength(4)
+  })
+
+  it('ends with everything in it, in order', async () => {
+    log = open()
+    for (const letter of 'abc') log.write(delta(letter))
+    await log.end(cancelled)
+    log.write(delta('too late'))
+    await log.close()
+    expect(await entries()).toEqual(['1000-1 a', '1000-2 bc', '1000-3 RunCancelled'])
+  })
+
+  it('opens a later claim with the text that was stored', async () => {
+    log = open({ claim: 3, text: 'Before. ' })
+    await delay(1)
+    expect((await eventLog.read(run, null)).events).toEqual([
+      { cursor: { epoch: 3_000, seq: 1 }, event: { type: 'StreamReset', text: 'Before. ' } },
+    ])
+  })
+
+  it('gives way to a later claim', async () => {
+    await eventLog.append(run, logEpoch(2), 1, [delta('later')])
+    log = open()
+    log.write(delta('a'))
+    await log.end(cancelled)
+    expect(fenced).toBe(1)
+    expect(await entries()).toEqual(['2000-1 later'])
+  })
+
+  it.each(['before', 'after'] as const)('loses and repeats nothing when appends fail %s they arrive', async (when) => {
+    log = open()
+    log.write(delta('a'))
+    await delay(1)
+    eventLog.fails = when
+    log.write(delta('b'.repeat(2_000)))
+    await delay(1)
+    log.write(delta('c'))
+    await delay(10)
+    expect(errors).toHaveLength(1)
+    const tried = eventLog.appends
+    await delay(50)
+    expect(eventLog.appends).toBe(tried)
+    eventLog.fails = 'never'
+    await log.end(cancelled)
+    expect(await entries()).toEqual(['1000-1 a', `1000-2 ${'b'.repeat(2_000)}`, '1000-3 c', '1000-4 RunCancelled'])
+  })
+
+  it('begins again, in a place of its own, when what was in it is lost', async () => {
+    log = open()
+    log.write(delta('a'))
+    await delay(1)
+    eventLog.expire()
+    log.write(delta('b'))
+    await log.end(cancelled)
+    expect((await eventLog.read(run, null)).events).toEqual([
+      { cursor: { epoch: 1_001, seq: 1 }, event: { type: 'StreamReset', text: 'ab' } },
+      { cursor: { epoch: 1_001, seq: 2 }, event: cancelled },
+    ])
+  })
+
+  it('gives up at the end after two seconds', async () => {
+    eventLog.fails = 'before'
+    log = open()
+    const began = performance.now()
+    await log.end(cancelled)
+    expect(performance.now() - began).toBeGreaterThan(1_900)
+    expect(performance.now() - began).toBeLessThan(3_000)
+    expect(errors).toHaveLength(1)
+  })
+
+  it('restates all text now and then', async () => {
+    log = open()
+    for (let count = 0; count < 600; count++) {
+      log.write(delta('x'))
+      log.write({ type: 'ToolCallFinished', toolCallId: '1', outcome: 'COMPLETED' })
+    }
+    await delay(5)
+    await log.end(cancelled)
+    const { events } = await eventLog.read(run, null)
+    const restated = events.flatMap(({ event }, index) => (event.type === 'StreamReset' ? [{ index, event }] : []))
+    expect(restated).toHaveLength(1)
+    const before = events.slice(0, restated[0]?.index).filter(({ event }) => event.type === 'TextDelta')
+    expect(restated[0]?.event.text).toBe('x'.repeat(before.length))
+    expect(events.at(-1)?.event.type).toBe('RunCancelled')
+  })
+})
