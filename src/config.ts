@@ -76,7 +76,7 @@ const environment = z.object({
 })
 
 /** The model name of the scripted upstream. */
-export const demoModel = 'bulkhead-demo'
+const demoModel = 'bulkhead-demo'
 
 /** Reads the configuration. Throws ConfigError for the first value that is wrong, missing or unknown. */
 export function readConfig(env: Record<string, string | undefined> = process.env): Config {

@@ -21,12 +21,12 @@ const wireQuery = pg.Query.prototype as unknown as WireQuery
  * How the tenant reaches the session, in one place. The settings are local to the transaction; the statement
  * returns no row. Both settings are always written, so that nothing of an earlier statement can stay.
  */
-export const wallStatement = {
+const wallStatement = {
   name: 'bulkhead_wall',
   text: "select where set_config('app.current_tenant', $1, true) || set_config('app.current_user', $2, true) is null",
 }
 
-export const beginStatement = { name: 'bulkhead_begin', text: 'BEGIN' }
+const beginStatement = { name: 'bulkhead_begin', text: 'BEGIN' }
 
 export type ScopedQueryOptions = {
   /** Opens an explicit transaction in the same round trip. */
@@ -43,7 +43,7 @@ export type ScopedQueryOptions = {
  * before one Sync is one implicit transaction (PostgreSQL manual, "Extended Query"), so the settings hold for
  * exactly this statement, and for the whole transaction when `begin` opened one.
  */
-export class ScopedQuery extends pg.Query {
+class ScopedQuery extends pg.Query {
   readonly #wall: Wall
   readonly #options: ScopedQueryOptions
   #skip: number

@@ -25,7 +25,7 @@ export type DemoRequest = z.output<typeof demoRequest>
 type DemoAnswer = { text: string } | { callTool: string; arguments: Record<string, unknown> }
 
 /** How every answer begins, so that nobody takes it for a model's. */
-export const demoLabel = '[scripted demo] '
+const demoLabel = '[scripted demo] '
 
 const timeZoneName = /\b[A-Z][A-Za-z]+(?:\/[A-Z][A-Za-z_+-]+)+\b/
 const countTo = /\bcount to (\d{1,4})\b/i
