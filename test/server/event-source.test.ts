@@ -1,7 +1,10 @@
+import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
+import pino from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeId } from '../../src/schema/global-id.ts'
+import { createServer } from '../../src/server/server.ts'
 import { revokeApiKeyMutation } from '../operations/api-key.ts'
 import { say } from '../support/conversing.ts'
 import { openEventSource } from '../support/event-source.ts'
@@ -124,27 +127,49 @@ describe('a subscription over server-sent events', () => {
   })
 
   it('leaves nothing behind when its client leaves before it begins', async () => {
-    const small = await startTestPlatform({ limits: { subscriptions: 3 } })
-    small.upstream.otherwise(stallsAfter('Once'))
-    const { member } = small.acme.keys
-    const { runId } = await say(small.api(member), 'A story, please.')
+    const { story } = platform
+    const asked = Promise.withResolvers<void>()
+    const answer = Promise.withResolvers<void>()
+    const server = createServer({
+      async authenticate(credential) {
+        asked.resolve()
+        await answer.promise
+        return story.authenticate(credential)
+      },
+      signals: story.ports.signals,
+      logger: pino({ level: 'silent' }),
+      limits: { subscriptions: 1 },
+      development: true,
+      isReady: async () => true,
+    })
+    const { url } = await server.listen(0, '127.0.0.1')
+    const { runId } = await say(platform.api(key), 'A story, please.')
+    const open = () => openEventSource(url, key, { query: agentReply, variables: { runId } })
+
+    const { hostname, port } = new URL(url)
     const body = JSON.stringify({ query: `subscription { agentReply(runId: "${runId}") { __typename } }` })
-    const head = `POST /graphql HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer ${member}\r\nAccept: text/event-stream\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n`
-    const { hostname, port } = new URL(small.url)
-    for (let visit = 0; visit < 10; visit += 1) {
-      const socket = connect(Number(port), hostname)
-      socket.end(head + body)
-      await delay(visit)
-      socket.resetAndDestroy()
-    }
+    const headers = [
+      'Host: here',
+      `Authorization: Bearer ${key}`,
+      'Content-Type: application/json',
+      `Content-Length: ${body.length}`,
+    ]
+    const early = connect(Number(port), hostname)
+    early.write(`POST /graphql HTTP/1.1\r\n${headers.join('\r\n')}\r\n\r\n${body}`)
+    await asked.promise
+    early.resetAndDestroy()
+    await once(early, 'close')
+    await delay(50)
+    answer.resolve()
+
     await expect
       .poll(async () => {
-        const source = await openEventSource(small.url, member, { query: agentReply, variables: { runId } })
+        const source = await open()
         source.close()
         return source.status
       })
       .toBe(200)
-    await small.stop()
+    await server.close(1_000)
   })
 
   it('answers a query as well', async () => {
