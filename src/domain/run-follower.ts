@@ -137,9 +137,13 @@ export class RunFollower {
       if (!run || !isFinished(run)) throw error
     }
     if (this.#queue.ended) return
-    const current = run ?? (isTold ? null : await this.#readRun())
-    if (current && isFinished(current)) await this.#tellEnding(current)
-    else if (current && !isTold) this.#tellStored(current)
+    if (run && isFinished(run)) return this.#tellEnding(run)
+    if (isTold) return
+    const current = run ?? (await this.#readRun())
+    if (!current) return
+    // It may have said and logged everything since the log was read.
+    if (isFinished(current)) return this.#advance(current)
+    this.#tellStored(current)
   }
 
   /** False when the log does not hold what comes next, nor anything that makes up for it. */

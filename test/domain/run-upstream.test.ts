@@ -1,9 +1,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
+import { followRun, type ReplyEvent } from '../../src/domain/agent-reply.ts'
 import { messagesByRun } from '../../src/domain/message.ts'
 import { cancelRun, findRun } from '../../src/domain/run.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
 import {
-  breaksOffAfter,
   endsEarlyAfter,
   type FakeUpstream,
   fails,
@@ -13,6 +13,7 @@ import {
   sendsGarbage,
   stallsAfter,
   startFakeUpstream,
+  type UpstreamScript,
 } from '../support/fake-upstream.ts'
 import { ask, follow, shownAfter, startWorker, type TestWorker, until } from '../support/run-story.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
@@ -21,6 +22,15 @@ let upstream: FakeUpstream
 let story: Story
 let acme: TenantStory
 let work: TestWorker
+
+/** Resolved when a follower has the first text: what an upstream sends right before it hangs up may be lost with it. */
+let heard = Promise.withResolvers<void>()
+
+const breaksOff: UpstreamScript = async (answer) => {
+  answer.delta({ content: 'Once upon' })
+  await heard.promise
+  answer.destroy()
+}
 
 beforeAll(async () => {
   story = await startStory()
@@ -81,12 +91,17 @@ describe('a real upstream', () => {
 
   it.each([
     ['stalls', stallsAfter('Once upon'), 'MODEL_TIMED_OUT'],
-    ['breaks off', breaksOffAfter('Once upon'), 'MODEL_BROKEN_STREAM'],
+    ['breaks off', breaksOff, 'MODEL_BROKEN_STREAM'],
     ['ends early', endsEarlyAfter('Once upon'), 'MODEL_BROKEN_STREAM'],
   ])('that %s half-way ends in a typed failure, with what it said paid for', async (_what, script, code) => {
     upstream.otherwise(script)
+    heard = Promise.withResolvers()
     const { run } = await ask(acme.member)
-    const events = await follow(acme.member, run.id)
+    const events: ReplyEvent[] = []
+    for await (const event of followRun(acme.member, run.id, null, AbortSignal.timeout(10_000))) {
+      heard.resolve()
+      events.push(event)
+    }
     expect(events.map(({ type }) => type)).toEqual(['TextDelta', 'RunFailed'])
     expect(events.at(-1)).toMatchObject({ failure: { code }, usage: { outputTokens: 2, estimated: true } })
     expect(upstream.requests).toHaveLength(1)
