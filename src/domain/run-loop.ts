@@ -48,13 +48,16 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const { run, db, ports, log, stop } = task
   const { config } = run
   const turns = turnsOf(run)
-  const price = await priceAt(db, config.model, ports.now())
+  const [price, tools, question] = await Promise.all([
+    priceAt(db, config.model, ports.now()),
+    enabledTools(task),
+    readQuestion(db, run),
+  ])
   const end = { turns, call: null, price }
   if (stop.aborted || run.cancelRequestedAt) return { ...end, outcome: run.cancelRequestedAt ? 'cancelled' : reasonOf(stop) }
   if (!price && task.refuseUnpricedModels) return { ...end, outcome: 'failed', failure: unpriced }
 
-  const tools = await enabledTools(task)
-  const frame: PromptFrame = { config, tools, question: await readQuestion(db, run) }
+  const frame: PromptFrame = { config, tools, question }
   const tokensInFrame = frameTokens(ports.model, frame)
   const history = await readHistory(db, run, roomFor(ports.model, config, tokensInFrame))
 

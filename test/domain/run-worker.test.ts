@@ -8,6 +8,7 @@ import { cancelRun, findRun } from '../../src/domain/run.ts'
 import type { Scope } from '../../src/domain/scope.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
+import { adminQuery } from '../support/database-url.ts'
 import { ask, follow, impatient, shownAfter, startWorker, until } from '../support/run-story.ts'
 import { callsTools, hangsAfter, says, scriptedModel } from '../support/scripted-model.ts'
 import { type Story, startStory } from '../support/story.ts'
@@ -168,6 +169,23 @@ describe('when something is lost', () => {
     const records = await member.db.usageRecord.findMany({ where: { runId: run.id } })
     expect(records.map(({ turn, attempt }) => `${turn}.${attempt}`).sort()).toEqual(['0.1', '1.1', '1.2'])
     expect(shownAfter(await follow(member, run.id))).toBe('First. Second.')
+  })
+
+  it('the database, while a run ends: the run is made again once it is back', async () => {
+    const { member } = await story.tenant()
+    const { run } = await ask(member)
+    const gate = gatedModel()
+    const model = scriptedModel([gate.model.stream, says('Whole.')])
+    const ports = { ...story.ports, runQueue: new MemoryRunQueue({ onError: () => undefined }) }
+    await using work = await startWorker(story, { model, ports, timing: impatient })
+    await until(() => model.requests.length === 1)
+    await adminQuery(story.database.adminUrl, 'REVOKE UPDATE (status) ON runs FROM bulkhead_app')
+    gate.open()
+    await until(() => work.errors.length > 1)
+    await adminQuery(story.database.adminUrl, 'GRANT UPDATE (status) ON runs TO bulkhead_app')
+    expect(shownAfter(await follow(member, run.id))).toBe('Whole.')
+    expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 2 })
+    expect(work.errors.splice(0).length).toBeGreaterThan(1)
   })
 
   it('a wake-up: the run is found all the same', async () => {
