@@ -2,6 +2,7 @@ import type { Bench } from './bench.ts'
 import { distance } from './distance.ts'
 import { reads } from './reads.ts'
 import { roundTrips } from './round-trips.ts'
+import { startUp } from './start-up.ts'
 import { writes } from './writes.ts'
 
 /** Every bench by the name it is run by, in the order in which all of them run. */
@@ -10,4 +11,5 @@ export const benches: Readonly<Record<string, Bench>> = {
   reads,
   distance,
   writes,
+  'start-up': startUp,
 }
