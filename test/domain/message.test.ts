@@ -66,9 +66,10 @@ describe('sendMessage', () => {
     ])
   })
 
-  it('orders what is said at once in one conversation', async () => {
-    const { id } = await createConversation(acme.member, {})
-    const sent = await Promise.all(Array.from({ length: 10 }, (_, index) => ask(acme.member, `${index}`, id)))
+  it('orders what is said in the same millisecond of one conversation', async () => {
+    const { id, createdAt } = await createConversation(acme.member, {})
+    const member = { ...acme.member, ports: { ...acme.member.ports, now: () => createdAt.getTime() } }
+    const sent = await Promise.all(Array.from({ length: 10 }, (_, index) => ask(member, `${index}`, id)))
     const times = sent.map(({ userMessage }) => userMessage.createdAt.getTime())
     expect(new Set(times).size).toBe(10)
     expect(sent.map(({ run }) => run.createdAt.getTime())).toEqual(times)

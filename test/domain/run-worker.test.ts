@@ -2,9 +2,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { updateAgentConfig } from '../../src/domain/agent-config.ts'
 import { createConversation, deleteConversation } from '../../src/domain/conversation.ts'
+import { newId } from '../../src/domain/ids.ts'
 import { messagesByRun } from '../../src/domain/message.ts'
 import type { Model, ModelEvent } from '../../src/domain/ports.ts'
 import { cancelRun, findRun } from '../../src/domain/run.ts'
+import { claimRun } from '../../src/domain/run-claim.ts'
 import type { Scope } from '../../src/domain/scope.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
@@ -52,6 +54,31 @@ describe('a worker', () => {
     ).toEqual(['a', 'a 1 b', 'a 1 b 2 c'])
   })
 
+  it('does not skip a run of the conversation that another is just claiming', async () => {
+    const { member, tenant } = await story.tenant()
+    const { id } = await createConversation(member, {})
+    const [first] = [await ask(member, 'a', id), await ask(member, 'b', id)]
+    await member.db.$transaction(async (tx) => {
+      await tx.$queryRaw`select from runs where id = ${first.run.id}::uuid for update`
+      expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
+    })
+    expect(await claimRun(member.db, tenant.id, newId())).toMatchObject({ id: first.run.id, epoch: 1 })
+    expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
+    await deleteConversation(member, { conversationId: id })
+  })
+
+  it('tells the model of nothing that was said after the question', async () => {
+    const { member } = await story.tenant()
+    const { id } = await createConversation(member, {})
+    const first = await ask(member, 'a', id)
+    const second = await ask(member, 'b', id)
+    await cancelRun(member, { runId: second.run.id })
+    const model = scriptedModel([says('1')])
+    await using _ = await startWorker(story, { model })
+    await follow(member, first.run.id)
+    expect(model.requests[0]?.messages.slice(1)).toEqual([{ role: 'user', content: 'a' }])
+  })
+
   it('works for other tenants and conversations while one waits for its model', async () => {
     const slow = await story.tenant()
     const quick = await story.tenant()
@@ -71,6 +98,35 @@ describe('a worker', () => {
     expect(await statusOf(slow.member, waiting[1]?.run.id ?? '')).toBe('QUEUED')
     gate.open()
     for (const { run } of waiting) expect((await follow(slow.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
+  })
+
+  it('answers every run once, however many workers there are', async () => {
+    const tenants = [await story.tenant(), await story.tenant()]
+    const model = scriptedModel([says(['One', ' answer.'])], { contextWindow: 100_000 })
+    await using _ = await startWorker(story, { model })
+    await using __ = await startWorker(story, { model })
+    const sent = tenants.flatMap(({ member }) =>
+      Array.from({ length: 6 }, async () => {
+        const { id } = await createConversation(member, {})
+        return Promise.all([1, 2, 3].map(() => ask(member, 'Hello?', id)))
+      }),
+    )
+    const runs = (await Promise.all(sent)).flat().map(({ run }) => run)
+    for (const { member, tenant } of tenants) {
+      for (const { id } of runs.filter(({ tenantId }) => tenantId === tenant.id)) {
+        expect(shownAfter(await follow(member, id))).toBe('One answer.')
+      }
+      expect(await member.db.run.count({ where: { status: 'COMPLETED', epoch: 1 } })).toBe(18)
+      expect(await member.db.message.count({ where: { role: 'ASSISTANT' } })).toBe(18)
+      expect(await member.db.usageRecord.count()).toBe(18)
+    }
+    expect(model.requests).toHaveLength(36)
+    const lengths = Map.groupBy(model.requests, ({ messages }) => messages.length)
+    expect([...lengths].map(([length, requests]) => [length, requests.length]).sort()).toEqual([
+      [2, 12],
+      [4, 12],
+      [6, 12],
+    ])
   })
 
   it('uses the configuration that is active when it takes the run', async () => {
