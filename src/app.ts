@@ -1,5 +1,6 @@
 import type { Logger } from 'pino'
 import { type Config, ConfigError } from './config.ts'
+import { inspectDatabase } from './data/boot-gate.ts'
 import { Catalog } from './data/catalog.ts'
 import { startEmbeddedPostgres } from './data/embedded.ts'
 import { migrate } from './data/migrate.ts'
@@ -34,6 +35,8 @@ export type App = {
   demo: DemoAccounts | null
   /** Whether there are demo accounts to try things with. */
   hasDemo: boolean
+  /** Where the embedded database is; null with an external one. */
+  databaseDirectory: string | null
   /** Stops taking work, lets what runs come to an end or hands it back, and closes everything that was opened. */
   close(): Promise<void>
 }
@@ -47,10 +50,11 @@ const grace = 5_000
 /** The one place where things are wired. Whatever it opened is closed again when a later step fails. */
 export async function createApp(config: Config, logger: Logger, progress: Progress): Promise<App> {
   await using opened = new AsyncDisposableStack()
-  const { data, catalog, settings, seedable } = await openData(config, logger, progress, opened)
+  const { data, catalog, settings, databaseDirectory } = await openData(config, logger, progress, opened)
   const ports = await openPorts(config, logger, opened)
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
 
+  const seedable = databaseDirectory !== null
   const demo = seedable ? await seedOnce(config, { data, catalog, ports, settings }) : null
 
   const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
@@ -65,12 +69,14 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     allowedOrigins: config.allowedOrigins,
     isReady: () => catalog.isReachable(),
   })
-  const { url } = await server.listen(config.port, config.host)
+  const { url } = await server.listen(config.port, config.host).catch((error) => {
+    throw new ConfigError(refusedAddress(config, error), { cause: error })
+  })
   opened.defer(() => server.close(grace))
 
   const hasDemo = seedable && (await noteDemoUrl(config.dataDir, url))
   const resources = opened.move()
-  return { url, demo, hasDemo, close: () => resources.disposeAsync() }
+  return { url, demo, hasDemo, databaseDirectory, close: () => resources.disposeAsync() }
 }
 
 /** Postgres behind both walls, and the platform's catalogue. */
@@ -82,6 +88,7 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
   const catalog = new Catalog({ connectionString: urls.platformUrl, onIdleError })
   opened.defer(() => catalog.close())
   await registerPrices(catalog)
+  await passGate(urls.appUrl, config, logger)
 
   const { size, ...options } = config.pool
   const pool = new TenantPool({ connectionString: urls.appUrl, max: size, ...options, onIdleError })
@@ -93,28 +100,28 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
     defaultModel: config.defaultModel,
     peppers: { current: 1, secrets: new Map([[1, config.keyPepper ?? secrets.keyPepper]]) },
   }
-  return { data, catalog, settings, seedable: config.database.kind === 'embedded' }
+  return { data, catalog, settings, databaseDirectory: urls.directory }
 }
 
-type DatabaseUrls = { appUrl: string; platformUrl: string }
+type Database = { appUrl: string; platformUrl: string; directory: string | null }
 
 async function openDatabase(
   config: Config,
   secrets: LocalSecrets,
   progress: Progress,
   opened: AsyncDisposableStack,
-): Promise<DatabaseUrls> {
+): Promise<Database> {
   const { database } = config
   if (database.kind === 'embedded') {
     const embedded = await startEmbeddedPostgres({ dataDir: config.dataDir, onProgress: progress })
     opened.defer(() => embedded.stop())
     await migrate({ ...embedded, onProgress: progress })
-    return embedded
+    return { ...embedded, directory: embedded.clusterDirectory }
   }
   const { appUrl, adminUrl } = database
   const platformUrl = database.platformUrl ?? localPlatformUrl(appUrl, secrets)
   if (adminUrl !== null) await migrate({ adminUrl, appUrl, platformUrl, onProgress: progress })
-  return { appUrl, platformUrl }
+  return { appUrl, platformUrl, directory: null }
 }
 
 /** Development may leave the platform role's URL out: it is the application's, with a password of this data directory. */
@@ -144,6 +151,14 @@ async function registerPrices(catalog: Catalog): Promise<void> {
       { cause: error },
     )
   }
+}
+
+/** Refuses a database that could not keep tenants apart; in development an outdated one is only warned of. */
+async function passGate(appUrl: string, { production }: Config, logger: Logger): Promise<void> {
+  const { refusals, warnings } = await inspectDatabase(appUrl)
+  const [refusal] = production ? [...refusals, ...warnings] : refusals
+  if (refusal !== undefined) throw new ConfigError(`This database would not keep tenants apart. ${refusal}`)
+  for (const warning of warnings) logger.warn(warning)
 }
 
 async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
@@ -177,6 +192,12 @@ async function seedOnce({ dataDir, host, port }: Config, platform: Platform): Pr
   if (demo.tenants.length === 0) return null
   await writeDemoFile(dataDir, { ...demo, url: `http://${host}:${port}` })
   return demo
+}
+
+/** Why it cannot listen, and what to do. */
+function refusedAddress({ host, port }: Config, { code, message }: NodeJS.ErrnoException): string {
+  if (code === 'EADDRINUSE') return `Port ${port} of ${host} is in use. Stop what listens there, or set PORT to another.`
+  return `It cannot listen on ${host}, port ${port} (${message}). Check HOST and PORT.`
 }
 
 /** Notes where this start listens. False when there are no demo accounts. */
