@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -21,6 +21,8 @@ export const startUp: Bench = {
     const memory: Goal = { name: 'resident memory, idle', most: 200, unit: 'MB', measured: [] }
     for (let index = 1; index <= starts; index++) {
       const dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-bench-'))
+      // Root's Postgres account has to reach into it, or the database lands outside.
+      await chmod(dataDir, 0o755)
       try {
         progress(`start-up ${index}/${starts}`)
         empty.measured.push((await startOnce(dataDir)).seconds)

@@ -7,12 +7,19 @@ import { ask } from './ask.ts'
 import { type Config, readConfig } from './config.ts'
 import { startText } from './start-text.ts'
 
-/** What a log line never shows, whatever object it came in. */
-const secrets = ['authorization', 'secret', 'apiKey', 'password', 'connectionString'].flatMap((name) => [
+/**
+ * What a log line never shows, whatever object it came in. pg hangs a whole connection on its errors, with what it takes to cancel
+ * its statements.
+ */
+const secrets = ['authorization', 'secret', 'apiKey', 'password', 'connectionString', 'client'].flatMap((name) => [
   name,
   `*.${name}`,
   `*.*.${name}`,
 ])
+
+/** A second signal within this time is the first one again: npm passes on the Ctrl-C that the terminal has sent everybody. In ms. */
+const echo = 1_000
+const stopSignals = ['SIGINT', 'SIGTERM'] as const
 
 const program = new Command('bulkhead').description('A multi-tenant AI agent platform behind a GraphQL API.').showHelpAfterError()
 
@@ -63,16 +70,24 @@ async function run(command: (config: Config, logger: Logger) => Promise<unknown>
 async function start(config: Config, logger: Logger): Promise<void> {
   // Before anything is opened: a Ctrl-C during a slow first start must close what is open by then.
   const starting = createApp(config, logger, say)
-  const ending = closeWithGrace({ delay: 15_000, logger }, async ({ err }) => {
+  const ending = closeWithGrace({ delay: 15_000, logger, skip: [...stopSignals] }, async ({ err }) => {
     if (err) logger.fatal({ err }, 'An unexpected error ends this process.')
     const app = await starting.catch(() => null)
     await app?.close()
   })
+  let stopping: number | null = null
+  const onSignal = () => {
+    if (stopping === null) void ending.close()
+    else if (Date.now() - stopping > echo) process.exit(1)
+    stopping ??= Date.now()
+  }
+  for (const signal of stopSignals) process.on(signal, onSignal)
   try {
     process.stdout.write(startText(config, await starting))
   } catch (error) {
-    // It would end the process as if nothing had happened.
+    // They would end the process as if nothing had happened.
     ending.uninstall()
+    for (const signal of stopSignals) process.off(signal, onSignal)
     throw error
   }
 }

@@ -1,23 +1,23 @@
-import { relative } from 'node:path'
+import { isAbsolute, relative } from 'node:path'
 import type { App } from './app.ts'
 import type { Config } from './config.ts'
 import { demoFilePath } from './demo-file.ts'
 
 /** What a person reads when the platform is up: where it is, with which keys, and two commands to try. One screen. */
-export function startText(config: Config, { url, demo, hasDemo }: App): string {
+export function startText(config: Config, { url, demo, hasDemo, databaseDirectory }: App): string {
   const demoFile = demoFilePath(config.dataDir)
-  const shortFile = relative(process.cwd(), demoFile)
   const lines = [
     '',
     '  Bulkhead is running.',
     '',
     `  Open    ${url}/graphql  (GraphiQL; put {"Authorization": "Bearer <key>"} under Headers)`,
     `  Model   ${modelLine(config)}`,
-    `  Data    ${dataLine(config)}`,
-    '',
+    `  Data    ${dataLine(config, databaseDirectory)}`,
   ]
+  if (hasDemo && !demo) lines.push(`  Keys    in ${shortPath(demoFile)}`)
+  lines.push('')
   if (demo) {
-    lines.push(`  Keys, shown this once and kept in ${shortFile}:`)
+    lines.push(`  Keys, shown this once and kept in ${shortPath(demoFile)}:`)
     for (const tenant of demo.tenants) {
       lines.push(`    ${tenant.name} (${tenant.plan.toLowerCase()}) admin   ${tenant.adminKey}`)
       lines.push(`    ${' '.repeat(tenant.name.length + tenant.plan.length + 3)} member  ${tenant.memberKey}`)
@@ -35,12 +35,16 @@ function modelLine(config: Config): string {
   return 'scripted demo answers, no real model. Set OPENAI_API_KEY for a real one.'
 }
 
-function dataLine(config: Config): string {
+function dataLine({ redisUrl }: Config, databaseDirectory: string | null): string {
   const where =
-    config.database.kind === 'embedded'
-      ? `embedded Postgres, kept in ${relative(process.cwd(), config.dataDir)}`
-      : 'the Postgres of DATABASE_URL'
-  return `${where}; streams ${config.redisUrl === null ? 'in this process' : 'in Redis'}`
+    databaseDirectory === null ? 'the Postgres of DATABASE_URL' : `embedded Postgres, kept in ${shortPath(databaseDirectory)}`
+  return `${where}; streams ${redisUrl === null ? 'in this process' : 'in Redis'}`
+}
+
+/** As seen from here when it is below, whole when it is not. */
+function shortPath(path: string): string {
+  const short = relative(process.cwd(), path)
+  return short.startsWith('..') || isAbsolute(short) ? path : short
 }
 
 /** The key is read from its file, so that it gets into no shell history. */

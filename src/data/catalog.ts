@@ -28,7 +28,8 @@ export class Catalog {
       max: options.max ?? 3,
       connectionTimeoutMillis: options.connectionTimeoutMillis ?? 5_000,
     })
-    this.#pool.on('error', options.onIdleError ?? (() => undefined))
+    // A pool has ended before its connections have, and a server that stops then is no news.
+    this.#pool.on('error', (error) => !this.#pool.ending && options.onIdleError?.(error))
     this.#client = new PrismaClient({ adapter: new PrismaPg(this.#pool), errorFormat: 'minimal' })
   }
 

@@ -60,7 +60,8 @@ export class TenantPool extends pg.Pool {
             statementTimeoutMillis: Math.min(statementTimeoutMillis, 2_000),
             connectionTimeoutMillis,
           })
-    this.on('error', options.onIdleError ?? (() => undefined))
+    // A pool has ended before its connections have, and a server that stops then is no news.
+    this.on('error', (error) => !this.ending && options.onIdleError?.(error))
   }
 
   /** Runs `work` with `scope` as the wall of every statement it sends. */

@@ -1,7 +1,8 @@
 import { existsSync } from 'node:fs'
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
@@ -14,6 +15,8 @@ let platform: PlatformProcess
 
 beforeAll(async () => {
   dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
+  // Root's Postgres account has to reach into it, or the database lands outside.
+  await chmod(dataDir, 0o755)
   platform = startPlatformProcess({ BULKHEAD_DATA_DIR: dataDir })
   await platform.url
 }, 60_000)
@@ -90,8 +93,14 @@ describe('two tenants on one platform', () => {
     const { conversationId } = await sendMessage(client, 'remember me')
     await client.close()
 
-    expect(await platform.stop('SIGINT')).toBe(0)
+    // Twice: npm passes on the Ctrl-C that the terminal has sent to the platform too.
+    const stopped = platform.stop('SIGINT')
+    await delay(20)
+    await platform.stop('SIGINT')
+    expect(await stopped).toBe(0)
+    expect(existsSync(join(dataDir, 'postgres/PG_VERSION'))).toBe(true)
     expect(existsSync(join(dataDir, 'postgres/postmaster.pid'))).toBe(false)
+    expect(platform.errors()).toMatch(/^starting the database\n(applying migration \w+\n)+$/)
 
     platform = startPlatformProcess({ BULKHEAD_DATA_DIR: dataDir })
     const url = await platform.url
@@ -102,8 +111,23 @@ describe('two tenants on one platform', () => {
     )
     expect(conversation).toEqual({ id: conversationId })
     expect(platform.output()).not.toContain(first?.adminKey)
+    expect(platform.output()).toContain(`Keys    in ${join(dataDir, 'demo.json')}`)
+    expect(platform.output()).toContain(`kept in ${join(dataDir, 'postgres')}`)
     expect((await readDemo()).url).toBe(url)
     await again.close()
+  }, 60_000)
+})
+
+describe('a start that fails', () => {
+  it('says which port is in use, and leaves no server behind', async () => {
+    const scratch = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
+    await chmod(scratch, 0o755)
+    const process = startPlatformProcess({ BULKHEAD_DATA_DIR: scratch, PORT: new URL((await readDemo()).url).port })
+    expect(await process.exited).toBe(1)
+    expect(process.errors()).toMatch(/\nbulkhead: Port \d+ of 127\.0\.0\.1 is in use\. .+ set PORT .+\n$/)
+    expect(process.errors()).not.toContain('{')
+    expect(existsSync(join(scratch, 'postgres/postmaster.pid'))).toBe(false)
+    await rm(scratch, { recursive: true, force: true })
   }, 60_000)
 })
 
