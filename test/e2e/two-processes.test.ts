@@ -69,7 +69,7 @@ describe.runIf(redisAvailable)(redisSuite('two processes on one Postgres and one
       } }`,
     )
     const there = graphqlClient((await second?.url) ?? '', createApiKey.secret)
-    const { runId } = await sendMessage(there, 'Please count to 400')
+    const { runId } = await sendMessage(there, 'Please count to 150')
     const closed = (async () => {
       for await (const _ of followRun(there, runId));
     })().catch((event: CloseEvent) => event.code)
