@@ -147,7 +147,7 @@ async function registerPrices(catalog: Catalog): Promise<void> {
         'The database cannot be reached. Check DATABASE_URL and DATABASE_PLATFORM_URL, and that it is running.',
       )
     throw new ConfigError(
-      'The database is not set up for Bulkhead. Set DATABASE_ADMIN_URL and run `npm run migrate`; check that DATABASE_PLATFORM_URL names bulkhead_platform.',
+      'The database is not set up for Bulkhead. Set DATABASE_ADMIN_URL and run `npm run migrate`; check that DATABASE_PLATFORM_URL names bulkhead_platform, with its password.',
       { cause: error },
     )
   }
@@ -155,7 +155,9 @@ async function registerPrices(catalog: Catalog): Promise<void> {
 
 /** Refuses a database that could not keep tenants apart; in development an outdated one is only warned of. */
 async function passGate(appUrl: string, { production }: Config, logger: Logger): Promise<void> {
-  const { refusals, warnings } = await inspectDatabase(appUrl)
+  const { refusals, warnings } = await inspectDatabase(appUrl).catch((cause) => {
+    throw new ConfigError(`DATABASE_URL cannot be used: ${cause.message}.`, { cause })
+  })
   const [refusal] = production ? [...refusals, ...warnings] : refusals
   if (refusal !== undefined) throw new ConfigError(`This database would not keep tenants apart. ${refusal}`)
   for (const warning of warnings) logger.warn(warning)
@@ -234,5 +236,7 @@ export async function seedDatabase(config: Config, logger: Logger, progress: Pro
   await using opened = new AsyncDisposableStack()
   const { data, catalog, settings } = await openData(config, logger, progress, opened)
   const ports = await openPorts(config, logger, opened)
-  return await seedDemo({ data, catalog, ports, settings })
+  const demo = await seedDemo({ data, catalog, ports, settings })
+  if (demo.tenants.length === 0) progress('The demo tenants are there already. Their keys were printed when they were made.')
+  return demo
 }

@@ -62,12 +62,12 @@ function idOf<T extends object>(result: T | Problem): T {
 }
 
 async function post<T>(url: string, key: string, query: string, variables: object): Promise<T> {
-  const response = await fetch(url, {
-    method: 'POST',
-    headers: { authorization: `Bearer ${key}`, 'content-type': 'application/json' },
-    body: JSON.stringify({ query, variables }),
-  })
-  const { data, errors } = (await response.json()) as { data: T; errors?: { message: string }[] }
+  const headers = { authorization: `Bearer ${key}`, 'content-type': 'application/json' }
+  const { data, errors } = await fetch(url, { method: 'POST', headers, body: JSON.stringify({ query, variables }) })
+    .then((response) => response.json() as Promise<{ data: T; errors?: { message: string }[] }>)
+    .catch((cause) => {
+      throw new ConfigError(`There is no Bulkhead at ${url}. Run \`npm start\` first, or give --url.`, { cause })
+    })
   if (errors) throw new Error(errors[0]?.message)
   return data
 }

@@ -10,7 +10,7 @@ export function startText(config: Config, { url, demo, hasDemo, databaseDirector
     '',
     '  Bulkhead is running.',
     '',
-    `  Open    ${url}/graphql  (GraphiQL; put {"Authorization": "Bearer <key>"} under Headers)`,
+    `  Open    ${url}/graphql${config.production ? '' : '  (GraphiQL; put {"Authorization": "Bearer <key>"} under Headers)'}`,
     `  Model   ${modelLine(config)}`,
     `  Data    ${dataLine(config, databaseDirectory)}`,
   ]

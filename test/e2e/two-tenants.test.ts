@@ -137,11 +137,16 @@ describe('a wrong configuration', () => {
     [{ BULKHEAD_PROT: '1' }, /^bulkhead: BULKHEAD_PROT is not a setting/],
     [{ NODE_ENV: 'production' }, /^bulkhead: DATABASE_URL is not set/],
     [{ DATABASE_URL: 'postgres://bulkhead_app:x@127.0.0.1:1/none' }, /^bulkhead: The database cannot be reached/],
+    [
+      {},
+      /^bulkhead: There is no Bulkhead at http:\/\/127\.0\.0\.1:1\./,
+      ['ask', '--key', 'x', '--url', 'http://127.0.0.1:1', 'hi'],
+    ],
   ])(
     '%j ends in one line',
-    async (env, line) => {
+    async (env, line, args = ['start']) => {
       const scratch = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
-      const process = startPlatformProcess({ BULKHEAD_DATA_DIR: scratch, ...env })
+      const process = startPlatformProcess({ BULKHEAD_DATA_DIR: scratch, ...env }, args)
       expect(await process.exited).toBe(1)
       expect(process.errors()).toMatch(line)
       expect(process.errors().trim().split('\n')).toHaveLength(1)
