@@ -60,6 +60,8 @@ export class TenantPool extends pg.Pool {
             statementTimeoutMillis: Math.min(statementTimeoutMillis, 2_000),
             connectionTimeoutMillis,
           })
+    // Of a connection in use the pool hears nothing, and an error that nobody hears ends the process. Its user learns by the statement.
+    this.on('connect', (client) => client.on('error', () => undefined))
     // A pool has ended before its connections have, and a server that stops then is no news.
     this.on('error', (error) => !this.ending && options.onIdleError?.(error))
   }

@@ -74,15 +74,16 @@ function recode(error: GraphQLError): GraphQLError {
 type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
 
 /**
- * The engine's `subscribe`, with three differences: each event is executed in a context of its own, returning aborts the
- * source even while it waits for its next event, and an error of the source ends the stream as its last result.
+ * The engine's `subscribe`, with four differences: each event is executed in a context of its own, returning aborts the
+ * source even while it waits for its next event, an error of the source ends the stream as its last result, and the stream
+ * ends with its transport, whoever else forgets it.
  */
 function createSubscribe(limit: number): (args: ExecutionArgs) => Subscribed {
   let active = 0
   return async (args) => {
     if (active >= limit) return { errors: [asGraphQLError(new Unavailable('This server carries as many streams as it can.', 5))] }
     const gone = new AbortController()
-    const { principal, lastEventId } = args.contextValue as Context
+    const { principal, lastEventId, signal: left } = args.contextValue as Context
     const freshContext = (): Context => ({ principal, lastEventId, signal: gone.signal })
 
     const validated = validateSubscriptionArgs({ ...args, contextValue: freshContext() })
@@ -99,8 +100,10 @@ function createSubscribe(limit: number): (args: ExecutionArgs) => Subscribed {
     const end = () => {
       if (!ended) active -= 1
       ended = true
+      left.removeEventListener('abort', leave)
       gone.abort()
     }
+    const leave = () => void iterator.return?.()
     const iterator: AsyncIterableIterator<EventResult> = {
       [Symbol.asyncIterator]() {
         return iterator
@@ -124,6 +127,8 @@ function createSubscribe(limit: number): (args: ExecutionArgs) => Subscribed {
         return { done: true, value: undefined }
       },
     }
+    if (left.aborted) leave()
+    else left.addEventListener('abort', leave)
     return iterator
   }
 }

@@ -24,8 +24,10 @@ type Options = {
   development: boolean
 }
 
-/** What a transport hands to Yoga: HTTP its request and response, a socket how to find out who is at its other end. */
-export type ServerContext = { req: IncomingMessage; res: ServerResponse } | { identify: () => Promise<Principal | null> }
+/** What a transport hands to Yoga: HTTP its request and response, a socket how to find out who is at its other end, and whether it closed. */
+export type ServerContext =
+  | { req: IncomingMessage; res: ServerResponse }
+  | { identify: () => Promise<Principal | null>; closed: AbortSignal }
 
 type Caller = { credential: string | null; principal: Principal | null }
 
@@ -37,7 +39,7 @@ export function createGraphQL({ authenticate, sessions, mask, limits, allowedOri
   return createYoga<ServerContext, Context>({
     schema,
     context: async (initial) => {
-      if ('identify' in initial) return { principal: await initial.identify(), lastEventId: null, signal: never }
+      if ('identify' in initial) return { principal: await initial.identify(), lastEventId: null, signal: initial.closed }
       const credential = bearer(initial.request.headers.get('authorization'))
       const principal = await authenticate(credential)
       callers.set(initial.request, { credential, principal })
@@ -77,6 +79,3 @@ export function createGraphQL({ authenticate, sessions, mask, limits, allowedOri
     ],
   })
 }
-
-/** The signal of operations that nothing aborts. */
-const never = new AbortController().signal

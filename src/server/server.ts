@@ -122,6 +122,9 @@ function answer(response: ServerResponse, status: number, text: string): void {
 }
 
 function refuse(stream: Duplex, status: string): void {
+  // Node has taken its own listeners off. Without these, a client that resets ends the process, and one that waits is never let go.
+  stream.on('error', () => stream.destroy())
+  stream.once('finish', () => stream.destroy())
   stream.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
 }
 

@@ -29,8 +29,8 @@ type Options = {
 
 type ConnectionParams = { authorization?: unknown }
 
-/** What is known of a socket. `forget` stops watching its credentials. */
-type Extra = { socket: WebSocket; credential: string | null; forget: () => void }
+/** What is known of a socket. `closed` is aborted when it has closed; `forget` stops watching its credentials. */
+type Extra = { socket: WebSocket; closed: AbortSignal; credential: string | null; forget: () => void }
 
 type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'>
 
@@ -98,7 +98,10 @@ export class Sockets {
         throw badRequest(`One socket carries at most ${operationsPerSocket} operations at a time.`)
       }
       const identify = () => this.#authenticate(extra)
-      const { schema, parse, validate, contextFactory, execute, subscribe } = graphql.getEnveloped({ identify })
+      const { schema, parse, validate, contextFactory, execute, subscribe } = graphql.getEnveloped({
+        identify,
+        closed: extra.closed,
+      })
       const document = parse(payload.query)
       const errors = validate(schema, document)
       if (errors.length > 0) return errors
@@ -130,6 +133,7 @@ export class Sockets {
 
   #open(socket: WebSocket): void {
     const signs = watchLife(socket, this.#options.limits.keepAliveMs)
+    const closing = new AbortController()
     const closed = this.#protocol.opened(
       {
         protocol: socket.protocol,
@@ -145,7 +149,8 @@ export class Sockets {
               resolve()
             })
           }),
-        close: (code, reason) => socket.close(code, reason),
+        // The protocol quotes ids of any length; a close frame has room for 123 bytes (RFC 6455, 5.5).
+        close: (code, reason = '') => socket.close(code, Buffer.byteLength(reason) > 123 ? '' : reason),
         onMessage: (receive) => {
           socket.on('message', async (data) => {
             signs.seen()
@@ -158,12 +163,14 @@ export class Sockets {
           })
         },
       },
-      { socket, credential: null, forget: () => undefined },
+      { socket, closed: closing.signal, credential: null, forget: () => undefined },
     )
     // ws closes the socket itself after an error, such as a frame that is too long or not UTF-8.
     socket.on('error', (error) => this.#options.logger.debug({ err: error }, 'A socket broke.'))
     socket.once('close', (code, reason) => {
       signs.stop()
+      // The protocol keeps one operation for each id, and loses the earlier ones of an id that was used again.
+      closing.abort()
       void closed(code, String(reason))
     })
   }

@@ -5,6 +5,7 @@ import { UnscopedOperation } from '../../src/data/tenant-filter.ts'
 import { MissingScope, TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
 import { newId } from '../../src/domain/ids.ts'
+import { adminQuery } from '../support/database-url.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 
 let database: TestDatabase
@@ -210,6 +211,20 @@ describe('outside a scope', () => {
     await db.$transaction(async (tx) => {
       expect(() => (tx as unknown as typeof open)['$queryRawUnsafe']).toThrow(UnscopedOperation)
     })
+  })
+})
+
+describe('a connection that breaks between two statements', () => {
+  it('ends its transaction and nothing else', async () => {
+    const a = await seedTenant()
+    const scope = { tenantId: a.tenantId, userId: null, shortRead: false }
+    const connection = await pool.within(scope, () => pool.connect())
+    const { rows } = await connection.query({ text: 'select pg_backend_pid() as pid' })
+    await adminQuery(database.adminUrl, `select pg_terminate_backend(${rows[0].pid})`)
+    // Only the pool itself listens now, as between two statements of the product; unheard, the error would fail the run.
+    await expect.poll(() => connection.query({ text: 'select 1' }).then(String, String)).toMatch(/not queryable|terminat/)
+    connection.release()
+    expect(await a.db.conversation.count()).toBe(1)
   })
 })
 

@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeId } from '../../src/schema/global-id.ts'
@@ -13,7 +15,7 @@ let key: string
 
 beforeAll(async () => {
   platform = await startTestPlatform({
-    limits: { connectionInitMs: 200, keepAliveMs: 100, operationsPerSocket: 3, bodyBytes: 100_000 },
+    limits: { connectionInitMs: 200, keepAliveMs: 100, operationsPerSocket: 3, subscriptions: 20, bodyBytes: 100_000 },
     allowedOrigins: ['https://app.example'],
   })
   key = platform.acme.keys.admin
@@ -54,6 +56,27 @@ describe('a handshake', () => {
     ['http://127.0.0.1:1', '403'],
   ])('is refused for a page of %s', async (origin, status) => {
     await expect(openSocket(platform.url, { origin })).rejects.toThrow(status)
+  })
+
+  it('that is refused lets go of a client that stays, and may be reset by one that does not', async () => {
+    const { hostname, port } = new URL(platform.url)
+    const upgrade = 'GET /elsewhere HTTP/1.1\r\nHost: bulkhead\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n'
+    const staying = connect({ port: Number(port), host: hostname, allowHalfOpen: true })
+    staying.write(upgrade)
+    staying.resume()
+    await once(staying, 'end')
+    const poke = setInterval(() => staying.write('still here'), 5)
+    await once(staying, 'error')
+    clearInterval(poke)
+
+    for (let count = 0; count < 50; count++) {
+      const leaving = connect(Number(port), hostname)
+      await once(leaving, 'connect')
+      leaving.write(upgrade)
+      leaving.resetAndDestroy()
+    }
+    // An error that nobody heard would end the process, and here fail the run.
+    await expect(openSocket(`${platform.url}/elsewhere`)).rejects.toThrow('404')
   })
 
   it('is accepted for the own pages, those of allowed origins, and programs', async () => {
@@ -174,6 +197,33 @@ describe('an operation on a socket', () => {
     socket.send({ ...query, id: '2' })
     expect(await socket.next()).toMatchObject({ id: '2', type: 'next' })
     await close(socket)
+  })
+
+  it('whose id is used again ends with its socket all the same', async () => {
+    for (let count = 0; count < 8; count++) {
+      const socket = await signIn(platform.url, key)
+      const { runId } = await say(platform.api(key), 'Tell me a story.')
+      const payload = { query: `subscription { agentReply(runId: "${runId}") { __typename } }` }
+      for (let use = 0; use < 4; use++) {
+        socket.send({ id: '1', type: 'subscribe', payload })
+        if (use < 3) socket.send({ id: '1', type: 'complete' })
+      }
+      for (let use = 0; use < 4; use++) await socket.next()
+      await close(socket)
+    }
+    // Had they not ended, they would be more than this server carries.
+    const socket = await signIn(platform.url, key)
+    await follow(socket, '1')
+    expect(await socket.next()).toMatchObject({ type: 'next', payload: { data: { agentReply: { __typename: 'TextDelta' } } } })
+    await close(socket)
+  })
+
+  it('whose id is taken closes the socket with 4409, however long the id', async () => {
+    const socket = await signIn(platform.url, key)
+    const id = 'x'.repeat(1_000)
+    await follow(socket, id)
+    socket.send({ ...query, id })
+    expect(await socket.closed).toBe(4409)
   })
 
   it('needs a key that is still valid', async () => {
