@@ -20,6 +20,8 @@ export type Limits = {
   connectionInitMs: number
   /** Between signs of life to the client, in milliseconds. A socket that does not answer within as long is closed. Default 12,000. */
   keepAliveMs: number
+  /** Until a client that neither sends nor takes a byte is cut off, in milliseconds: what it does not take is held in memory. Default 60,000. */
+  stalledMs: number
   /** Between two checks of the credentials of an open connection, in milliseconds. Default 30,000. */
   recheckMs: number
 }
@@ -35,5 +37,6 @@ export const defaultLimits: Limits = {
   subscriptions: 10_000,
   connectionInitMs: 5_000,
   keepAliveMs: 12_000,
+  stalledMs: 60_000,
   recheckMs: 30_000,
 }

@@ -65,6 +65,7 @@ export function createServer(options: ServerOptions): Server {
     }
   })
 
+  http.timeout = limits.stalledMs
   http.on('upgrade', (request: IncomingMessage, stream: Duplex, head: Buffer) => {
     if (pathOf(request) !== '/graphql') return refuse(stream, '404 Not Found')
     if (!isAllowedOrigin(request, allowedOrigins)) return refuse(stream, '403 Forbidden')

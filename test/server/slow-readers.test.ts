@@ -1,3 +1,6 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { agentReplySubscription } from '../operations/agent-reply.ts'
 import { say } from '../support/conversing.ts'
@@ -62,5 +65,35 @@ describe('a reader that does not read', () => {
     expect(read).toBeLessThan(length * 1_000)
     slow.ws.close()
     await slow.closed
+  })
+
+  it('is cut off when it takes nothing of its answers, and not while it takes them slowly', async () => {
+    const strict = await startTestPlatform({ limits: { stalledMs: 500 } })
+    const { hostname, port } = new URL(strict.url)
+    // Each answer has nine megabytes: together they are more than the kernel holds for one connection.
+    const request = 'GET /graphql HTTP/1.1\r\nHost: bulkhead\r\nAccept: text/html\r\n\r\n'
+    const [stuck, slow] = [connect(Number(port), hostname), connect(Number(port), hostname)]
+    for (const socket of [stuck, slow]) socket.write(request.repeat(4))
+    let taken = 0
+    slow.on('data', ({ length }) => {
+      taken += length
+      slow.pause()
+      setTimeout(() => slow.resume(), 1)
+    })
+    stuck.pause()
+    // What the kernel had taken comes first; then the connection is gone, with the answers unfinished.
+    await delay(2_000)
+    let received = 0
+    stuck.on('data', ({ length }) => {
+      received += length
+    })
+    stuck.on('error', () => undefined)
+    stuck.resume()
+    await once(stuck, 'close')
+    expect(received).toBeLessThan(30_000_000)
+
+    await expect.poll(() => taken, { timeout: 20_000 }).toBeGreaterThan(35_000_000)
+    slow.destroy()
+    await strict.stop()
   })
 })
