@@ -54,10 +54,7 @@ export class TenantData {
             if (!rawOperations.has(operation)) throw new UnscopedOperation(operation)
             return query(args)
           }
-          const shortRead = isShortRead(model, operation, args)
-          const restricted = filter ? restrict(model, operation, args, wall) : args
-          // Awaited inside: a Prisma promise does nothing before it is awaited.
-          return pool.within({ ...wall, shortRead }, async () => await query(restricted as typeof args))
+          return query(filter ? (restrict(model, operation, args, wall) as typeof args) : args)
         },
       },
     })
@@ -107,7 +104,8 @@ export class TenantData {
   #bindModel(wall: Wall, model: string, delegate: Delegate): object {
     const get = (_: object, operation: string | symbol) => {
       if (typeof operation === 'symbol' || typeof delegate[operation] !== 'function') return undefined
-      const send = (name: string, args: unknown) => this.#within(wall, async () => await delegate[name]?.(args))
+      const send = (name: string, args: unknown) =>
+        this.#within(wall, () => (delegate[name] as Operation)(args), isShortRead(model, name, args))
       const unbatched = unbatchedOperations[operation]
       if (unbatched === undefined) return (args: unknown) => send(operation, args)
       return (args: { where?: unknown } = {}) => send(unbatched, { ...args, where: plainWhere(model, args.where) })
@@ -115,8 +113,9 @@ export class TenantData {
     return new Proxy({}, { get })
   }
 
-  #within<T>(wall: Wall, work: () => Promise<T>): Promise<T> {
-    return this.#pool.within({ ...wall, shortRead: false }, work)
+  /** Awaited inside: a Prisma promise does nothing before it is awaited. */
+  #within<T>({ tenantId, userId }: Wall, work: () => PromiseLike<T>, shortRead = false): Promise<T> {
+    return this.#pool.within({ tenantId, userId, shortRead }, async () => await work())
   }
 }
 
