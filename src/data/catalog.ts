@@ -20,16 +20,13 @@ export type CatalogOptions = {
  */
 export class Catalog {
   readonly #pool: pg.Pool
+  /** A connection of their own for heartbeats: a worker must not look dead because others crowd the pool. */
+  readonly #pulse: pg.Pool
   readonly #client: PrismaClient
 
   constructor(options: CatalogOptions) {
-    this.#pool = new pg.Pool({
-      connectionString: options.connectionString,
-      max: options.max ?? 3,
-      connectionTimeoutMillis: options.connectionTimeoutMillis ?? 5_000,
-    })
-    // A pool has ended before its connections have, and a server that stops then is no news.
-    this.#pool.on('error', (error) => !this.#pool.ending && options.onIdleError?.(error))
+    this.#pool = openPool(options, options.max ?? 3)
+    this.#pulse = openPool(options, 1)
     this.#client = new PrismaClient({ adapter: new PrismaPg(this.#pool), errorFormat: 'minimal' })
   }
 
@@ -70,9 +67,9 @@ export class Catalog {
 
   /** Says that the worker lives. The first beat registers it. Time is the database's, so that clocks need not agree. */
   async heartbeat(workerId: string): Promise<void> {
-    await this.#client.$executeRaw`
-      insert into workers (id, started_at, heartbeat_at) values (${workerId}::uuid, now(), now())
+    const beat = `insert into workers (id, started_at, heartbeat_at) values ($1, now(), now())
       on conflict (id) do update set heartbeat_at = now()`
+    await this.#pulse.query(beat, [workerId])
   }
 
   async removeWorker(workerId: string): Promise<void> {
@@ -80,13 +77,21 @@ export class Catalog {
   }
 
   /** Runs that a worker claimed and has not been heard of for `deadAfterMs`, oldest first, at most 1,000. */
-  async orphanedRuns(deadAfterMs: number): Promise<{ tenantId: TenantId; runId: string; epoch: number }[]> {
-    const rows = await this.#client.$queryRaw<{ tenant_id: string; id: string; epoch: number }[]>`
+  async orphanedRuns(deadAfterMs: number): Promise<ClaimedRun[]> {
+    const rows = await this.#client.$queryRaw<ClaimedRow[]>`
       select tenant_id, id, epoch from runs
       where status = 'RUNNING' and not exists (
         select from workers where workers.id = runs.worker_id and heartbeat_at > now() - make_interval(secs => ${deadAfterMs / 1000}))
       order by queued_at limit 1000`
-    return rows.map((row) => ({ tenantId: tenantIdOf(row.tenant_id), runId: row.id, epoch: row.epoch }))
+    return rows.map(claimedRun)
+  }
+
+  /** Runs that this worker claimed and that have not ended, oldest first, at most 1,000. */
+  async runsOfWorker(workerId: string): Promise<ClaimedRun[]> {
+    const rows = await this.#client.$queryRaw<ClaimedRow[]>`
+      select tenant_id, id, epoch from runs where status = 'RUNNING' and worker_id = ${workerId}::uuid
+      order by queued_at limit 1000`
+    return rows.map(claimedRun)
   }
 
   /** Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000. */
@@ -100,6 +105,22 @@ export class Catalog {
 
   async close(): Promise<void> {
     await this.#client.$disconnect()
-    await this.#pool.end()
+    await Promise.all([this.#pool.end(), this.#pulse.end()])
   }
+}
+
+function openPool({ connectionString, connectionTimeoutMillis = 5_000, onIdleError }: CatalogOptions, max: number): pg.Pool {
+  const pool = new pg.Pool({ connectionString, max, connectionTimeoutMillis })
+  // A pool has ended before its connections have, and a server that stops then is no news.
+  pool.on('error', (error) => !pool.ending && onIdleError?.(error))
+  // Of a connection in use the pool hears nothing, and an error that nobody hears ends the process.
+  pool.on('connect', (client) => client.on('error', () => undefined))
+  return pool
+}
+
+type ClaimedRun = { tenantId: TenantId; runId: string; epoch: number }
+type ClaimedRow = { tenant_id: string; id: string; epoch: number }
+
+function claimedRun({ tenant_id, id, epoch }: ClaimedRow): ClaimedRun {
+  return { tenantId: tenantIdOf(tenant_id), runId: id, epoch }
 }

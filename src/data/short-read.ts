@@ -3,6 +3,9 @@ import { dataModel } from './generated/data-model.ts'
 /** Most rows that a read may ask for and still share a connection with others. */
 const mostRows = 200
 
+/** Models with rows of up to 100,000 bytes: a list of them is never short. */
+const wideModels: ReadonlySet<string> = new Set(['Message'])
+
 type Args = Record<string, unknown>
 
 /**
@@ -17,7 +20,7 @@ export function isShortRead(model: string, operation: string, args: unknown): bo
     case 'findFirstOrThrow':
       return isKeyed(model, where) && nestedAreShort(model, include ?? select)
     case 'findMany':
-      return isKeyed(model, where) && isBounded(where, take) && nestedAreShort(model, include ?? select)
+      return !wideModels.has(model) && isKeyed(model, where) && isBounded(where, take) && nestedAreShort(model, include ?? select)
     default:
       return false
   }
@@ -52,7 +55,9 @@ function nestedAreShort(model: string, selected: unknown): boolean {
     const relation = relations[key]
     if (!relation || !value) return true
     const nested = (value === true ? {} : value) as Args
-    const bounded = !relation.list || (typeof nested['take'] === 'number' && Math.abs(nested['take']) <= mostRows)
+    const bounded =
+      !relation.list ||
+      (!wideModels.has(relation.model) && typeof nested['take'] === 'number' && Math.abs(nested['take']) <= mostRows)
     return bounded && nestedAreShort(relation.model, nested['include'] ?? nested['select'])
   })
 }

@@ -21,6 +21,8 @@ export async function sendMessage(scope: Scope, { idempotencyKey, ...input }: Se
   requireRole(scope, 'END_USER')
   const content = cleanText('content', input.content, contentRules)
   if (!isUuid(input.conversationId)) throw new NotFound('conversation')
+  // An estimate. Counting a long text takes a tenth of a second, for which nobody shall wait at the conversation's lock.
+  const tokensUsed = scope.ports.model.countTokens(scope.settings.defaultModel, content)
   const sent = await idempotent<SentMessage>(
     scope,
     { mutation: 'sendMessage', key: idempotencyKey, input },
@@ -35,7 +37,6 @@ export async function sendMessage(scope: Scope, { idempotencyKey, ...input }: Se
           const { at, userId, agentId, configVersion, model } = place
           const common = { tenantId, conversationId: input.conversationId, userId, createdAt: at }
           const run = await tx.run.create({ data: { ...common, id: runId, agentId, configVersion, model, queuedAt: at } })
-          const tokensUsed = scope.ports.model.countTokens(model, content)
           const userMessage = await tx.message.create({
             data: { ...common, id: newId(), runId, role: 'USER', content, tokensUsed },
           })

@@ -15,11 +15,15 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id and v.version = a.active_version
     where runs.tenant_id = ${tenantId}::uuid and a.tenant_id = runs.tenant_id and a.id = runs.agent_id and runs.id = (
       select r.id from runs r
-      where r.tenant_id = ${tenantId}::uuid and r.status = 'QUEUED' and not exists (
-        select from runs other
-        where other.tenant_id = r.tenant_id and other.conversation_id = r.conversation_id and (
-          other.status in ('RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET')
-          or other.status = 'QUEUED' and (other.created_at, other.id) < (r.created_at, r.id)))
+      where r.tenant_id = ${tenantId}::uuid and r.status = 'QUEUED'
+        and not exists (
+          select from runs busy
+          where busy.tenant_id = r.tenant_id and busy.conversation_id = r.conversation_id
+            and busy.status in ('RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET'))
+        and not exists (
+          select from runs earlier
+          where earlier.tenant_id = r.tenant_id and earlier.conversation_id = r.conversation_id
+            and earlier.status = 'QUEUED' and (earlier.created_at, earlier.id) < (r.created_at, r.id))
       order by r.queued_at, r.id
       limit 1
       for update skip locked)

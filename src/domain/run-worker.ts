@@ -55,8 +55,8 @@ export class RunWorker {
   readonly #options: RunWorkerOptions
   readonly #timing: WorkerTiming
   readonly #claims = new Map<string, Claim>()
-  /** Claims that could be neither ended nor handed back, since the database was away. */
-  readonly #stranded = new Set<Omit<Claim, 'stop'>>()
+  /** Claims that the last sweep found in the database and not here, as `run/epoch`. */
+  #missing: ReadonlySet<string> = new Set()
   #stopTaking: Unsubscribe = async () => undefined
   #stopBackground: Unsubscribe[] = []
   #draining = false
@@ -129,7 +129,6 @@ export class RunWorker {
       if (ending) await log.end(ending.event)
     } catch (error) {
       onError(error)
-      this.#stranded.add(claim)
     } finally {
       await log.close()
       if (this.#claims.get(run.id) === claim) this.#claims.delete(run.id)
@@ -183,13 +182,24 @@ export class RunWorker {
   /** Gives runs of dead workers back to the queue, and wakes tenants whose runs wait for too long. */
   async #sweep(): Promise<void> {
     const { catalog, ports } = this.#options
-    for (const claim of this.#stranded) {
-      await this.#requeue(claim.ref, claim.epoch)
-      this.#stranded.delete(claim)
-    }
+    await this.#requeueMissing()
     for (const { epoch, ...ref } of await catalog.orphanedRuns(this.#timing.deadAfter)) await this.#requeue(ref, epoch)
     for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {
       if (!this.#draining) await ports.runQueue.wake(tenantId)
+    }
+  }
+
+  /**
+   * Gives back claims that are this worker's by the database alone: the claim was committed and its answer lost, or the run could
+   * not be ended since the database was away. One that is being made or ended right now is gone by the next sweep.
+   */
+  async #requeueMissing(): Promise<void> {
+    const claimed = await this.#options.catalog.runsOfWorker(this.id)
+    const missing = claimed.filter(({ runId, epoch }) => this.#claims.get(runId)?.epoch !== epoch)
+    const before = this.#missing
+    this.#missing = new Set(missing.map(({ runId, epoch }) => `${runId}/${epoch}`))
+    for (const { epoch, ...ref } of missing) {
+      if (before.has(`${ref.runId}/${epoch}`)) await this.#requeue(ref, epoch)
     }
   }
 

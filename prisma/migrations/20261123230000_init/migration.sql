@@ -259,6 +259,9 @@ CREATE UNIQUE INDEX "messages_tenant_id_run_id_role_key" ON "messages"("tenant_i
 CREATE INDEX "runs_tenant_id_conversation_id_created_at_id_idx" ON "runs"("tenant_id", "conversation_id", "created_at", "id");
 
 -- CreateIndex
+CREATE INDEX "runs_tenant_id_conversation_id_status_created_at_id_idx" ON "runs"("tenant_id", "conversation_id", "status", "created_at", "id");
+
+-- CreateIndex
 CREATE INDEX "runs_tenant_id_created_at_id_idx" ON "runs"("tenant_id", "created_at", "id");
 
 -- CreateIndex
