@@ -244,6 +244,19 @@ describe('when something is lost', () => {
     expect(work.errors.splice(0).length).toBeGreaterThan(1)
   })
 
+  it('the answer to a claim that was committed: the run is taken back and made', async () => {
+    const { member, tenant } = await story.tenant()
+    const timing = { ...impatient, overdueAfter: 60_000 }
+    await using work = await startWorker(story, { model: scriptedModel([says('Found again.')]), timing })
+    const runQueue = new MemoryRunQueue({ onError: () => undefined })
+    const { run } = await ask({ ...member, ports: { ...member.ports, runQueue } })
+    // As a connection leaves it that broke after the commit: the worker's own claim, of which it knows nothing.
+    const claim = await claimRun(story.data.of({ tenantId: tenant.id, userId: null }), tenant.id, work.worker.id)
+    expect(claim?.id).toBe(run.id)
+    expect(shownAfter(await follow(member, run.id))).toBe('Found again.')
+    expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 2 })
+  })
+
   it('a wake-up: the run is found all the same', async () => {
     const { member } = await story.tenant()
     const runQueue = new MemoryRunQueue({ onError: () => undefined })
