@@ -19,6 +19,7 @@ import { MessageConnection } from './message.ts'
 import { mutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 import { RunConnection } from './run.ts'
+import { textBudget } from './text-budget.ts'
 
 /** Conversations by id. */
 export const conversations = loader(async (context, ids) => byId(await conversationsByIds(scopeOf(context), ids)))
@@ -48,7 +49,8 @@ Conversation.implement({
       type: MessageConnection,
       description: 'What was said, oldest first.',
       args: pageArgs(t.arg),
-      resolve: (conversation, args, context) => listMessages(scopeOf(context), conversation.id, args),
+      resolve: (conversation, args, context) =>
+        textBudget(context).load(() => listMessages(scopeOf(context), conversation.id, args)),
     }),
     runs: t.field({
       type: RunConnection,

@@ -9,6 +9,7 @@ import { byId, loader } from './loader.ts'
 import { mutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 import { Run, runs } from './run.ts'
+import { textBudget } from './text-budget.ts'
 
 /** Messages by id. */
 export const messages = loader(async (context, ids) => byId(await messagesByIds(scopeOf(context), ids)))
@@ -32,7 +33,10 @@ Message.implement({
   fields: (t) => ({
     id: t.id(idField('Message')),
     role: t.expose('role', { type: RoleInConversation, description: 'Who said it.' }),
-    content: t.exposeString('content', { description: 'What was said.' }),
+    content: t.string({
+      description: 'What was said. One operation may ask for 16 million characters of it.',
+      resolve: ({ content }, _args, context) => textBudget(context).spend(content),
+    }),
     tokensUsed: t.exposeInt('tokensUsed', {
       description: "Tokens of the content: estimated for a person's message, reported by the model for a reply.",
     }),
