@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
@@ -24,6 +24,8 @@ describe.runIf(browserAvailable)(browserSuite('GraphiQL in a browser without a n
       startFakeUpstream(),
       startOfflineBrowser(),
     ])
+    // Root's Postgres account has to reach into it, or the database lands outside.
+    await chmod(dataDir, 0o755)
     platform = startPlatformProcess({ BULKHEAD_DATA_DIR: dataDir, OPENAI_BASE_URL: upstream.url })
     url = await platform.url
     tenant = JSON.parse(await readFile(join(dataDir, 'demo.json'), 'utf8')).tenants[0]
