@@ -55,7 +55,7 @@ function tryLines(url: string, demoFile: string): string[] {
     `      -H "authorization: Bearer $(node -p "require('${demoFile}').tenants[0].adminKey")" \\`,
     `      -d '{"query":"{ viewer { actorName role tenant { name plan } } }"}'`,
     '  A streamed answer, as the other tenant:',
-    '    npm run -s ask -- --as globex "Who are you, and what did I just say?"',
+    '    npm run -s ask -- --as globex "Who are you, and what time is it?"',
     '',
   ]
 }
