@@ -1,0 +1,297 @@
+import { dataModel, type Relation } from '../../src/data/generated/data-model.ts'
+import { userModels } from '../../src/data/tenant-filter.ts'
+import {
+  changes,
+  freshRows,
+  keyColumns,
+  ownerColumn,
+  type Party,
+  pick,
+  platformModels,
+  price,
+  type Row,
+  type Rows,
+  rowOf,
+  uniqueFilters,
+} from './rows.ts'
+
+/** One operation that a party tries, with what it would need to reach the other party's rows. */
+export type Case = { model: string; operation: string; writes: boolean; aim: string; args: Record<string, unknown> }
+
+type Aims = Record<string, unknown>
+
+/**
+ * All that `own` could try against `other`: every operation, on every model whose rows the wall between them parts, and every
+ * nested read and write that leads to such a model. Derived from the data model, so that nothing in it can be forgotten.
+ */
+export function casesOf(own: Party, other: Party): Case[] {
+  const parted = own.wall.userId === null ? Object.keys(own.rows) : [...userModels]
+  const fresh = freshRows(own)
+  const models = Object.keys(dataModel).filter((model) => !platformModels.has(model))
+  return [
+    ...parted.flatMap((model) => [
+      ...readCases(model, own, other),
+      ...uniqueReadCases(model, own, other),
+      ...changeCases(model, own, other),
+      ...createCases(model, own, other, fresh),
+    ]),
+    ...models.flatMap((model) => nestedReadCases(model, other, parted)),
+    ...Object.keys(own.rows).flatMap((model) => nestedWriteCases(model, own, other, fresh, parted)),
+  ]
+}
+
+function expand(
+  model: string,
+  operations: readonly string[],
+  writes: boolean,
+  aims: Aims,
+  argsOf: (value: unknown) => object,
+): Case[] {
+  return operations.flatMap((operation) =>
+    Object.entries(aims).map(([aim, value]) => ({ model, operation, writes, aim, args: { ...argsOf(value) } })),
+  )
+}
+
+/** Filters that name the other's rows, by each way there is to name them, and none at all. */
+function filterAims(model: string, own: Party, other: Party): Record<string, Row | undefined> {
+  const [mine, theirs] = [rowOf(own, model), rowOf(other, model)]
+  const owner = ownerColumn(model, own.wall)
+  const key = pick(theirs, keyColumns(model))
+  const text = Object.keys(theirs).find((column) => theirs[column] === other.canary) ?? owner
+  return {
+    'no filter': undefined,
+    "the other's key": key,
+    "the other's key and owner": { ...key, [owner]: theirs[owner] },
+    "the other's owner": { [owner]: theirs[owner] },
+    'a text of the other': { [text]: theirs[text] },
+    'either owner': { [owner]: { in: [mine[owner], theirs[owner]] } },
+    'OR naming the other': { OR: [{ [owner]: theirs[owner] }, key, pick(mine, keyColumns(model))] },
+    'AND of OR naming the other': { AND: [{ OR: [{ [owner]: mine[owner] }, { [owner]: theirs[owner] }] }, key] },
+    'NOT the own owner': { NOT: { [owner]: mine[owner] } },
+    'NOT the own key': { NOT: [pick(mine, keyColumns(model))] },
+  }
+}
+
+function readCases(model: string, own: Party, other: Party): Case[] {
+  const aims = filterAims(model, own, other)
+  const owner = ownerColumn(model, own.wall)
+  return [
+    ...expand(model, ['findFirst', 'findFirstOrThrow', 'findMany', 'count'], false, aims, (where) => ({ where })),
+    ...expand(model, ['aggregate'], false, aims, (where) => ({
+      where,
+      _count: true,
+      _max: { createdAt: true, [owner]: owner !== 'id' && owner !== 'tenantId' },
+    })),
+    ...expand(model, ['groupBy'], false, aims, (where) => ({ where, by: [owner], _count: true })),
+    ...uniqueFilters(model, rowOf(other, model)).flatMap((cursor) =>
+      expand(model, ['findMany'], false, { "a cursor at the other's": cursor }, (value) => ({ cursor: value })),
+    ),
+  ]
+}
+
+function uniqueAims(model: string, own: Party, other: Party): Aims {
+  const owner = ownerColumn(model, own.wall)
+  const [mine, theirs] = [rowOf(own, model), rowOf(other, model)]
+  const either = { OR: [{ [owner]: mine[owner] }, { [owner]: theirs[owner] }] }
+  const aims: Aims = {}
+  for (const [index, filter] of uniqueFilters(model, theirs).entries()) {
+    const name = Object.keys(filter)[0]
+    aims[`the other's ${name}`] = filter
+    aims[`the other's ${name}, either owner`] = { ...filter, ...either }
+    aims[`the other's ${name} as one's own`] = uniqueFilters(model, { ...theirs, tenantId: mine['tenantId'] })[index]
+    aims[`the own ${name}`] = uniqueFilters(model, mine)[index]
+  }
+  return aims
+}
+
+function uniqueReadCases(model: string, own: Party, other: Party): Case[] {
+  return expand(model, ['findUnique', 'findUniqueOrThrow'], false, uniqueAims(model, own, other), (where) => ({ where }))
+}
+
+function changeCases(model: string, own: Party, other: Party): Case[] {
+  const filters = filterAims(model, own, other)
+  const unique = uniqueAims(model, own, other)
+  const owner = ownerColumn(model, own.wall)
+  const data = changes[model]
+  const moved = { [owner]: rowOf(other, model)[owner] }
+  const where = uniqueFilters(model, rowOf(own, model))[0]
+  const away = { 'to the other': moved }
+  return [
+    ...expand(model, ['updateMany', 'updateManyAndReturn'], true, filters, (value) => ({ where: value, data })),
+    ...expand(model, ['deleteMany'], true, filters, (value) => ({ where: value })),
+    ...expand(model, ['update'], true, unique, (value) => ({ where: value, data })),
+    ...expand(model, ['delete'], true, unique, (value) => ({ where: value })),
+    ...expand(model, ['update'], true, away, (value) => ({ where, data: value })),
+    ...expand(model, ['updateMany', 'updateManyAndReturn'], true, away, (value) => ({ data: value })),
+  ]
+}
+
+function createCases(model: string, own: Party, other: Party, fresh: Rows): Case[] {
+  const aims = newRows(model, own, other, fresh)
+  const include = selectable(model)
+  const unique = uniqueAims(model, own, other)
+  const create = fresh[model]
+  return [
+    ...expand(model, ['create'], true, aims, (data) => ({ data })),
+    ...expand(model, ['create'], true, { 'with what it belongs to': create }, (data) => ({ data, include })),
+    ...expand(model, ['createMany', 'createManyAndReturn'], true, aims, (data) => ({ data: [data] })),
+    ...expand(model, ['createMany'], true, aims, (data) => ({ data: [data], skipDuplicates: true })),
+    ...expand(model, ['create'], true, connections(model, own, other, fresh), (data) => ({ data })),
+    ...expand(model, ['upsert'], true, unique, (where) => ({ where, create, update: changes[model] })),
+    ...expand(model, ['upsert'], true, aims, (row) => ({
+      ...{ where: uniqueFilters(model, row as Row)[0], create: row, update: changes[model] },
+    })),
+  ]
+}
+
+/**
+ * Rows to insert: for the other, under keys that the other has taken, and pointing at the other's rows. Keys carry the tenant
+ * and not the user: under one tenant a taken key is taken for all its users, and a foreign key can name another user's row.
+ */
+function newRows(model: string, own: Party, other: Party, fresh: Rows): Record<string, Row> {
+  const [row, theirs] = [rowOf({ rows: fresh }, model), rowOf(other, model)]
+  const owner = ownerColumn(model, own.wall)
+  const aims: Record<string, Row> = { "one's own": row, "the other's": { ...row, [owner]: theirs[owner] } }
+  if (own.wall.userId !== null || model === 'Tenant') return aims
+  const { relations, compoundKeys } = shapeOf(model)
+  for (const [name, relation] of Object.entries(relations)) {
+    const columns = relation.from.filter((column) => column !== 'tenantId')
+    if (columns.length > 0) aims[`one's own, with the other's ${name}`] = { ...row, ...pick(theirs, columns) }
+  }
+  const references = Object.values(relations).flatMap(({ from }) => from)
+  const taken = Object.values(compoundKeys)
+    .flat()
+    .filter((column) => !references.includes(column))
+  return { ...aims, "one's own, under the other's keys": { ...row, ...pick(theirs, taken) } }
+}
+
+/** A row to insert that is connected to one of the other's, relation by relation. */
+function connections(model: string, own: Party, other: Party, fresh: Rows): Aims {
+  const belongings = Object.entries(shapeOf(model).relations).filter(([, { from, model: to }]) => from.length > 0 && own.rows[to])
+  const references = belongings.flatMap(([, { from }]) => from)
+  const scalars = Object.fromEntries(
+    Object.entries(rowOf({ rows: fresh }, model)).filter(([column]) => !references.includes(column)),
+  )
+  const { priceId, ...plain } = scalars
+  const connect = (party: Party, { model: to }: Relation) => ({ connect: uniqueFilters(to, rowOf(party, to))[0] })
+  return Object.fromEntries(
+    belongings.map(([attacked]) => [
+      `connected to the other's ${attacked}`,
+      {
+        ...plain,
+        ...Object.fromEntries(belongings.map(([name, relation]) => [name, connect(name === attacked ? other : own, relation)])),
+      },
+    ]),
+  )
+}
+
+/** Everything that rows of the model can be read with. */
+function selectable(model: string): Record<string, unknown> {
+  const relations = Object.entries(shapeOf(model).relations)
+  const lists = relations.some(([, { list }]) => list)
+  return { ...Object.fromEntries(relations.map(([name]) => [name, true])), ...(lists && { _count: true }) }
+}
+
+function nestedReadCases(model: string, other: Party, parted: readonly string[]): Case[] {
+  const cases: Case[] = []
+  for (const [name, relation] of Object.entries(shapeOf(model).relations)) {
+    if (!reaches(relation, parted)) continue
+    const theirs = relation.model === 'Price' ? price : rowOf(other, relation.model)
+    const key = pick(theirs, keyColumns(relation.model))
+    const add = (operation: string, aims: Aims, argsOf: (value: unknown) => object) =>
+      cases.push(...expand(model, [operation], false, aims, argsOf))
+    add(
+      'findMany',
+      { [`include ${name}`]: true, [`include ${name} with its own`]: { include: selectable(relation.model) } },
+      (value) => ({
+        include: { [name]: value },
+      }),
+    )
+    add('findMany', { [`select ${name}`]: { select: selectable(relation.model) } }, (value) => ({ select: { [name]: value } }))
+    if (relation.list) {
+      const filters = {
+        'some of any': { some: {} },
+        'some of the other': { some: key },
+        'none of any': { none: {} },
+        'none of the other': { none: key },
+        'every but the other': { every: { NOT: key } },
+      }
+      const aims = Object.fromEntries(Object.entries(filters).map(([aim, filter]) => [`${name}: ${aim}`, { [name]: filter }]))
+      for (const operation of ['findMany', 'count']) add(operation, aims, (where) => ({ where }))
+      add(
+        'findMany',
+        { [`include ${name} of the other`]: { where: key }, [`include ${name} of either`]: { where: { OR: [key, {}] } } },
+        (value) => ({
+          include: { [name]: value },
+        }),
+      )
+      add('findMany', { [`count ${name}`]: true, [`count ${name} of the other`]: { where: key } }, (value) => ({
+        include: { _count: { select: { [name]: value } } },
+      }))
+      add('findMany', { [`ordered by the count of ${name}`]: { [name]: { _count: 'desc' } } }, (orderBy) => ({ orderBy }))
+    } else {
+      const filters = {
+        'is the other': { is: key },
+        'is not the other': { isNot: key },
+        'the other': key,
+        either: { OR: [key, {}] },
+      }
+      const aims = Object.fromEntries(Object.entries(filters).map(([aim, filter]) => [`${name}: ${aim}`, { [name]: filter }]))
+      for (const operation of ['findMany', 'count']) add(operation, aims, (where) => ({ where }))
+    }
+  }
+  return cases
+}
+
+/** Writes to the rows below the own one that name the other's, and below the other's. */
+function nestedWriteCases(model: string, own: Party, other: Party, fresh: Rows, parted: readonly string[]): Case[] {
+  const cases: Case[] = []
+  const where = uniqueFilters(model, rowOf(own, model))[0]
+  for (const [name, relation] of Object.entries(shapeOf(model).relations)) {
+    if (!own.rows[relation.model] || !parted.includes(relation.model)) continue
+    const theirs = rowOf(other, relation.model)
+    const unique = uniqueFilters(relation.model, theirs)[0]
+    const key = pick(theirs, keyColumns(relation.model))
+    const data = changes[relation.model]
+    const create = childOf(model, relation, rowOf({ rows: fresh }, relation.model))
+    const writes: Aims = relation.list
+      ? {
+          create,
+          createMany: { data: [create] },
+          update: { where: unique, data },
+          updateMany: { where: key, data },
+          upsert: { where: unique, create, update: data },
+          delete: unique,
+          deleteMany: key,
+          connect: unique,
+          connectOrCreate: { where: unique, create },
+          disconnect: unique,
+          set: [unique],
+        }
+      : { connect: unique, update: data, delete: true }
+    const aims = Object.fromEntries(
+      Object.entries(writes).map(([write, value]) => [`${name}: ${write}`, { [name]: { [write]: value } }]),
+    )
+    cases.push(...expand(model, ['update'], true, aims, (value) => ({ where, data: value })))
+  }
+  return cases
+}
+
+/** A row as it is written below its parent, which gives it the columns of the key between them. */
+function childOf(parent: string, relation: Relation, row: Row): Row {
+  const back = Object.values(shapeOf(relation.model).relations).find(({ model, from }) => model === parent && from.length > 0)
+  return Object.fromEntries(Object.entries(row).filter(([column]) => !back?.from.includes(column)))
+}
+
+function reaches(relation: Relation, parted: readonly string[]): boolean {
+  return (
+    parted.includes(relation.model) ||
+    Object.values(shapeOf(relation.model).relations).some(({ model }) => parted.includes(model))
+  )
+}
+
+function shapeOf(model: string) {
+  const shape = dataModel[model]
+  if (!shape) throw new Error(`No model ${model}.`)
+  return shape
+}

@@ -1,0 +1,80 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Catalog } from '../../src/data/catalog.ts'
+import { TenantPool, type TenantPoolOptions } from '../../src/data/tenant-pool.ts'
+import { watchCheckIns } from '../support/check-ins.ts'
+import { crowdStatements, seedCrowd, sendCrowd } from '../support/crowd.ts'
+import { adminQuery } from '../support/database-url.ts'
+import { type PgBouncer, pgBouncerAvailable, pgBouncerKeepsNames, pgBouncerSuite, startPgBouncer } from '../support/pgbouncer.ts'
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+
+let database: TestDatabase
+let tenants: Awaited<ReturnType<typeof seedCrowd>>
+
+beforeAll(async () => {
+  database = await createTestDatabase()
+  const catalog = new Catalog({ connectionString: database.platformUrl })
+  tenants = await seedCrowd(catalog, database.adminUrl)
+  await catalog.close()
+})
+
+afterAll(() => database.drop())
+
+/** Sends a crowd through a pool and expects no leak, and no connection that kept anything. */
+async function expectNoLeaks(options: TenantPoolOptions): Promise<void> {
+  const pool = new TenantPool(options)
+  const checkIns = watchCheckIns(pool)
+  try {
+    const { leaks, broken, statements } = await sendCrowd(pool, tenants, database.adminUrl)
+    await checkIns.stop()
+    expect(leaks).toEqual([])
+    expect(checkIns.dirty).toEqual([])
+    expect(statements).toBeGreaterThanOrEqual(crowdStatements)
+    expect(checkIns.count).toBeGreaterThan(statements / 2)
+    // Somebody met each of the terminated backends, and only who was using it then.
+    expect(broken).toBeGreaterThan(0)
+    expect(broken).toBeLessThan(100)
+  } finally {
+    await pool.end()
+  }
+}
+
+const patience = 60_000 + crowdStatements * 10
+
+describe(`${crowdStatements} interleaved statements of 20 tenants and their users`, () => {
+  it.each([
+    { name: 'named statements', namedStatements: true },
+    { name: 'unnamed statements', namedStatements: false },
+  ])(
+    'stay apart on three exclusive and two shared connections, $name',
+    async ({ namedStatements }) => {
+      const limits = { max: 3, shared: 2, statementTimeoutMillis: 1_000 }
+      await expectNoLeaks({ connectionString: database.appUrl, namedStatements, ...limits })
+    },
+    patience,
+  )
+})
+
+describe.skipIf(!pgBouncerAvailable)(pgBouncerSuite('behind PgBouncer in transaction mode with one server connection'), () => {
+  let bouncer: PgBouncer
+
+  beforeAll(async () => {
+    // PgBouncer refuses the start-up parameter, so the bound on a statement is the database's.
+    await adminQuery(
+      database.adminUrl,
+      `alter database ${new URL(database.adminUrl).pathname.slice(1)} set statement_timeout = 1000`,
+    )
+    bouncer = await startPgBouncer(database.appUrl)
+  })
+
+  afterAll(() => bouncer.stop())
+
+  const pools = [true, false].flatMap((namedStatements) => [0, 2].map((shared) => ({ namedStatements, shared })))
+
+  it.each(pools.filter(({ namedStatements }) => !namedStatements || pgBouncerKeepsNames()))(
+    `${crowdStatements} interleaved statements stay apart, named: $namedStatements, shared connections: $shared`,
+    async (options) => {
+      await expectNoLeaks({ connectionString: bouncer.url, max: 3, statementTimeoutMillis: 0, ...options })
+    },
+    patience,
+  )
+})

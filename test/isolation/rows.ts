@@ -1,0 +1,145 @@
+import { dataModel } from '../../src/data/generated/data-model.ts'
+import type { Wall } from '../../src/data/scoped-query.ts'
+import { userModels } from '../../src/data/tenant-filter.ts'
+import { newId } from '../../src/domain/ids.ts'
+
+export type Row = Readonly<Record<string, unknown>>
+/** One row of each model, in an order in which they can be inserted. */
+export type Rows = Readonly<Record<string, Row>>
+
+/** Who acts, or against whom: one row of each model is theirs, with their canary in every text column. */
+export type Party = { wall: Wall; canary: string; rows: Rows }
+
+/** Models of tables that a tenant has no access to whatever. */
+export const platformModels: ReadonlySet<string> = new Set(['OperatorKey', 'Worker'])
+
+/** What all tenants may read and none owns. */
+export const price = {
+  id: newId(),
+  model: 'm',
+  version: 1,
+  currency: 'USD',
+  ...{ inputNanos: 1n, cachedInputNanos: 1n, outputNanos: 1n },
+  validFrom: new Date(0),
+}
+
+const createdAt = new Date('2026-01-01T00:00:00Z')
+
+/** A tenant whose staff acts. */
+export function tenantParty(canary: string): Party {
+  const tenantId = newId()
+  const tenant = { id: tenantId, name: canary, plan: 'FREE', createdAt }
+  const member = { id: newId(), tenantId, name: canary, email: canary, role: 'ADMIN', createdAt }
+  const agent = { id: newId(), tenantId, slug: canary, name: canary, activeVersion: 1, createdAt }
+  const apiKey = {
+    ...{ id: newId(), tenantId, name: canary, role: 'ADMIN', userId: canary, memberId: member.id },
+    ...{ secretHash: Buffer.from(canary), pepperVersion: 1, createdAt },
+  }
+  const config = {
+    ...{ id: newId(), tenantId, agentId: agent.id, version: 1, status: 'DRAFT', createdAt },
+    ...{ systemPrompt: canary, model: canary, fallbackModels: [canary], enabledTools: [canary], branding: { canary } },
+    ...{ temperature: 1, maxOutputTokens: 1, maxTurns: 1 },
+  }
+  const content = contentRows({ Agent: agent }, tenantId, canary)
+  const usage = {
+    ...{
+      id: newId(),
+      tenantId,
+      conversationId: content.Conversation.id,
+      runId: content.Run.id,
+      userId: canary,
+      agentId: agent.id,
+    },
+    ...{ configVersion: 1, turn: 1, call: 1, attempt: 1, model: canary, currency: canary, priceId: price.id, createdAt },
+    ...{ inputTokens: 1, cachedInputTokens: 1, outputTokens: 1, reasoningTokens: 1, estimated: false, costNanos: 1n },
+  }
+  const idempotencyKey = { tenantId, actor: canary, mutation: canary, key: canary, inputHash: Buffer.from(canary) }
+  const rows = {
+    Tenant: tenant,
+    Member: member,
+    ApiKey: apiKey,
+    Agent: agent,
+    AgentConfig: config,
+    ...content,
+    UsageRecord: usage,
+    IdempotencyKey: { ...idempotencyKey, resultId: newId(), createdAt },
+  }
+  return { wall: { tenantId, userId: null }, canary, rows }
+}
+
+/** An end user of the tenant, with a conversation, a run and a message of their own. */
+export function userParty({ wall: { tenantId }, rows }: Party, userId: string): Party {
+  return { wall: { tenantId, userId }, canary: userId, rows: { ...rows, ...contentRows(rows, tenantId, userId) } }
+}
+
+function contentRows(rows: Rows, tenantId: string, canary: string) {
+  const agentId = rows['Agent']?.['id']
+  const conversation = { id: newId(), tenantId, agentId, userId: canary, title: canary, createdAt, updatedAt: createdAt }
+  const run = {
+    ...{ id: newId(), tenantId, conversationId: conversation.id, agentId, userId: canary, configVersion: 1 },
+    ...{ model: canary, turns: [canary], failureCode: canary, failureMessage: canary, createdAt, queuedAt: createdAt },
+  }
+  const message = {
+    ...{ id: newId(), tenantId, conversationId: conversation.id, runId: run.id, userId: canary },
+    ...{ role: 'USER', content: canary, tokensUsed: 1, createdAt },
+  }
+  return { Conversation: conversation, Run: run, Message: message }
+}
+
+/** What the party's row of each model could be replaced by: the same, under keys that are not taken. */
+export function freshRows({ rows }: Party): Rows {
+  const taken: Readonly<Record<string, object>> = {
+    Tenant: { name: 'fresh', defaultAgentId: null },
+    Member: { email: 'fresh' },
+    Agent: { slug: 'fresh' },
+    AgentConfig: { version: 2 },
+    Message: { role: 'ASSISTANT' },
+    UsageRecord: { attempt: 2 },
+    IdempotencyKey: { key: 'fresh' },
+  }
+  const fresh = ([model, row]: [string, Row]) =>
+    [model, { ...row, ...('id' in row && { id: newId() }), ...taken[model] }] as const
+  return Object.fromEntries(Object.entries(rows).map(fresh))
+}
+
+/** A change of each model's rows that the product's grants allow, or, when they allow none, any. */
+export const changes: Readonly<Record<string, Row>> = {
+  Tenant: { defaultAgentId: null },
+  Member: { name: 'changed' },
+  ApiKey: { revokedAt: createdAt },
+  Agent: { name: 'changed' },
+  AgentConfig: { systemPrompt: 'changed' },
+  Conversation: { title: 'changed' },
+  Run: { failureMessage: 'changed' },
+  Message: { content: 'changed' },
+  UsageRecord: { model: 'changed' },
+  IdempotencyKey: { resultId: newId() },
+}
+
+/** The column that says whose a row is: what the wall between these two parties is on. */
+export function ownerColumn(model: string, { userId }: Wall): string {
+  if (model === 'Tenant') return 'id'
+  return userId !== null && userModels.has(model) ? 'userId' : 'tenantId'
+}
+
+export function rowOf({ rows }: Pick<Party, 'rows'>, model: string): Row {
+  const row = rows[model]
+  if (!row) throw new Error(`No row of the model ${model}: add one to tenantParty.`)
+  return row
+}
+
+export function pick(row: Row, columns: readonly string[]): Row {
+  return Object.fromEntries(columns.map((column) => [column, row[column]]))
+}
+
+/** Each unique key of the model, as Prisma's unique filters name it. */
+export function uniqueFilters(model: string, row: Row): Row[] {
+  if (model === 'Tenant') return [pick(row, ['id']), pick(row, ['name'])]
+  return Object.entries(dataModel[model]?.compoundKeys ?? {}).map(([name, columns]) => ({ [name]: pick(row, columns) }))
+}
+
+/** The columns of the primary key that are not the tenant. */
+export function keyColumns(model: string): readonly string[] {
+  const columns = Object.values(dataModel[model]?.compoundKeys ?? {})[0]
+  return model === 'Tenant' || model === 'Price' ? ['id'] : (columns ?? []).filter((column) => column !== 'tenantId')
+}

@@ -1,0 +1,162 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Prisma } from '../../src/data/generated/client.ts'
+import { dataModel } from '../../src/data/generated/data-model.ts'
+import type { TenantDb } from '../../src/data/tenant-scope.ts'
+import { type Case, casesOf } from './cases.ts'
+import { changes, type Party, platformModels, tenantParty, userParty } from './rows.ts'
+import { delegates, openWorld, operate, type StoredRow, type World } from './world.ts'
+
+/**
+ * Each case is tried in two worlds that differ in one thing: whether the other party exists. What it answers, and what is
+ * stored afterwards, must be the same in both, but for the other's rows, which must be as they were. A wall that lets
+ * anything through, be it a row, a count or another error, makes them differ.
+ */
+const modes = [
+  { name: 'both walls', filter: true, rowLevelSecurity: true },
+  { name: 'the extension alone', filter: true, rowLevelSecurity: false },
+  { name: 'row-level security alone', filter: false, rowLevelSecurity: true },
+]
+
+/** What only row-level security can stop, left out where it is off. */
+const rowLevelSecurityOnly = ['raw SQL']
+
+const tenants = () => ({ own: tenantParty('Own'), other: tenantParty('Other') })
+const users = () => {
+  const tenant = tenantParty('Shared')
+  return { own: userParty(tenant, 'ann'), other: userParty(tenant, 'bob'), shared: [tenant] }
+}
+const pairs: { between: string; make: () => { own: Party; other: Party; shared?: Party[] } }[] = [
+  { between: 'two tenants', make: tenants },
+  { between: 'two end users of one tenant', make: users },
+]
+
+it('every model is covered, or is of the platform', () => {
+  const covered = [...Object.keys(tenantParty('a').rows), ...platformModels, 'Price']
+  expect(covered.toSorted()).toEqual(Object.keys(dataModel).toSorted())
+  expect(Object.keys(changes).toSorted()).toEqual(Object.keys(tenantParty('a').rows).toSorted())
+})
+
+describe.each(modes)('$name', ({ name: mode, ...walls }) => {
+  describe.each(pairs)('between $between', ({ make }) => {
+    const { own, other, shared = [] } = make()
+    const pair = openPair(walls, own, other, shared)
+
+    describe.each(['directly', 'in a transaction'] as const)('%s', (via) => {
+      it.each(grouped(casesOf(own, other)))('$operation of $model: nothing of the other shows or changes', async ({ cases }) => {
+        const differences = []
+        for (const attempt of cases)
+          differences.push(...(await pair.differences(attempt.writes, attempt.aim, within(via, tried(attempt)))))
+        expect(differences).toEqual([])
+      })
+    })
+
+    it.skipIf(rowLevelSecurityOnly.includes('raw SQL') && !walls.rowLevelSecurity)(
+      'raw SQL: nothing of the other shows or changes',
+      async () => {
+        const differences = []
+        for (const { aim, act } of rawCases(pair.tables()))
+          differences.push(...(await pair.differences(true, `${mode}, ${aim}`, act)))
+        expect(differences).toEqual([])
+      },
+    )
+  })
+})
+
+describe('no wall at all', () => {
+  describe.each(pairs)('between $between', ({ make }) => {
+    const { own, other, shared = [] } = make()
+    const pair = openPair({ filter: false, rowLevelSecurity: false }, own, other, shared)
+
+    it.each(grouped(casesOf(own, other)))('$operation of $model would show or change what is the other’s', async ({ cases }) => {
+      const differences = []
+      for (const attempt of cases) differences.push(...(await pair.differences(attempt.writes, attempt.aim, tried(attempt))))
+      expect(differences).not.toEqual([])
+    })
+  })
+})
+
+type Act = (db: TenantDb) => Promise<unknown>
+
+/** The world with the other party and the one without, opened before the suite around it and closed after. */
+function openPair(walls: { filter: boolean; rowLevelSecurity: boolean }, own: Party, other: Party, shared: Party[]) {
+  let together: World
+  let alone: World
+  beforeAll(async () => {
+    together = await openWorld(walls, [...shared, own, other])
+    alone = await openWorld(walls, [...shared, own])
+  })
+  afterAll(async () => {
+    await together.close()
+    await alone.close()
+  })
+  return {
+    tables: () => together.tables,
+    /** What `act` could tell of the other party, and what it did to it. */
+    async differences(writes: boolean, aim: string, act: Act): Promise<object[]> {
+      const [there, without] = await Promise.all([together, alone].map(({ data }) => outcome(data.of(own.wall), act)))
+      const found: object[] = there === without ? [] : [{ aim, there, without }]
+      if (!writes) return found
+      const [before, after, unaffected] = [together.beginning, await together.stored(), await alone.stored()]
+      const [theirs, rest] = parted(after, other)
+      const changed = canonical(theirs) !== canonical(parted(before, other)[0])
+      const told = canonical(rest) !== canonical(unaffected)
+      if (changed || told) found.push({ aim, theirs, rest })
+      if (canonical(after) !== canonical(before)) await together.reset()
+      if (canonical(unaffected) !== canonical(alone.beginning)) await alone.reset()
+      return found
+    },
+  }
+}
+
+/** The other party's rows, and the rest. */
+function parted(rows: StoredRow[], { wall, canary }: Party): [StoredRow[], StoredRow[]] {
+  const isTheirs = ({ table, row }: StoredRow) =>
+    wall.userId === null
+      ? row[table === 'tenants' ? 'id' : 'tenant_id'] === wall.tenantId
+      : ['conversations', 'messages', 'runs'].includes(table) && row['user_id'] === canary
+  return [rows.filter(isTheirs), rows.filter((each) => !isTheirs(each))]
+}
+
+/** What the party learns: the answer, or the error with all that it says. */
+async function outcome(db: TenantDb, act: Act): Promise<string> {
+  try {
+    return canonical(await act(db))
+  } catch (error) {
+    return canonical({ error: String(error), ...(error as object) })
+  }
+}
+
+/** The value as text. Lists are sorted: no order was asked for. */
+function canonical(value: unknown): string {
+  return (
+    JSON.stringify(value, (_, part) => {
+      if (typeof part === 'bigint') return String(part)
+      return Array.isArray(part) ? part.map(canonical).toSorted() : part
+    }) ?? 'nothing'
+  )
+}
+
+function tried({ model, operation, args }: Case): Act {
+  return (db) => operate(delegates(db), model, operation, args)
+}
+
+function within(via: 'directly' | 'in a transaction', act: Act): Act {
+  return via === 'directly' ? act : (db) => db.$transaction((tx) => act(tx as TenantDb))
+}
+
+function grouped(cases: Case[]): { model: string; operation: string; cases: Case[] }[] {
+  const groups = Map.groupBy(cases, ({ model, operation }) => `${model} ${operation}`)
+  return [...groups.values()].map((group) => ({
+    model: group[0]?.model ?? '',
+    operation: group[0]?.operation ?? '',
+    cases: group,
+  }))
+}
+
+function rawCases(tables: string[]): { aim: string; act: Act }[] {
+  return tables.flatMap((table) => [
+    { aim: `select from ${table}`, act: (db) => db.$queryRaw`select to_jsonb(t) from ${Prisma.raw(table)} t` },
+    { aim: `count ${table}`, act: (db) => db.$queryRaw`select count(*)::int from ${Prisma.raw(table)}` },
+    { aim: `delete from ${table}`, act: (db) => db.$executeRaw`delete from ${Prisma.raw(table)}` },
+  ])
+}

@@ -1,0 +1,102 @@
+import { PrismaPg } from '@prisma/adapter-pg'
+import pg from 'pg'
+import { PrismaClient } from '../../src/data/generated/client.ts'
+import { TenantPool } from '../../src/data/tenant-pool.ts'
+import { TenantData } from '../../src/data/tenant-scope.ts'
+import { createTestDatabase } from '../support/postgres.ts'
+import { type Party, price, type Row } from './rows.ts'
+
+/** Which walls stand. */
+export type Walls = { filter: boolean; rowLevelSecurity: boolean }
+
+/** A row as Postgres holds it, with the name of its table. */
+export type StoredRow = { table: string; row: Row }
+
+/** A database with these parties in it, and nobody else. */
+export type World = {
+  data: TenantData
+  /** The tables that hold tenants' rows. */
+  tables: string[]
+  beginning: StoredRow[]
+  /** Every row of every tenant, as the superuser sees them. */
+  stored(): Promise<StoredRow[]>
+  /** Makes the rows what they were in the beginning. */
+  reset(): Promise<void>
+  close(): Promise<void>
+}
+
+export const openWorld = async (walls: Walls, parties: Party[]): Promise<World> => {
+  const database = await createTestDatabase()
+  const admin = new pg.Client({ connectionString: database.adminUrl })
+  await admin.connect()
+  const { rows: found } = await admin.query<{ name: string }>(
+    `select c.relname::text as name from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+      and (c.relname = 'tenants' or exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id'))`,
+  )
+  const tables = found.map(({ name }) => name)
+  // A wall that stands alone has no grants to lean on either.
+  if (!(walls.filter && walls.rowLevelSecurity))
+    await admin.query(`grant select, insert, update, delete on ${tables.join(', ')} to bulkhead_app`)
+  if (!walls.rowLevelSecurity)
+    await admin.query(tables.map((table) => `alter table ${table} disable row level security;`).join('\n'))
+  await seed(database.adminUrl, parties)
+
+  const stored = async () => {
+    const each = tables.map((table) => `select '${table}' as table, to_jsonb(t) as row from ${table} t`)
+    return (await admin.query<StoredRow>(each.join(' union all '))).rows
+  }
+  const beginning = await stored()
+  const restore = tables.map((table) => {
+    const rows = beginning.filter((each) => each.table === table).map(({ row }) => row)
+    const literal = pg.escapeLiteral(JSON.stringify(rows))
+    return `delete from ${table}; insert into ${table} select * from jsonb_populate_recordset(null::${table}, ${literal});`
+  })
+  const pool = new TenantPool({ connectionString: database.appUrl, max: 2, shared: 1 })
+  const data = new TenantData(pool, { filter: walls.filter })
+  return {
+    data,
+    tables,
+    beginning,
+    stored,
+    // As a replica, Postgres checks no foreign keys: the rows held them when they were read.
+    reset: async () =>
+      void (await admin.query(`begin; set local session_replication_role = replica; ${restore.join('\n')} commit`)),
+    async close() {
+      await data.close()
+      await admin.end()
+      await database.drop()
+    },
+  }
+}
+
+async function seed(connectionString: string, parties: Party[]): Promise<void> {
+  const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString }) })
+  const insert = delegates(prisma)
+  await prisma.price.create({ data: price })
+  const seeded = new Set<unknown>()
+  for (const { rows } of parties) {
+    for (const [model, row] of Object.entries(rows)) {
+      if (!seeded.has(row)) await operate(insert, model, 'create', { data: row })
+      seeded.add(row)
+    }
+    await operate(insert, 'Tenant', 'update', {
+      where: { id: rows['Tenant']?.['id'] },
+      data: { defaultAgentId: rows['Agent']?.['id'] },
+    })
+  }
+  await prisma.$disconnect()
+}
+
+type Operation = (args: unknown) => Promise<unknown>
+export type Delegates = Readonly<Record<string, Readonly<Record<string, Operation>>>>
+
+/** The client, with its models by name: which operation on which model is a value here, too varied for its types. */
+export function delegates(client: object): Delegates {
+  return client as unknown as Delegates
+}
+
+export async function operate(db: Delegates, model: string, operation: string, args: unknown): Promise<unknown> {
+  const send = db[model.charAt(0).toLowerCase() + model.slice(1)]?.[operation]
+  if (!send) throw new Error(`${model} has no operation ${operation}.`)
+  return send(args)
+}
