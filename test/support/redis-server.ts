@@ -1,12 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { accessSync, constants } from 'node:fs'
-import { createServer } from 'node:net'
-import { delimiter, join } from 'node:path'
 import { createInterface } from 'node:readline'
+import { findProgram, freePort } from './local-server.ts'
 
 /** Whether tests that need Redis run: a `redis-server` is on the PATH. In CI they always run, and fail without one. */
-export const redisAvailable = process.env['CI'] === 'true' || onPath('redis-server')
+export const redisAvailable = process.env['CI'] === 'true' || findProgram('redis-server') !== null
 
 /** The name of a suite that needs Redis; says why when it is skipped. */
 export function redisSuite(name: string): string {
@@ -66,25 +64,4 @@ async function end(server: ChildProcess): Promise<void> {
   // A frozen process ends by nothing less.
   server.kill('SIGKILL')
   await once(server, 'close')
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const address = probe.address()
-  probe.close()
-  await once(probe, 'close')
-  if (address === null || typeof address === 'string') throw new Error('The probe has no port.')
-  return address.port
-}
-
-function onPath(program: string): boolean {
-  return (process.env['PATH'] ?? '').split(delimiter).some((directory) => {
-    try {
-      accessSync(join(directory, program), constants.X_OK)
-      return true
-    } catch {
-      return false
-    }
-  })
 }
