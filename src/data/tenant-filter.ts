@@ -154,7 +154,7 @@ function restrictRelationFilter(relation: Relation, filter: Args, wall: Wall): A
   return { is: inside(filter) }
 }
 
-/** Puts the wall into nested reads. A to-one relation needs none: its composite key contains the tenant. */
+/** Puts the wall into nested reads. A to-one relation needs none between tenants: its composite key contains the tenant. */
 function restrictSelection(model: string, args: Args, wall: Wall): Args {
   const result = { ...args }
   for (const part of ['include', 'select'] as const) {
@@ -176,8 +176,10 @@ function restrictSelected(model: string, selected: Args, wall: Wall): Args {
   return result
 }
 
+/** Refused where the wall is between users too: a key does not contain the user, and Prisma filters no to-one relation. */
 function restrictToOne(relation: Relation, value: unknown, wall: Wall): unknown {
-  wallOf(relation.model, wall)
+  if (Object.hasOwn(wallOf(relation.model, wall), 'userId'))
+    throw new UnscopedOperation(`Reading ${relation.model} through a key`)
   return value === true ? true : restrictSelection(relation.model, asArgs(value), wall)
 }
 

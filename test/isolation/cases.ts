@@ -8,7 +8,6 @@ import {
   type Party,
   pick,
   platformModels,
-  price,
   type Row,
   type Rows,
   rowOf,
@@ -192,55 +191,55 @@ function selectable(model: string): Record<string, unknown> {
   return { ...Object.fromEntries(relations.map(([name]) => [name, true])), ...(lists && { _count: true }) }
 }
 
+/** Reads of the model's rows that take others along, or depend on them. */
 function nestedReadCases(model: string, other: Party, parted: readonly string[]): Case[] {
-  const cases: Case[] = []
-  for (const [name, relation] of Object.entries(shapeOf(model).relations)) {
-    if (!reaches(relation, parted)) continue
-    const theirs = relation.model === 'Price' ? price : rowOf(other, relation.model)
-    const key = pick(theirs, keyColumns(relation.model))
-    const add = (operation: string, aims: Aims, argsOf: (value: unknown) => object) =>
-      cases.push(...expand(model, [operation], false, aims, argsOf))
-    add(
-      'findMany',
-      { [`include ${name}`]: true, [`include ${name} with its own`]: { include: selectable(relation.model) } },
-      (value) => ({
-        include: { [name]: value },
-      }),
-    )
-    add('findMany', { [`select ${name}`]: { select: selectable(relation.model) } }, (value) => ({ select: { [name]: value } }))
-    if (relation.list) {
-      const filters = {
-        'some of any': { some: {} },
-        'some of the other': { some: key },
-        'none of any': { none: {} },
-        'none of the other': { none: key },
-        'every but the other': { every: { NOT: key } },
-      }
-      const aims = Object.fromEntries(Object.entries(filters).map(([aim, filter]) => [`${name}: ${aim}`, { [name]: filter }]))
-      for (const operation of ['findMany', 'count']) add(operation, aims, (where) => ({ where }))
-      add(
-        'findMany',
-        { [`include ${name} of the other`]: { where: key }, [`include ${name} of either`]: { where: { OR: [key, {}] } } },
-        (value) => ({
-          include: { [name]: value },
-        }),
-      )
-      add('findMany', { [`count ${name}`]: true, [`count ${name} of the other`]: { where: key } }, (value) => ({
-        include: { _count: { select: { [name]: value } } },
-      }))
-      add('findMany', { [`ordered by the count of ${name}`]: { [name]: { _count: 'desc' } } }, (orderBy) => ({ orderBy }))
-    } else {
-      const filters = {
-        'is the other': { is: key },
-        'is not the other': { isNot: key },
-        'the other': key,
-        either: { OR: [key, {}] },
-      }
-      const aims = Object.fromEntries(Object.entries(filters).map(([aim, filter]) => [`${name}: ${aim}`, { [name]: filter }]))
-      for (const operation of ['findMany', 'count']) add(operation, aims, (where) => ({ where }))
+  return Object.entries(shapeOf(model).relations).flatMap(([name, relation]) => {
+    const beyond = selectable(relation.model)
+    const includes = {
+      alone: true,
+      'with all of its own': { include: beyond },
+      'with its lists': { include: listsOf(beyond, relation.model) },
     }
-  }
-  return cases
+    const taken = reaches(relation, parted) ? includes : {}
+    const seen: Case[] = [
+      ...expand(model, ['findMany'], false, taken, (value) => ({ include: { [name]: value } })),
+      ...expand(model, ['findMany'], false, taken, (value) => ({ select: { [name]: value } })),
+    ].map((attempt) => ({ ...attempt, aim: `${name} ${attempt.aim}` }))
+    return parted.includes(relation.model) ? [...seen, ...conditionCases(model, name, relation, other)] : seen
+  })
+}
+
+function conditionCases(model: string, name: string, relation: Relation, other: Party): Case[] {
+  const key = pick(rowOf(other, relation.model), keyColumns(relation.model))
+  const conditions: Record<string, Row> = relation.list
+    ? {
+        some: { some: {} },
+        'some of theirs': { some: key },
+        none: { none: {} },
+        'none of theirs': { none: key },
+        every: { every: { NOT: key } },
+      }
+    : { theirs: key, 'is theirs': { is: key }, 'is not theirs': { isNot: key }, either: { OR: [key, {}] } }
+  const aims = named(name, conditions)
+  const filtered = expand(model, ['findMany', 'count'], false, aims, (where) => ({ where }))
+  if (!relation.list) return filtered
+  const lists = named(name, { theirs: { where: key }, either: { where: { OR: [key, {}] } } })
+  const counts = named(name, { all: true, theirs: { where: key } })
+  return [
+    ...filtered,
+    ...expand(model, ['findMany'], false, lists, (include) => ({ include })),
+    ...expand(model, ['findMany'], false, counts, (select) => ({ include: { _count: { select } } })),
+    ...expand(model, ['findMany'], false, named(name, { order: { _count: 'desc' } }), (orderBy) => ({ orderBy })),
+  ]
+}
+
+function named(relation: string, values: Aims): Aims {
+  return Object.fromEntries(Object.entries(values).map(([aim, value]) => [`${relation}: ${aim}`, { [relation]: value }]))
+}
+
+function listsOf(selection: Record<string, unknown>, model: string): Record<string, unknown> {
+  const { relations } = shapeOf(model)
+  return Object.fromEntries(Object.entries(selection).filter(([name]) => relations[name]?.list ?? true))
 }
 
 /** Writes to the rows below the own one that name the other's, and below the other's. */

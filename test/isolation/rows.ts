@@ -141,5 +141,5 @@ export function uniqueFilters(model: string, row: Row): Row[] {
 /** The columns of the primary key that are not the tenant. */
 export function keyColumns(model: string): readonly string[] {
   const columns = Object.values(dataModel[model]?.compoundKeys ?? {})[0]
-  return model === 'Tenant' || model === 'Price' ? ['id'] : (columns ?? []).filter((column) => column !== 'tenantId')
+  return model === 'Tenant' ? ['id'] : (columns ?? []).filter((column) => column !== 'tenantId')
 }
