@@ -23,8 +23,8 @@ it('would notice one', async () => {
   const schema = await readSchema()
   const optional = schema.replace(/(tokensUsed\s+Int) /, '$1? ')
   expect(await engine.difference(optional)).toContain('ALTER TABLE "messages" ALTER COLUMN "tokens_used" DROP NOT NULL')
-  const index = schema.replace('@@index([tenantId, status, queuedAt])', '')
-  expect(await engine.difference(index)).toContain('DROP INDEX "runs_tenant_id_status_queued_at_idx"')
+  const index = schema.replace('@@index([tenantId, finishedAt, queuedAt, id])', '')
+  expect(await engine.difference(index)).toContain('DROP INDEX "runs_tenant_id_finished_at_queued_at_id_idx"')
 })
 
 it('is a history in which Prisma finds nothing amiss and nothing to deploy', async () => {

@@ -259,13 +259,13 @@ CREATE UNIQUE INDEX "messages_tenant_id_run_id_role_key" ON "messages"("tenant_i
 CREATE INDEX "runs_tenant_id_conversation_id_created_at_id_idx" ON "runs"("tenant_id", "conversation_id", "created_at", "id");
 
 -- CreateIndex
-CREATE INDEX "runs_tenant_id_conversation_id_status_created_at_id_idx" ON "runs"("tenant_id", "conversation_id", "status", "created_at", "id");
+CREATE INDEX "runs_tenant_id_conversation_id_finished_at_created_at_id_idx" ON "runs"("tenant_id", "conversation_id", "finished_at", "created_at", "id");
+
+-- CreateIndex
+CREATE INDEX "runs_tenant_id_finished_at_queued_at_id_idx" ON "runs"("tenant_id", "finished_at", "queued_at", "id");
 
 -- CreateIndex
 CREATE INDEX "runs_tenant_id_created_at_id_idx" ON "runs"("tenant_id", "created_at", "id");
-
--- CreateIndex
-CREATE INDEX "runs_tenant_id_status_queued_at_idx" ON "runs"("tenant_id", "status", "queued_at");
 
 -- CreateIndex
 CREATE INDEX "runs_tenant_id_agent_id_config_version_idx" ON "runs"("tenant_id", "agent_id", "config_version");
