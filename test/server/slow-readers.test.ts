@@ -68,7 +68,7 @@ describe('a reader that does not read', () => {
   })
 
   it('is cut off when it takes nothing of its answers, and not while it takes them slowly', async () => {
-    const strict = await startTestPlatform({ limits: { stalledMs: 500 } })
+    const strict = await startTestPlatform({ limits: { stalledMs: 1_500 } })
     const { hostname, port } = new URL(strict.url)
     // Each answer has nine megabytes: together they are more than the kernel holds for one connection.
     const request = 'GET /graphql HTTP/1.1\r\nHost: bulkhead\r\nAccept: text/html\r\n\r\n'
@@ -82,7 +82,7 @@ describe('a reader that does not read', () => {
     })
     stuck.pause()
     // What the kernel had taken comes first; then the connection is gone, with the answers unfinished.
-    await delay(2_000)
+    await delay(5_000)
     let received = 0
     stuck.on('data', ({ length }) => {
       received += length
