@@ -12,7 +12,10 @@ export type TenantPoolOptions = {
   max?: number
   /** Pipelined connections that short reads of all tenants share; 0 turns sharing off. Default 2. */
   shared?: number
-  /** Whether statements are kept prepared by name. Off for PgBouncer before 1.21 in transaction mode. Default true. */
+  /**
+   * Whether statements are kept prepared by name. Off for PgBouncer in transaction mode before 1.21 or with its
+   * `max_prepared_statements` at 0. Default true.
+   */
   namedStatements?: boolean
   /**
    * Bound on one statement, in milliseconds; short reads on shared connections have 2,000 at most. 0 leaves it to the server, as
