@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { TenantPool, type TenantPoolOptions } from '../../src/data/tenant-pool.ts'
+import { newId } from '../../src/domain/ids.ts'
 import { watchCheckIns } from '../support/check-ins.ts'
 import { crowdStatements, seedCrowd, sendCrowd } from '../support/crowd.ts'
 import { adminQuery } from '../support/database-url.ts'
@@ -77,4 +78,15 @@ describe.skipIf(!pgBouncerAvailable)(pgBouncerSuite('behind PgBouncer in transac
     },
     patience,
   )
+
+  if (!pgBouncerKeepsNames()) {
+    it('fails statements that have names, rather than mixing them up', async () => {
+      const pool = new TenantPool({ connectionString: bouncer.url, max: 2, shared: 0, statementTimeoutMillis: 0 })
+      const wall = { tenantId: newId(), userId: null, shortRead: false }
+      const statements = [0, 1].map(() => pool.within(wall, () => pool.query({ name: 'one', text: 'select 1' })))
+      const outcomes = await Promise.allSettled(statements)
+      await pool.end()
+      expect(outcomes).toContainEqual({ status: 'rejected', reason: expect.objectContaining({ code: '42P05' }) })
+    })
+  }
 })

@@ -166,7 +166,7 @@ function operationsOn(pool: TenantPool, tenants: Tenant[], adminUrl: string, fin
   const terminatedShared: Operation = async (_, wall) => terminate(await sendShared(wall, 'select pg_backend_pid() as pid'))
 
   const rare = [stoppedShared, terminated, terminatedShared]
-  const rareEvery = Math.max(Math.floor(crowdStatements / 20), 100)
+  const rareEvery = Math.max(Math.floor(crowdStatements / 12), 100)
   return (index) => {
     if (index % rareEvery === rareEvery - 1) return rare[Math.floor(index / rareEvery) % rare.length] as Operation
     if (index % 400 === 200) return stopped
