@@ -60,10 +60,8 @@ function filterAims(model: string, own: Party, other: Party): Record<string, Row
   return {
     'no filter': undefined,
     "the other's key": key,
-    "the other's key and owner": { ...key, [owner]: theirs[owner] },
     "the other's owner": { [owner]: theirs[owner] },
     'a text of the other': { [text]: theirs[text] },
-    'either owner': { [owner]: { in: [mine[owner], theirs[owner]] } },
     'OR naming the other': { OR: [{ [owner]: theirs[owner] }, key, pick(mine, keyColumns(model))] },
     'AND of OR naming the other': { AND: [{ OR: [{ [owner]: mine[owner] }, { [owner]: theirs[owner] }] }, key] },
     'NOT the own owner': { NOT: { [owner]: mine[owner] } },

@@ -25,15 +25,12 @@ export type World = {
   close(): Promise<void>
 }
 
-export const openWorld = async (walls: Walls, parties: Party[]): Promise<World> => {
+/** A new database in which only `walls` stand. */
+export async function openWorld(walls: Walls, parties: Party[]): Promise<World> {
   const database = await createTestDatabase()
   const admin = new pg.Client({ connectionString: database.adminUrl })
   await admin.connect()
-  const { rows: found } = await admin.query<{ name: string }>(
-    `select c.relname::text as name from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
-      and (c.relname = 'tenants' or exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id'))`,
-  )
-  const tables = found.map(({ name }) => name)
+  const tables = await tenantTables(admin)
   // A wall that stands alone has no grants to lean on either.
   if (!(walls.filter && walls.rowLevelSecurity))
     await admin.query(`grant select, insert, update, delete on ${tables.join(', ')} to bulkhead_app`)
@@ -69,7 +66,17 @@ export const openWorld = async (walls: Walls, parties: Party[]): Promise<World> 
   }
 }
 
-async function seed(connectionString: string, parties: Party[]): Promise<void> {
+/** The tables that hold tenants' rows, from Postgres itself. */
+export async function tenantTables(admin: pg.Client): Promise<string[]> {
+  const { rows } = await admin.query<{ name: string }>(
+    `select c.relname::text as name from pg_class c where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p')
+      and (c.relname = 'tenants' or exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = 'tenant_id'))`,
+  )
+  return rows.map(({ name }) => name)
+}
+
+/** Inserts the parties' rows as the superuser, past both walls. */
+export async function seed(connectionString: string, parties: Party[]): Promise<void> {
   const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString }) })
   const insert = delegates(prisma)
   await prisma.price.create({ data: price })

@@ -1,0 +1,172 @@
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { TenantPool } from '../../src/data/tenant-pool.ts'
+import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
+import { newId } from '../../src/domain/ids.ts'
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+import { tenantParty } from './rows.ts'
+import { seed, tenantTables } from './world.ts'
+
+/** Keeps the statements that it sends. */
+class RecordingPool extends TenantPool {
+  readonly sent: pg.QueryConfig[] = []
+
+  override async query(config: pg.QueryConfig): Promise<never> {
+    this.sent.push(config)
+    return super.query(config)
+  }
+}
+
+type Plan = { 'Node Type': string; 'Relation Name'?: string; 'Index Cond'?: string; Plans?: Plan[] }
+
+const party = tenantParty('planned')
+const scope = { ...party.wall, shortRead: false }
+const id = newId()
+const newest = [{ createdAt: 'desc' as const }, { id: 'desc' as const }]
+
+/** What the product reads, as it does in src/domain. */
+const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<unknown> }[] = [
+  { table: 'tenants', reading: 'the own one', read: (db) => db.tenant.findFirst({ where: { id: party.wall.tenantId } }) },
+  { table: 'tenants', reading: 'all there are', read: (db) => db.tenant.findMany() },
+  { table: 'members', reading: 'all there are', read: (db) => db.member.findMany() },
+  { table: 'api_keys', reading: 'one', read: (db) => db.apiKey.findFirst({ where: { id } }) },
+  {
+    table: 'api_keys',
+    reading: 'the list',
+    read: (db) => db.apiKey.findMany({ orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] }),
+  },
+  { table: 'agents', reading: 'one', read: (db) => db.agent.findFirst({ where: { id } }) },
+  { table: 'agents', reading: 'the list', read: (db) => db.agent.findMany({ orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] }) },
+  { table: 'agent_configs', reading: 'one', read: (db) => db.agentConfig.findFirst({ where: { id } }) },
+  {
+    table: 'agent_configs',
+    reading: 'the active',
+    read: (db) => db.agentConfig.findMany({ where: { OR: [{ agentId: id, version: 1 }] } }),
+  },
+  { table: 'conversations', reading: 'one', read: (db) => db.conversation.findFirst({ where: { id } }) },
+  { table: 'conversations', reading: 'a page', read: (db) => db.conversation.findMany({ orderBy: newest, take: 21 }) },
+  {
+    table: 'conversations',
+    reading: "a page of a user's",
+    read: (db) => db.conversation.findMany({ where: { userId: 'ann' }, orderBy: newest, take: 21 }),
+  },
+  { table: 'messages', reading: 'a batch', read: (db) => db.message.findMany({ where: { id: { in: [id, newId()] } } }) },
+  {
+    table: 'messages',
+    reading: 'a page',
+    read: (db) => db.message.findMany({ where: { conversationId: id }, orderBy: newest, take: 21 }),
+  },
+  { table: 'messages', reading: 'those of runs', read: (db) => db.message.findMany({ where: { runId: { in: [id, newId()] } } }) },
+  { table: 'runs', reading: 'one', read: (db) => db.run.findFirst({ where: { id } }) },
+  { table: 'runs', reading: 'a page', read: (db) => db.run.findMany({ orderBy: newest, take: 21 }) },
+  {
+    table: 'runs',
+    reading: "a conversation's",
+    read: (db) =>
+      db.run.findMany({ where: { conversationId: id, status: { in: ['COMPLETED', 'FAILED'] } }, orderBy: newest, take: 50 }),
+  },
+  {
+    table: 'runs',
+    reading: 'the waiting',
+    read: (db) => db.run.findMany({ where: { status: 'QUEUED' }, orderBy: { queuedAt: 'asc' } }),
+  },
+  {
+    table: 'usage_records',
+    reading: 'sums of runs',
+    read: (db) => db.usageRecord.groupBy({ by: ['runId'], where: { runId: { in: [id] } }, _sum: { costNanos: true } }),
+  },
+  {
+    table: 'usage_records',
+    reading: 'what was spent lately',
+    read: (db) => db.usageRecord.aggregate({ where: { createdAt: { gte: new Date(0) } }, _sum: { costNanos: true } }),
+  },
+  {
+    table: 'idempotency_keys',
+    reading: 'one',
+    read: (db) => db.idempotencyKey.findFirst({ where: { actor: 'a', mutation: 'm', key: 'k' } }),
+  },
+]
+
+let database: TestDatabase
+let admin: pg.Client
+let tables: string[]
+
+beforeAll(async () => {
+  database = await createTestDatabase()
+  admin = new pg.Client({ connectionString: database.adminUrl })
+  await admin.connect()
+  await seed(database.adminUrl, [party])
+  tables = await tenantTables(admin)
+  await populate()
+})
+
+afterAll(async () => {
+  await admin.end()
+  await database.drop()
+})
+
+/** 2,000 rows more in each table, of 100 tenants: so many that Postgres itself would rather use an index. */
+async function populate(): Promise<void> {
+  const columns = ['name', 'email', 'slug', 'key'].map((column) => `'${column}', md5(n::text)`)
+  const ids = ['agent_id', 'conversation_id', 'run_id'].map((column) => `'${column}', gen_random_uuid()`)
+  const copies = tables.map((table) => {
+    const rowId = `'id', gen_random_uuid()`
+    const changes = [rowId, `'tenant_id', md5((n % 100)::text)::uuid`, ...columns, ...ids].join(', ')
+    return `insert into ${table} select r.* from ${table} t, generate_series(1, 2000) n,
+      lateral jsonb_populate_record(t, jsonb_build_object(${changes})) r; analyze ${table};`
+  })
+  await admin.query(`set session_replication_role = replica; ${copies.join('\n')}`)
+}
+
+it('every tenant table is read here', () => {
+  expect([...new Set(reads.map(({ table }) => table))].toSorted()).toEqual(tables.toSorted())
+})
+
+// With the filter off, the policy alone must find the index; with both, neither may be in the other's way.
+describe.each([
+  { walls: 'row-level security alone', filter: false },
+  { walls: 'both walls', filter: true },
+])('$walls', ({ filter }) => {
+  let pool: RecordingPool
+  let data: TenantData
+
+  beforeAll(() => {
+    pool = new RecordingPool({ connectionString: database.appUrl, max: 1, shared: 0 })
+    data = new TenantData(pool, { filter })
+  })
+
+  afterAll(() => data.close())
+
+  it.each(reads)('$table, $reading: found by an index on the tenant', async ({ table, read }) => {
+    pool.sent.length = 0
+    await read(data.of(party.wall))
+    const scans = []
+    for (const statement of [...pool.sent]) scans.push(...(await scansOf(pool, statement)))
+    expect(scans.map((scan) => scan.table)).toContain(table)
+    expect(scans.filter((scan) => !scan.condition.includes(`(${scan.table === 'tenants' ? 'id' : 'tenant_id'} = `))).toEqual([])
+  })
+})
+
+/** Each scan of a tenant table in the statement's plan, as the application gets it, and the index condition it works by. */
+async function scansOf(pool: TenantPool, { text, values }: pg.QueryConfig): Promise<{ table: string; condition: string }[]> {
+  const explain = { text: `explain (format json) ${text}`, values, rowMode: 'array' }
+  const { rows }: pg.QueryArrayResult<[[{ Plan: Plan }]]> = await pool.within(scope, () => pool.query(explain))
+  const plans = rows.flatMap(([[{ Plan }]]) => nodesOf(Plan))
+  return plans.flatMap((plan) => {
+    const table = plan['Relation Name']
+    if (table === undefined || !tables.includes(table)) return []
+    // A bitmap scan's condition is with the index scan below it.
+    return [
+      {
+        table,
+        condition: nodesOf(plan)
+          .map((node) => node['Index Cond'] ?? '')
+          .join(' '),
+      },
+    ]
+  })
+}
+
+function nodesOf(plan: Plan): Plan[] {
+  return [plan, ...(plan.Plans ?? []).flatMap(nodesOf)]
+}
