@@ -124,6 +124,7 @@ class ScopedTransaction {
   readonly #wall: Wall
   readonly #named: boolean
   #state: 'idle' | 'begin' | 'open' = 'idle'
+  #last: Promise<unknown> = Promise.resolve()
 
   constructor(client: pg.PoolClient, wall: Wall, named: boolean) {
     this.#client = client
@@ -131,7 +132,14 @@ class ScopedTransaction {
     this.#named = named
   }
 
-  async query(config: pg.QueryConfig): Promise<pg.QueryResult> {
+  /** One statement after the other: Prisma sends those of nested reads side by side, and pg will not go on queueing them. */
+  query(config: pg.QueryConfig): Promise<pg.QueryResult> {
+    const result = this.#last.then(() => this.#send(config))
+    this.#last = result.catch(() => undefined)
+    return result
+  }
+
+  async #send(config: pg.QueryConfig): Promise<pg.QueryResult> {
     const word = config.text.trimStart().split(/\s/, 1)[0]?.toUpperCase()
     switch (word) {
       case 'BEGIN':

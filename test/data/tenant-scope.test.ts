@@ -147,6 +147,17 @@ describe('a transaction', () => {
     expect(await db.agentConfig.count()).toBe(1)
   })
 
+  it('sends one statement at a time, also when Prisma hands it several', async () => {
+    const { db } = await seedTenant()
+    const warnings: Error[] = []
+    const onWarning = (warning: Error) => void warnings.push(warning)
+    process.on('warning', onWarning)
+    await db.$transaction((tx) => tx.agent.findMany({ include: { configs: true, conversations: true, runs: true } }))
+    await new Promise((resolve) => setImmediate(resolve))
+    process.off('warning', onWarning)
+    expect(warnings).toEqual([])
+  })
+
   it('does not report success when a swallowed error made Postgres roll it back', async () => {
     const { db, tenantId, agent, conversation } = await seedTenant()
     const work = db.$transaction(async (tx) => {

@@ -37,6 +37,18 @@ it('every model is covered, or is of the platform', () => {
   expect(Object.keys(changes).toSorted()).toEqual(Object.keys(tenantParty('a').rows).toSorted())
 })
 
+it('the rows carry their canary in every column that holds text', async () => {
+  const party = tenantParty('Canary')
+  const world = await openWorld({ filter: true, rowLevelSecurity: true }, [party])
+  const texts = await world.textColumns()
+  expect(texts).toContainEqual({ table: 'messages', column: 'content' })
+  const bare = texts.filter(({ table, column }) =>
+    world.beginning.some((each) => each.table === table && !JSON.stringify(each.row[column]).includes(party.canary)),
+  )
+  expect(bare).toEqual([])
+  await world.close()
+})
+
 describe.each(modes)('$name', ({ name, ...walls }) => {
   describe.each(pairs)('between $between', ({ make }) => {
     const { own, other, shared = [] } = make()

@@ -20,6 +20,8 @@ export type World = {
   beginning: StoredRow[]
   /** Every row of every tenant, as the superuser sees them. */
   stored(): Promise<StoredRow[]>
+  /** The columns that can hold what a tenant wrote. */
+  textColumns(): Promise<{ table: string; column: string }[]>
   /** Makes the rows what they were in the beginning. */
   reset(): Promise<void>
   close(): Promise<void>
@@ -55,6 +57,14 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
     tables,
     beginning,
     stored,
+    textColumns: async () => {
+      const found = await admin.query<{ table: string; column: string }>(
+        `select table_name as table, column_name as column from information_schema.columns
+         where table_schema = 'public' and table_name = any ($1) and data_type in ('text', 'ARRAY', 'json', 'jsonb')`,
+        [tables],
+      )
+      return found.rows
+    },
     // As a replica, Postgres checks no foreign keys: the rows held them when they were read.
     reset: async () =>
       void (await admin.query(`begin; set local session_replication_role = replica; ${restore.join('\n')} commit`)),
