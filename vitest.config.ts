@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config'
+import { rules } from './test/isolation/rules.ts'
 
 // Without these conditions vitest loads two copies of graphql, CommonJS and ES module, whose types refuse each other.
 const conditions = ['module-sync', 'node']
@@ -9,6 +10,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
+    tags: rules.map(({ tag, title }) => ({ name: tag, description: title })),
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 15_000,

@@ -1,3 +1,4 @@
+// @module-tag rule-13
 import { setTimeout as delay } from 'node:timers/promises'
 import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { defaultEventLogLimits, type EventLogLimits } from '../../src/domain/event-log.ts'

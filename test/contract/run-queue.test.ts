@@ -1,3 +1,4 @@
+// @module-tag rule-14
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { newId, type TenantId, tenantIdOf } from '../../src/domain/ids.ts'

@@ -1,3 +1,4 @@
+// @module-tag rule-13
 import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { Signal, Signals } from '../../src/domain/ports.ts'

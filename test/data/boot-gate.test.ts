@@ -1,3 +1,5 @@
+// @module-tag rule-1
+// @module-tag rule-2
 import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { inspectDatabase } from '../../src/data/boot-gate.ts'

@@ -1,3 +1,4 @@
+// @module-tag roles
 import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -65,7 +66,7 @@ describe('an administrator of managed Postgres: CREATEROLE and its own database,
   })
 
   it('sets everything up, twice', async () => {
-    expect((await migrate(options())).applied).toHaveLength(2)
+    expect((await migrate(options())).applied).toHaveLength(3)
     expect(await migrate(options())).toEqual({ applied: [] })
   })
 

@@ -56,7 +56,7 @@ async function seedTenant(source = data) {
   return { tenantId, name, db, agent, conversation, key: { tenantId_id: { tenantId, id: conversation.id } } }
 }
 
-describe('two tenants', () => {
+describe('two tenants', { tags: ['two-walls'] }, () => {
   it("see their own rows and nothing of the other's, by whatever operation", async () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
     expect(await a.db.conversation.findMany({ select: { title: true } })).toEqual([{ title: a.name }])
@@ -74,7 +74,7 @@ describe('two tenants', () => {
     expect(await b.db.conversation.findUniqueOrThrow({ where: b.key })).toMatchObject({ title: b.name })
   })
 
-  it('cannot point a row at the other, even past the filter', async () => {
+  it('cannot point a row at the other, even past the filter', { tags: ['rule-9'] }, async () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
     const stray = { id: newId(), tenantId: a.tenantId, agentId: b.agent.id }
     await expect(a.db.conversation.create({ data: stray })).rejects.toMatchObject({ code: 'P2003' })
@@ -101,7 +101,7 @@ describe('two tenants', () => {
   })
 })
 
-describe('an end user', () => {
+describe('an end user', { tags: ['rule-18'] }, () => {
   it("sees and makes only that user's rows", async () => {
     const tenant = await seedTenant()
     const ann = data.of({ tenantId: tenant.tenantId, userId: 'ann' })
@@ -120,11 +120,11 @@ describe('an end user', () => {
   })
 })
 
-it('is never made for the empty user, who to Postgres would be staff', () => {
+it('is never made for the empty user, who to Postgres would be staff', { tags: ['rule-18'] }, () => {
   expect(() => data.of({ tenantId: newId(), userId: '' })).toThrow(UnscopedOperation)
 })
 
-describe('a transaction', () => {
+describe('a transaction', { tags: ['rule-6'] }, () => {
   it('keeps one connection, sees its own writes, and leaves nothing when it throws', async () => {
     const { db, tenantId, agent } = await seedTenant()
     const work = db.$transaction(async (tx) => {
@@ -205,13 +205,13 @@ describe('a transaction', () => {
   })
 })
 
-describe('outside a scope', () => {
+describe('outside a scope', { tags: ['async-context'] }, () => {
   it('sends nothing', async () => {
     await expect(pool.query({ text: 'select 1' })).rejects.toThrow(MissingScope)
     await expect(pool.connect()).rejects.toThrow(MissingScope)
   })
 
-  it('offers no way out of the scope', async () => {
+  it('offers no way out of the scope', { tags: ['rule-7'] }, async () => {
     const { db } = await seedTenant()
     const open = db as unknown as Record<string, (...args: unknown[]) => Promise<unknown>> & { operatorKey: TenantDb['agent'] }
     for (const way of ['$queryRawUnsafe', '$executeRawUnsafe', '$extends', '$connect', '$disconnect', '$on']) {
@@ -239,7 +239,7 @@ describe('a connection that breaks between two statements', () => {
   })
 })
 
-describe('shared connections', () => {
+describe('shared connections', { tags: ['rule-4'] }, () => {
   it('keep neighbours apart around a read that is stopped for its length, and recover from a broken connection', async () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
     const shared = new SharedConnections({
@@ -265,7 +265,7 @@ describe('shared connections', () => {
 describe.each([
   { name: 'named statements', namedStatements: true },
   { name: 'unnamed statements', namedStatements: false },
-])('10,000 interleaved operations of 20 tenants, $name', ({ namedStatements }) => {
+])('10,000 interleaved operations of 20 tenants, $name', { tags: ['rule-4'] }, ({ namedStatements }) => {
   it('never mix, with errors, rollbacks and timed-out transactions in between', async () => {
     const crowded = new TenantPool({ connectionString: database.appUrl, max: 3, shared: 2, namedStatements })
     const source = new TenantData(crowded)

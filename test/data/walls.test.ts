@@ -1,3 +1,4 @@
+// @module-tag rule-1
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { newId } from '../../src/domain/ids.ts'
@@ -96,7 +97,7 @@ const countOf = async (table: string, tenant: string) =>
   (await admin.query(`select count(*)::int as n from ${table} where tenant_id = $1`, [tenant])).rows[0].n
 
 describe.each(tenantTables)('%s', (table) => {
-  it('shows a tenant its own rows, and without a tenant none', async () => {
+  it('shows a tenant its own rows, and without a tenant none', { tags: ['rule-5'] }, async () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
     const owners = `select distinct tenant_id as id from ${table}`
     expect(await within(app, { tenant: a }, [owners])).toEqual([{ id: a }])
@@ -106,7 +107,7 @@ describe.each(tenantTables)('%s', (table) => {
     await expect(within(app, { tenant: 'garbage' }, [owners])).rejects.toMatchObject({ code: '22P02' })
   })
 
-  it('cannot be moved to another tenant, truncated, or written for one', async () => {
+  it('cannot be moved to another tenant, truncated, or written for one', { tags: ['rule-11', 'rule-2'] }, async () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
     const refused = { code: '42501' }
     await expect(within(app, { tenant: a }, [`update ${table} set tenant_id = '${b}'`])).rejects.toMatchObject(refused)
@@ -117,7 +118,7 @@ describe.each(tenantTables)('%s', (table) => {
     })
   })
 
-  it('is erased for one tenant, and only by the eraser', async () => {
+  it('is erased for one tenant, and only by the eraser', { tags: ['roles'] }, async () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
     const kept = await countOf(table, b)
     // What refers to it goes first.
@@ -142,7 +143,7 @@ describe.each(tenantTables)('%s', (table) => {
   })
 })
 
-describe.each(['conversations', 'messages', 'runs'])('%s of an end user', (table) => {
+describe.each(['conversations', 'messages', 'runs'])('%s of an end user', { tags: ['rule-18'] }, (table) => {
   it('are walled off from other users of the tenant, and not from its staff', async () => {
     const tenant = await seedTenant()
     const count = `select count(*)::int as n from ${table}`
@@ -156,7 +157,9 @@ describe.each(['conversations', 'messages', 'runs'])('%s of an end user', (table
   })
 })
 
-it('shows a tenant its own row of tenants, and lets it change nothing there but the default agent', async () => {
+it('shows a tenant its own row of tenants, and lets it change nothing there but the default agent', {
+  tags: ['rule-19'],
+}, async () => {
   const [a, b] = [await seedTenant(), await seedTenant()]
   expect(await within(app, { tenant: a }, ['select id from tenants'])).toEqual([{ id: a }])
   expect(await within(app, { tenant: a }, ['update tenants set default_agent_id = (select id from agents)'])).toEqual([1])
@@ -181,11 +184,11 @@ it('keeps the ledger as it was written, also when the conversation is deleted', 
   ])
 })
 
-it.each(['operator_keys', 'workers', '_prisma_migrations'])('keeps %s from tenants', async (table) => {
+it.each(['operator_keys', 'workers', '_prisma_migrations'])('keeps %s from tenants', { tags: ['rule-19'] }, async (table) => {
   await expect(within(app, { tenant: newId() }, [`select * from ${table}`])).rejects.toMatchObject({ code: '42501' })
 })
 
-it('lets the platform see that runs wait, and nothing of what they hold', async () => {
+it('lets the platform see that runs wait, and nothing of what they hold', { tags: ['roles'] }, async () => {
   const tenant = await seedTenant()
   const { rows } = await platform.query('select tenant_id, status from runs where tenant_id = $1', [tenant])
   expect(rows).toEqual([{ tenant_id: tenant, status: 'QUEUED' }])

@@ -133,7 +133,9 @@ describe('followers', () => {
     expect(await follow(acme.member, run.id, events.at(-1)?.cursor)).toEqual([])
   })
 
-  it('are refused before anything else: unknown, foreign and malformed runs alike, then cursors', async () => {
+  it('are refused before anything else: unknown, foreign and malformed runs alike, then cursors', {
+    tags: ['rule-12'],
+  }, async () => {
     const globex = await story.tenant()
     const foreign = await ask(globex.member)
     const staffs = await ask(acme.member)
@@ -298,7 +300,9 @@ describe('a slow follower', () => {
     await events.return()
   })
 
-  it('lags when too much waits for it, is unsubscribed, and can go on where it was', async () => {
+  it('lags when too much waits for it, is unsubscribed, and can go on where it was', {
+    tags: ['edge-slow-readers'],
+  }, async () => {
     const { run, append } = await runByHand()
     const { next } = reader(run.id)
     await append(...deltas('a'))

@@ -1,3 +1,4 @@
+// @module-tag authentication
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import fc from 'fast-check'

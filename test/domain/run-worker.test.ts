@@ -1,3 +1,4 @@
+// @module-tag rule-14
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { updateAgentConfig } from '../../src/domain/agent-config.ts'

@@ -61,7 +61,7 @@ describe.runIf(redisAvailable)(redisSuite('two processes on one Postgres and one
     await Promise.all([here.close(), there.close()])
   })
 
-  it('end on one the sockets of a key that was revoked on the other', async () => {
+  it('end on one the sockets of a key that was revoked on the other', { tags: ['rule-17'] }, async () => {
     const admin = graphqlClient((await first?.url) ?? '', keys.adminKey)
     const { createApiKey } = await admin.data<{ createApiKey: { apiKey: { id: string }; secret: string } }>(
       `mutation { createApiKey(input: { name: "short-lived", role: MEMBER }) {

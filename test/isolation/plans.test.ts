@@ -1,3 +1,4 @@
+// @module-tag rule-5
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { TenantPool } from '../../src/data/tenant-pool.ts'

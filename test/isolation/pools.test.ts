@@ -1,3 +1,4 @@
+// @module-tag rule-4
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { TenantPool, type TenantPoolOptions } from '../../src/data/tenant-pool.ts'

@@ -1,3 +1,4 @@
+// @module-tag rule-16
 import SchemaBuilder from '@pothos/core'
 import ScopeAuthPlugin from '@pothos/plugin-scope-auth'
 import { type GraphQLObjectType, isObjectType } from 'graphql'

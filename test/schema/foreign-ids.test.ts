@@ -1,3 +1,4 @@
+// @module-tag rule-12
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { newId } from '../../src/domain/ids.ts'
 import { encodeId } from '../../src/schema/global-id.ts'

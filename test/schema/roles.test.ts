@@ -1,3 +1,4 @@
+// @module-tag rule-16
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeId } from '../../src/schema/global-id.ts'
 import { conversationQuery } from '../operations/conversation.ts'
@@ -98,7 +99,7 @@ describe('an end user', () => {
     expect(conversation?.agent).toEqual({ name: expect.stringContaining('Assistant'), config: null })
   })
 
-  it("sees nothing of others, be it staff's or another end user's", async () => {
+  it("sees nothing of others, be it staff's or another end user's", { tags: ['rule-18'] }, async () => {
     const { key } = await platform.story.endUser(platform.acme.admin, 'uwe')
     const uwe = await say(platform.api(key), 'Mine.')
     for (const [conversation, run] of [
@@ -120,7 +121,7 @@ describe('an end user', () => {
     expect(new Set(conversations.edges.map(({ node }) => node.userId))).toEqual(new Set(['ursula']))
   })
 
-  it('may not act for another', async () => {
+  it('may not act for another', { tags: ['rule-18'] }, async () => {
     expect(await problemOf(api.endUser, 'createConversation(input: { userId: "uwe" })')).toBe('Forbidden')
     expect(await problemOf(api.endUser, 'createConversation(input: { userId: "ursula" })')).toBe('CreateConversationPayload')
     expect(await codeOf(api.endUser, '{ conversations(filter: { userId: "uwe" }) { edges { cursor } } }')).toBe('FORBIDDEN')

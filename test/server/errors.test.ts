@@ -1,3 +1,4 @@
+// @module-tag edge-errors
 import { PassThrough } from 'node:stream'
 import { GraphQLError } from 'graphql'
 import pino from 'pino'

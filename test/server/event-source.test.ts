@@ -96,7 +96,7 @@ describe('a subscription over server-sent events', () => {
     expect((await first({ runId: 'nobody' }))?.data).toMatchObject({ errors: [{ extensions: { code: 'NOT_FOUND' } }] })
   })
 
-  it('ends when its key is revoked, without saying that it is complete', async () => {
+  it('ends when its key is revoked, without saying that it is complete', { tags: ['rule-17'] }, async () => {
     const { endUser, key: doomed } = await platform.story.endUser(platform.acme.admin, 'doomed')
     const { runId } = await say(platform.api(doomed), 'A story, please.')
     const { next, rest } = await openEventSource(platform.url, doomed, { query: agentReply, variables: { runId } })
@@ -106,7 +106,9 @@ describe('a subscription over server-sent events', () => {
     expect(await rest()).toEqual([])
   })
 
-  it('is refused above the number that a process carries, with the time to come back', async () => {
+  it('is refused above the number that a process carries, with the time to come back', {
+    tags: ['edge-subscriptions'],
+  }, async () => {
     const small = await startTestPlatform({ limits: { subscriptions: 1 } })
     small.upstream.otherwise(stallsAfter('Once'))
     const { member } = small.acme.keys

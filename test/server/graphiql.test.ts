@@ -52,7 +52,7 @@ describe('GraphiQL', () => {
   })
 })
 
-describe('in production', () => {
+describe('in production', { tags: ['edge-introspection'] }, () => {
   let production: TestPlatform
   beforeAll(async () => {
     production = await startTestPlatform({ development: false })

@@ -62,7 +62,7 @@ describe('a query over HTTP', () => {
 })
 
 describe('a request that is not as it should be', () => {
-  it('is refused when it mutates by GET', async () => {
+  it('is refused when it mutates by GET', { tags: ['edge-csrf'] }, async () => {
     const query = 'mutation { deleteConversation(input: { conversationId: "x" }) { __typename } }'
     const response = await get({ query })
     expect([response.status, response.headers.get('allow')]).toEqual([405, 'POST'])
@@ -70,6 +70,7 @@ describe('a request that is not as it should be', () => {
 
   it.each(['text/plain', 'application/x-www-form-urlencoded', 'multipart/form-data; boundary=x', 'application/graphql', ''])(
     'is refused as %s, which a page of another origin could send unasked',
+    { tags: ['edge-csrf'] },
     async (type) => {
       const response = await post(JSON.stringify({ query: role }), { 'content-type': type })
       expect(response.status).toBe(415)
@@ -113,7 +114,7 @@ describe('a request that is not as it should be', () => {
     expect(await raw(head + chunk.repeat(5))).toBe('HTTP/1.1 413 Payload Too Large')
   })
 
-  it.each(['PUT', 'DELETE', 'OPTIONS'])('is a 405 when it is a %s', async (method) => {
+  it.each(['PUT', 'DELETE', 'OPTIONS'])('is a 405 when it is a %s', { tags: ['edge-csrf'] }, async (method) => {
     const response = await fetch(`${platform.url}/graphql`, { method })
     expect([response.status, response.headers.get('access-control-allow-origin')]).toEqual([405, null])
   })
@@ -134,7 +135,7 @@ describe('a request that is not as it should be', () => {
 })
 
 describe('credentials', () => {
-  it('that are missing or wrong are all answered alike', async () => {
+  it('that are missing or wrong are all answered alike', { tags: ['authentication'] }, async () => {
     const wrong = `${key.slice(0, -8)}${key.slice(-8).split('').reverse().join('')}`
     const revoked = await platform.story.endUser(platform.acme.admin, 'revoked')
     await platform.acme.admin.db.apiKey.updateMany({ where: { id: revoked.endUser.actor.id }, data: { revokedAt: new Date() } })

@@ -1,3 +1,4 @@
+// @module-tag edge-floods
 import pino from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { MemorySignals } from '../../src/memory/signals.ts'

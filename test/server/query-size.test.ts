@@ -1,3 +1,4 @@
+// @module-tag edge-floods
 import { parse } from 'graphql'
 import { describe, expect, it } from 'vitest'
 import { sizeOf } from '../../src/server/query-size.ts'

@@ -45,7 +45,7 @@ async function follow(socket: RawSocket, id: string, as = key) {
   return runId
 }
 
-describe('a handshake', () => {
+describe('a handshake', { tags: ['edge-hijack'] }, () => {
   it('is refused on another path', async () => {
     await expect(openSocket(`${platform.url}/elsewhere`)).rejects.toThrow('404')
   })
@@ -163,7 +163,7 @@ describe('an operation on a socket', () => {
     },
   )
 
-  it('that subscribes to a run nobody has is NOT_FOUND', async () => {
+  it('that subscribes to a run nobody has is NOT_FOUND', { tags: ['rule-12'] }, async () => {
     const socket = await signIn(platform.url, key)
     const other = await say(platform.api(platform.globex.keys.admin), 'Hello.')
     const answers = []
@@ -181,7 +181,7 @@ describe('an operation on a socket', () => {
     await close(socket)
   })
 
-  it('is refused above the number that one socket carries', async () => {
+  it('is refused above the number that one socket carries', { tags: ['edge-subscriptions'] }, async () => {
     const socket = await signIn(platform.url, key)
     for (const id of ['a', 'b', 'c']) {
       await follow(socket, id)
@@ -199,7 +199,7 @@ describe('an operation on a socket', () => {
     await close(socket)
   })
 
-  it('whose id is used again ends with its socket all the same', async () => {
+  it('whose id is used again ends with its socket all the same', { tags: ['edge-subscriptions'] }, async () => {
     for (let count = 0; count < 8; count++) {
       const socket = await signIn(platform.url, key)
       const { runId } = await say(platform.api(key), 'Tell me a story.')
@@ -226,7 +226,7 @@ describe('an operation on a socket', () => {
     expect(await socket.closed).toBe(4409)
   })
 
-  it('needs a key that is still valid', async () => {
+  it('needs a key that is still valid', { tags: ['rule-17'] }, async () => {
     const { key: doomed, uuid } = await newKey('checked')
     const socket = await signIn(platform.url, doomed)
     await platform.acme.admin.db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
@@ -235,7 +235,7 @@ describe('an operation on a socket', () => {
   })
 })
 
-describe('a key', () => {
+describe('a key', { tags: ['rule-17'] }, () => {
   it('that is revoked ends its sockets at once, and no others', async () => {
     const doomed = await newKey('revoked')
     const [socket, other] = await Promise.all([signIn(platform.url, doomed.key), signIn(platform.url, key)])
