@@ -68,6 +68,17 @@ async function createRoles(admin: pg.Client): Promise<void> {
     if (!existing) await admin.query(`CREATE ROLE ${role} NOLOGIN`)
     else if (existing.dangerous) await admin.query(`ALTER ROLE ${role} ${safe}`)
   }
+  await lendEraser(admin)
+}
+
+/** The platform may become the eraser, for as long as it says so: it has none of its rights otherwise. */
+async function lendEraser(admin: pg.Client): Promise<void> {
+  const { rows } = await admin.query<{ lent: boolean }>(
+    `select not rolinherit and pg_has_role(oid, 'bulkhead_eraser', 'MEMBER') as lent from pg_roles where rolname = 'bulkhead_platform'`,
+  )
+  if (rows[0]?.lent) return
+  await admin.query('ALTER ROLE bulkhead_platform NOINHERIT')
+  await admin.query('GRANT bulkhead_eraser TO bulkhead_platform')
 }
 
 async function ensureLogins(admin: pg.Client, { appUrl, platformUrl }: LoginUrls): Promise<void> {

@@ -1,14 +1,14 @@
-import type { Catalog } from '../data/catalog.ts'
 import { isOutage } from '../data/outage.ts'
-import type { TenantData } from '../data/tenant-scope.ts'
 import { type ApiKeyClaim, parseApiKey, verifySecret } from './credential.ts'
 import { Unavailable } from './errors.ts'
 import { tenantIdOf } from './ids.ts'
-import type { Ports } from './ports.ts'
-import type { DomainSettings, Scope } from './scope.ts'
+import type { Platform, Scope } from './scope.ts'
 
-/** What an operator may touch: the platform's catalogue, and no tenant's content. */
-type OperatorScope = { operator: { id: string; name: string }; catalog: Catalog }
+/**
+ * What an operator may touch: the platform's catalogue, and no tenant's content. `data` is there for what has to be done in a
+ * tenant's own scope, such as ending the runs of one that is suspended.
+ */
+export type OperatorScope = { operator: { id: string; name: string } } & Platform
 
 /** Whose request it is. */
 export type Principal = { kind: 'tenant'; scope: Scope } | { kind: 'operator'; operator: OperatorScope }
@@ -19,9 +19,7 @@ export type Principal = { kind: 'tenant'; scope: Scope } | { kind: 'operator'; o
  */
 export type Authenticator = (credential: string | null) => Promise<Principal | null>
 
-export type AuthenticatorOptions = { data: TenantData; catalog: Catalog; ports: Ports; settings: DomainSettings }
-
-export function createAuthenticator(options: AuthenticatorOptions): Authenticator {
+export function createAuthenticator(options: Platform): Authenticator {
   return async (credential) => {
     const claim = credential === null ? null : parseApiKey(credential)
     if (!claim) return null
@@ -36,14 +34,14 @@ export function createAuthenticator(options: AuthenticatorOptions): Authenticato
 
 type ClaimOf<Kind> = Extract<ApiKeyClaim, { kind: Kind }>
 
-async function operatorOf(claim: ClaimOf<'operator'>, options: AuthenticatorOptions): Promise<Principal | null> {
+async function operatorOf(claim: ClaimOf<'operator'>, options: Platform): Promise<Principal | null> {
   const key = await options.catalog.findOperatorKey(claim.id)
   const verified = verifySecret(claim.secret, key, options.settings.peppers)
   if (!verified || !key || key.revokedAt) return null
-  return { kind: 'operator', operator: { operator: { id: key.id, name: key.name }, catalog: options.catalog } }
+  return { kind: 'operator', operator: { ...options, operator: { id: key.id, name: key.name } } }
 }
 
-async function tenantOf(claim: ClaimOf<'tenant'>, options: AuthenticatorOptions): Promise<Principal | null> {
+async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform): Promise<Principal | null> {
   const { data, ports, settings } = options
   const staff = data.of({ tenantId: claim.tenantId, userId: null })
   // Two reads by key, side by side on one connection: a single round trip.

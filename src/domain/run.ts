@@ -37,7 +37,10 @@ export async function listRuns(scope: Scope, page: PageArgs, filter: RunFilter =
 /** What each of these runs used so far, from the ledger; zero for a run without a model call. */
 export async function usageByRun(scope: Scope, runIds: readonly string[]): Promise<Map<string, RunUsage>> {
   requireRole(scope, 'END_USER')
-  return sumUsage(scope.db, runIds, { userId: scope.actor.userId ?? undefined })
+  const { userId } = scope.actor
+  if (userId === null) return sumUsage(scope.db, runIds)
+  const own = await scope.db.userPseudonym.findMany({ where: { userId }, select: { id: true } })
+  return sumUsage(scope.db, runIds, { userPseudonym: { in: own.map(({ id }) => id) } })
 }
 
 /**

@@ -1,5 +1,6 @@
+import type { Catalog } from '../data/catalog.ts'
 import type { Plan, TenantRole, TenantStatus } from '../data/generated/enums.ts'
-import type { TenantDb } from '../data/tenant-scope.ts'
+import type { TenantData, TenantDb } from '../data/tenant-scope.ts'
 import type { Peppers } from './credential.ts'
 import { Forbidden } from './errors.ts'
 import type { TenantId } from './ids.ts'
@@ -26,6 +27,9 @@ export type Scope = {
   ports: Ports
   settings: DomainSettings
 }
+
+/** What the platform itself works with: every tenant's data, each behind its walls, and the catalogue. */
+export type Platform = { data: TenantData; catalog: Catalog; ports: Ports; settings: DomainSettings }
 
 /** What the operator decides for the whole platform. */
 export type DomainSettings = {

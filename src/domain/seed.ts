@@ -1,7 +1,8 @@
 import type { Plan } from '../data/generated/client.ts'
 import { formatApiKey, hashSecret, newSecret } from './credential.ts'
 import { newId } from './ids.ts'
-import { type Platform, registerTenant, type TenantRegistration } from './tenant.ts'
+import type { Platform } from './scope.ts'
+import { registerTenant, type TenantRegistration } from './tenant.ts'
 
 /** The accounts to try the platform with. The keys are shown here and never again. */
 export type DemoAccounts = {

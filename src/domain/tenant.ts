@@ -1,13 +1,11 @@
 import type { Catalog } from '../data/catalog.ts'
 import type { Plan, Tenant } from '../data/generated/client.ts'
-import type { TenantData } from '../data/tenant-scope.ts'
 import { createDefaultAgent, type NewAgent } from './agent.ts'
 import type { Principal } from './authenticate.ts'
 import { Conflict } from './errors.ts'
 import { isUuid, newId, tenantIdOf } from './ids.ts'
 import { enrolMember, type NewMember } from './member.ts'
-import type { Ports } from './ports.ts'
-import { type DomainSettings, requireRole, type Scope, type TenantProfile } from './scope.ts'
+import { type Platform, requireRole, type Scope, type TenantProfile } from './scope.ts'
 import { cleanText } from './text.ts'
 
 /** For staff their own tenant, and no other; for operators any, and null when they name none. Null when there is none. */
@@ -20,9 +18,6 @@ export async function findTenant(principal: Principal, id?: string | null): Prom
   const tenant = id != null && isUuid(id) ? await principal.operator.catalog.findTenant(id) : null
   return tenant && profileOf(tenant)
 }
-
-/** What it takes to set tenants up, before anybody could be authenticated. */
-export type Platform = { data: TenantData; catalog: Catalog; ports: Ports; settings: DomainSettings }
 
 export type TenantRegistration = { name: string; plan: Plan; agent: NewAgent; staff: NewMember[] }
 

@@ -1,8 +1,10 @@
 import type { Price, Run } from '../data/generated/client.ts'
+import type { UsageRecordWhereInput } from '../data/generated/models.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { isUuid, newId } from './ids.ts'
 import { costNanos } from './pricing.ts'
 import type { TokenUsage } from './run-event.ts'
+import { pseudonymOf } from './user-pseudonym.ts'
 
 /** What one model call used. `turn` counts from 0. */
 export type CallUsage = { turn: number; usage: TokenUsage }
@@ -34,9 +36,10 @@ export async function recordUsage(
   now: number,
 ): Promise<void> {
   const { tenantId, conversationId, userId, agentId, configVersion, model } = run
+  const userPseudonym = await pseudonymOf(tx, tenantId, userId)
   await tx.usageRecord.createMany({
     data: {
-      ...{ id: newId(), tenantId, conversationId, runId: run.id, userId, agentId, configVersion, model },
+      ...{ id: newId(), tenantId, conversationId, runId: run.id, userPseudonym, agentId, configVersion, model },
       ...{ turn, call: 0, attempt: run.epoch },
       ...usage,
       costNanos: price ? costNanos(usage, price) : 0n,
@@ -52,7 +55,7 @@ export async function recordUsage(
 export async function sumUsage(
   db: TenantTransaction,
   runIds: readonly string[],
-  filter: { userId?: string } = {},
+  filter: UsageRecordWhereInput = {},
 ): Promise<Map<string, RunUsage>> {
   const groups = await db.usageRecord.groupBy({
     by: ['runId', 'currency', 'estimated'],

@@ -1,4 +1,4 @@
-import type { Principal } from '../domain/authenticate.ts'
+import type { OperatorScope, Principal } from '../domain/authenticate.ts'
 import { Forbidden } from '../domain/errors.ts'
 import type { Scope } from '../domain/scope.ts'
 
@@ -29,4 +29,10 @@ export function refusal(context: Context): Error {
 export function scopeOf(context: Context): Scope {
   if (context.principal?.kind !== 'tenant') throw refusal(context)
   return context.principal.scope
+}
+
+/** The operator's scope. Throws for everybody else. */
+export function operatorOf(context: Context): OperatorScope {
+  if (context.principal?.kind !== 'operator') throw refusal(context)
+  return context.principal.operator
 }

@@ -1,20 +1,22 @@
 import type { FieldMap, InputFieldMap, InputShapeFromFields } from '@pothos/core'
+import type { OperatorScope } from '../domain/authenticate.ts'
 import { Forbidden } from '../domain/errors.ts'
 import type { Scope } from '../domain/scope.ts'
 import { builder } from './builder.ts'
-import { scopeOf, Unauthenticated } from './context.ts'
+import { type Context, operatorOf, scopeOf, Unauthenticated } from './context.ts'
 import { attempt, problemTypes, Refusal } from './problem.ts'
 
 type Types = (typeof builder)['$inferSchemaTypes']
 
-type MutationOptions<Input extends InputFieldMap, Payload extends object> = {
+type MutationOptions<Actor, Input extends InputFieldMap, Payload extends object> = {
   /** What it does, who may call it. */
   description: string
-  authScopes: { [scope in 'endUser' | 'member' | 'admin']?: true }
   input: (t: PothosSchemaTypes.InputFieldBuilder<Types, 'InputObject'>) => Input
-  resolve: (scope: Scope, input: InputShapeFromFields<Input>) => Promise<Payload>
+  resolve: (actor: Actor, input: InputShapeFromFields<Input>) => Promise<Payload>
   payload: (t: PothosSchemaTypes.ObjectFieldBuilder<Types, Payload>) => FieldMap
 }
+
+type TenantAccess = { [scope in 'endUser' | 'member' | 'admin']?: true }
 
 /**
  * Defines the mutation `verbNoun` with its types: `VerbNounInput`, `VerbNounPayload` and `VerbNounResult`, the union of
@@ -22,14 +24,31 @@ type MutationOptions<Input extends InputFieldMap, Payload extends object> = {
  */
 export function mutation<Input extends InputFieldMap, Payload extends object>(
   verbNoun: string,
-  { description, authScopes, input, resolve, payload }: MutationOptions<Input, Payload>,
+  { authScopes, ...options }: MutationOptions<Scope, Input, Payload> & { authScopes: TenantAccess },
+): void {
+  define(verbNoun, authScopes, scopeOf, options)
+}
+
+/** Defines a mutation of the platform's operators, as `mutation` does for tenants. */
+export function operatorMutation<Input extends InputFieldMap, Payload extends object>(
+  verbNoun: string,
+  options: MutationOptions<OperatorScope, Input, Payload>,
+): void {
+  define(verbNoun, { operator: true }, operatorOf, options)
+}
+
+function define<Actor, Input extends InputFieldMap, Payload extends object>(
+  verbNoun: string,
+  authScopes: TenantAccess | { operator: true },
+  actorOf: (context: Context) => Actor,
+  { description, input, resolve, payload }: MutationOptions<Actor, Input, Payload>,
 ): void {
   // The casts: Pothos infers types from names and fields that are written out, and these are not.
   const VerbNoun = verbNoun.charAt(0).toUpperCase() + verbNoun.slice(1)
   const InputType = builder.inputType(`${VerbNoun}Input`, { description: `What ${verbNoun} takes.`, fields: input })
   const PayloadType = builder.objectRef<Payload>(`${VerbNoun}Payload`).implement({
     description: `What ${verbNoun} did.`,
-    authScopes: { endUser: true },
+    authScopes: 'operator' in authScopes ? authScopes : { endUser: true },
     fields: payload as never,
   })
   const Result = builder.unionType(`${VerbNoun}Result`, {
@@ -48,7 +67,7 @@ export function mutation<Input extends InputFieldMap, Payload extends object>(
       },
       args: { input: t.arg({ type: InputType, required: true, description: 'What to do.' }) },
       resolve: (_root, args, context) =>
-        attempt(() => resolve(scopeOf(context), (args as { input: InputShapeFromFields<Input> }).input)) as never,
+        attempt(() => resolve(actorOf(context), (args as { input: InputShapeFromFields<Input> }).input)) as never,
     }),
   )
 }

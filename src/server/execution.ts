@@ -14,11 +14,11 @@ import {
   validateSubscriptionArgs,
 } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
-import { Unavailable } from '../domain/errors.ts'
 import type { Context } from '../schema/context.ts'
 import { badRequest } from './errors.ts'
 import type { Limits } from './limits.ts'
 import { sizeOf } from './query-size.ts'
+import { SubscriptionSeats } from './subscription-seats.ts'
 
 /** Under this key a result of a subscription has the id of its event, which SSE sends along. */
 export const eventId = Symbol('event id')
@@ -29,7 +29,7 @@ type Options = { limits: Limits; development: boolean }
 
 /** graphql-js as the engine: floods are refused before they are validated, subscriptions get a context per event. */
 export function useEngine({ limits, development }: Options): Plugin {
-  const subscribe = createSubscribe(limits.subscriptions)
+  const subscribe = createSubscribe(new SubscriptionSeats(limits))
   return {
     onParse({ setParseFn }) {
       setParseFn((source: string) => parse(source, { maxTokens: limits.tokens }))
@@ -78,27 +78,33 @@ type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
  * source even while it waits for its next event, an error of the source ends the stream as its last result, and the stream
  * ends with its transport, whoever else forgets it.
  */
-function createSubscribe(limit: number): (args: ExecutionArgs) => Subscribed {
-  let active = 0
+function createSubscribe(seats: SubscriptionSeats): (args: ExecutionArgs) => Subscribed {
   return async (args) => {
-    if (active >= limit) return { errors: [asGraphQLError(new Unavailable('This server carries as many streams as it can.', 5))] }
     const gone = new AbortController()
     const { principal, lastEventId, signal: left } = args.contextValue as Context
     const freshContext = (): Context => ({ principal, lastEventId, signal: gone.signal })
 
     const validated = validateSubscriptionArgs({ ...args, contextValue: freshContext() })
     if (!('schema' in validated)) return { errors: validated }
-    const source = await createSourceEventStream(validated)
-    if (!(Symbol.asyncIterator in source)) return source
+    // Taken before anything is awaited, or a crowd that comes at once would find it free.
+    const leaveSeat = takeSeat(seats, principal)
+    if (leaveSeat instanceof GraphQLError) return { errors: [leaveSeat] }
+    const source = await Promise.resolve(createSourceEventStream(validated)).catch((error) => {
+      leaveSeat()
+      throw error
+    })
+    if (!(Symbol.asyncIterator in source)) {
+      leaveSeat()
+      return source
+    }
     const results = mapSourceToResponseEvent(validated, source, async (event): Promise<EventResult> => {
       const result = await executeSubscriptionEvent({ ...event, contextValue: freshContext() })
       return { ...result, [eventId]: cursorOf(event.rootValue) }
     })
 
-    active += 1
     let ended = false
     const end = () => {
-      if (!ended) active -= 1
+      leaveSeat()
       ended = true
       left.removeEventListener('abort', leave)
       gone.abort()
@@ -130,6 +136,15 @@ function createSubscribe(limit: number): (args: ExecutionArgs) => Subscribed {
     if (left.aborted) leave()
     else left.addEventListener('abort', leave)
     return iterator
+  }
+}
+
+/** What gives the seat back, or why there is none. Who is no tenant takes none: every subscription refuses them. */
+function takeSeat(seats: SubscriptionSeats, principal: Context['principal']): (() => void) | GraphQLError {
+  try {
+    return principal?.kind === 'tenant' ? seats.take(principal.scope.tenant.id) : () => undefined
+  } catch (error) {
+    return asGraphQLError(error)
   }
 }
 

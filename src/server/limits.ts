@@ -12,10 +12,12 @@ export type Limits = {
   fields: number
   /** Fields of the answer, if every page is as long as was asked for. Default 100,000. */
   cost: number
-  /** Operations in progress on one socket. Default 100. */
+  /** Operations in progress on one socket, and as many again that it gave up and that have not ended yet. Default 100. */
   operationsPerSocket: number
   /** Subscriptions in progress in this process. Default 10,000. */
   subscriptions: number
+  /** Those of one tenant. Default 2,000. */
+  subscriptionsPerTenant: number
   /** Until a new socket must have sent its credentials, in milliseconds. Default 5,000. */
   connectionInitMs: number
   /** Between signs of life to the client, in milliseconds. A socket that does not answer within as long is closed. Default 12,000. */
@@ -35,6 +37,7 @@ export const defaultLimits: Limits = {
   cost: 100_000,
   operationsPerSocket: 100,
   subscriptions: 10_000,
+  subscriptionsPerTenant: 2_000,
   connectionInitMs: 5_000,
   keepAliveMs: 12_000,
   stalledMs: 60_000,

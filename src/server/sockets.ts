@@ -29,8 +29,11 @@ type Options = {
 
 type ConnectionParams = { authorization?: unknown }
 
-/** What is known of a socket. `closed` is aborted when it has closed; `forget` stops watching its credentials. */
-type Extra = { socket: WebSocket; closed: AbortSignal; credential: string | null; forget: () => void }
+/**
+ * What is known of a socket. `closed` is aborted when it has closed; `forget` stops watching its credentials; `running` counts the
+ * messages that are being dealt with, and an operation's message is until the operation has ended.
+ */
+type Extra = { socket: WebSocket; closed: AbortSignal; credential: string | null; forget: () => void; running: number }
 
 type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'>
 
@@ -94,7 +97,8 @@ export class Sockets {
     const { mask, graphql, limits } = this.#options
     const { operationsPerSocket } = limits
     try {
-      if (Object.keys(subscriptions).length > operationsPerSocket) {
+      // The protocol forgets an operation with its id, also while it is only getting ready, so that ids alone would not bound them.
+      if (Object.keys(subscriptions).length > operationsPerSocket || extra.running > 2 * operationsPerSocket) {
         throw badRequest(`One socket carries at most ${operationsPerSocket} operations at a time.`)
       }
       const identify = () => this.#authenticate(extra)
@@ -134,6 +138,7 @@ export class Sockets {
   #open(socket: WebSocket): void {
     const signs = watchLife(socket, this.#options.limits.keepAliveMs)
     const closing = new AbortController()
+    const extra: Extra = { socket, closed: closing.signal, credential: null, forget: () => undefined, running: 0 }
     const closed = this.#protocol.opened(
       {
         protocol: socket.protocol,
@@ -154,16 +159,19 @@ export class Sockets {
         onMessage: (receive) => {
           socket.on('message', async (data) => {
             signs.seen()
+            extra.running += 1
             try {
               await receive(String(data))
             } catch (error) {
               this.#options.logger.error({ err: error }, 'A socket message failed.')
               socket.close(internalError)
+            } finally {
+              extra.running -= 1
             }
           })
         },
       },
-      { socket, closed: closing.signal, credential: null, forget: () => undefined },
+      extra,
     )
     // ws closes the socket itself after an error, such as a frame that is too long or not UTF-8.
     socket.on('error', (error) => this.#options.logger.debug({ err: error }, 'A socket broke.'))

@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -8,6 +9,10 @@ import pg from 'pg'
 import { afterEach, beforeEach, expect, it } from 'vitest'
 import { migrate } from '../../src/data/migrate.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+
+const migrations = readdirSync(new URL('../../prisma/migrations', import.meta.url))
+  .filter((name) => /^\d/.test(name))
+  .sort()
 
 let database: TestDatabase
 let directory: string
@@ -50,7 +55,7 @@ it('applies each migration once, however many start at the same time on an empty
     [1, 2, 3].map(() => migrate({ ...database, onProgress: (message) => progress.push(message) })),
   )
   const applied = outcomes.flatMap((outcome) => outcome.applied)
-  expect(applied).toEqual(['20261123230000_init', '20261123230100_isolation'])
+  expect(applied).toEqual(migrations)
   expect(progress.filter((message) => message.startsWith('applying'))).toHaveLength(applied.length)
   expect(
     await query('select migration_name, applied_steps_count, logs, rolled_back_at from _prisma_migrations order by 1'),
@@ -92,7 +97,7 @@ it('keeps nothing of a migration that fails, and all before it', async () => {
   expect(await query(`select to_regclass('a') is null, to_regclass('b') is null, to_regclass('c') is null`)).toEqual([
     [false, true, true],
   ])
-  expect(await query(`select count(*)::int from _prisma_migrations`)).toEqual([[3]])
+  expect(await query(`select count(*)::int from _prisma_migrations where migration_name >= '2030'`)).toEqual([[1]])
   // The lock is free again: the repaired migration is applied.
   await writeFile(new URL('20300101000001_b/migration.sql', migrationsDirectory), 'CREATE TABLE b (n int)')
   expect(await migrate({ ...database, migrationsDirectory })).toEqual({ applied: ['20300101000001_b'] })
@@ -148,7 +153,7 @@ it('waits for a migration in progress', async () => {
   expect(await waiting.promise).toBe('waiting for another migration of this database')
   expect(await query(`select to_regclass('_prisma_migrations')`)).toEqual([[null]])
   await client.end()
-  expect((await migration).applied).toHaveLength(3)
+  expect((await migration).applied).toEqual(migrations)
 })
 
 async function unusedPort(): Promise<number> {

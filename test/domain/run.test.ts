@@ -6,6 +6,7 @@ import { newId } from '../../src/domain/ids.ts'
 import { messagesByRun } from '../../src/domain/message.ts'
 import { cancelRun, findRun, listRuns, runsByIds, usageByRun } from '../../src/domain/run.ts'
 import type { Scope } from '../../src/domain/scope.ts'
+import { pseudonymOf } from '../../src/domain/user-pseudonym.ts'
 import { ask, follow } from '../support/run-story.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
 
@@ -32,7 +33,8 @@ async function enter(scope: Scope, runId: string, turn: number, inputTokens: num
   const { tenantId, conversationId, userId, agentId, configVersion, model } = run
   await scope.db.usageRecord.create({
     data: {
-      ...{ id: newId(), tenantId, conversationId, runId, userId, agentId, configVersion, model, turn, call: 0, attempt: 1 },
+      ...{ id: newId(), tenantId, conversationId, runId, agentId, configVersion, model, turn, call: 0, attempt: 1 },
+      userPseudonym: await pseudonymOf(scope.db, tenantId, userId),
       ...{ inputTokens, cachedInputTokens: 1, outputTokens: 2, reasoningTokens: 1, estimated, costNanos: 10n, currency: 'USD' },
     },
   })

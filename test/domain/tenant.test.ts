@@ -30,7 +30,7 @@ describe('findTenant', () => {
   const asTenant = (scope: Scope): Principal => ({ kind: 'tenant', scope })
   const operator = (): Principal => ({
     kind: 'operator',
-    operator: { operator: { id: newId(), name: 'Olga' }, catalog: story.catalog },
+    operator: { ...story, operator: { id: newId(), name: 'Olga' } },
   })
 
   test('finds staff their own tenant and no other', async () => {

@@ -86,6 +86,11 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     reading: 'one',
     read: (db) => db.idempotencyKey.findFirst({ where: { actor: 'a', mutation: 'm', key: 'k' } }),
   },
+  { table: 'audit_events', reading: 'a page', read: (db) => db.auditEvent.findMany({ orderBy: newest, take: 21 }) },
+  { table: 'data_keys', reading: 'the newest', read: (db) => db.dataKey.findFirst({ orderBy: { createdAt: 'desc' } }) },
+  { table: 'secrets', reading: 'one', read: (db) => db.secret.findFirst({ where: { name: 's' } }) },
+  { table: 'user_pseudonyms', reading: 'one', read: (db) => db.userPseudonym.findFirst({ where: { userId: 'ann' } }) },
+  { table: 'tenant_exports', reading: 'one', read: (db) => db.tenantExport.findFirst({ where: { id } }) },
 ]
 
 let database: TestDatabase
@@ -108,7 +113,7 @@ afterAll(async () => {
 
 /** 2,000 rows more in each table, of 100 tenants: so many that Postgres itself would rather use an index. */
 async function populate(): Promise<void> {
-  const columns = ['name', 'email', 'slug', 'key'].map((column) => `'${column}', md5(n::text)`)
+  const columns = ['name', 'email', 'slug', 'key', 'user_id'].map((column) => `'${column}', md5(n::text)`)
   const ids = ['agent_id', 'conversation_id', 'run_id'].map((column) => `'${column}', gen_random_uuid()`)
   const copies = tables.map((table) => {
     const rowId = `'id', gen_random_uuid()`

@@ -11,7 +11,14 @@ export type Rows = Readonly<Record<string, Row>>
 export type Party = { wall: Wall; canary: string; rows: Rows }
 
 /** Models of tables that a tenant has no access to whatever. */
-export const platformModels: ReadonlySet<string> = new Set(['OperatorKey', 'Worker'])
+export const platformModels: ReadonlySet<string> = new Set([
+  'OperatorKey',
+  'OperatorIdempotencyKey',
+  'Worker',
+  'Erasure',
+  'Database',
+  'TenantMove',
+])
 
 /** What all tenants may read and none owns. */
 export const price = {
@@ -47,13 +54,23 @@ export function tenantParty(canary: string): Party {
       tenantId,
       conversationId: content.Conversation.id,
       runId: content.Run.id,
-      userId: canary,
+      userPseudonym: content.UserPseudonym.id,
       agentId: agent.id,
     },
     ...{ configVersion: 1, turn: 1, call: 1, attempt: 1, model: canary, currency: canary, priceId: price.id, createdAt },
     ...{ inputTokens: 1, cachedInputTokens: 1, outputTokens: 1, reasoningTokens: 1, estimated: false, costNanos: 1n },
   }
   const idempotencyKey = { tenantId, actor: canary, mutation: canary, key: canary, inputHash: Buffer.from(canary) }
+  const dataKey = { id: newId(), tenantId, wrappedKey: Buffer.from(canary), wrappingKeyId: canary, createdAt }
+  const secret = {
+    ...{ id: newId(), tenantId, name: canary, ciphertext: Buffer.from(canary), dataKeyId: dataKey.id },
+    ...{ createdAt, updatedAt: createdAt },
+  }
+  const auditEvent = {
+    ...{ id: newId(), tenantId, actorKind: 'API_KEY', actorId: apiKey.id, actorName: canary, action: canary },
+    ...{ subject: canary, subjectId: apiKey.id, details: { canary }, createdAt },
+  }
+  const tenantExport = { id: newId(), tenantId, apiKeyId: apiKey.id, rowsTotal: 1, createdAt, expiresAt: createdAt }
   const rows = {
     Tenant: tenant,
     Member: member,
@@ -63,6 +80,10 @@ export function tenantParty(canary: string): Party {
     ...content,
     UsageRecord: usage,
     IdempotencyKey: { ...idempotencyKey, resultId: newId(), createdAt },
+    DataKey: dataKey,
+    Secret: secret,
+    AuditEvent: auditEvent,
+    TenantExport: tenantExport,
   }
   return { wall: { tenantId, userId: null }, canary, rows }
 }
@@ -83,7 +104,12 @@ function contentRows(rows: Rows, tenantId: string, canary: string) {
     ...{ id: newId(), tenantId, conversationId: conversation.id, runId: run.id, userId: canary },
     ...{ role: 'USER', content: canary, tokensUsed: 1, createdAt },
   }
-  return { Conversation: conversation, Run: run, Message: message }
+  return {
+    UserPseudonym: { id: newId(), tenantId, userId: canary, createdAt },
+    Conversation: conversation,
+    Run: run,
+    Message: message,
+  }
 }
 
 /** What the party's row of each model could be replaced by: the same, under keys that are not taken. */
@@ -96,6 +122,8 @@ export function freshRows({ rows }: Party): Rows {
     Message: { role: 'ASSISTANT' },
     UsageRecord: { attempt: 2 },
     IdempotencyKey: { key: 'fresh' },
+    Secret: { name: 'fresh' },
+    UserPseudonym: { userId: 'fresh' },
   }
   const fresh = ([model, row]: [string, Row]) =>
     [model, { ...row, ...('id' in row && { id: newId() }), ...taken[model] }] as const
@@ -114,6 +142,11 @@ export const changes: Readonly<Record<string, Row>> = {
   Message: { content: 'changed' },
   UsageRecord: { model: 'changed' },
   IdempotencyKey: { resultId: newId() },
+  DataKey: { wrappingKeyId: 'changed' },
+  Secret: { ciphertext: Buffer.from('changed') },
+  AuditEvent: { details: 'changed' },
+  TenantExport: { rowsSent: 1 },
+  UserPseudonym: { createdAt: new Date('2026-02-02T00:00:00Z') },
 }
 
 /** The column that says whose a row is: what the wall between these two parties is on. */

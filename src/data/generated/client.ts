@@ -107,3 +107,48 @@ export type OperatorKey = Prisma.OperatorKeyModel
  * A process that executes runs. Its heartbeat tells the others whether its runs are still in good hands.
  */
 export type Worker = Prisma.WorkerModel
+/**
+ * Model AuditEvent
+ * What was done to the tenant's configuration, credentials and standing, and by whom. Rows are added and never changed.
+ */
+export type AuditEvent = Prisma.AuditEventModel
+/**
+ * Model DataKey
+ * A key that encrypts this tenant's secrets and nothing else, itself encrypted by the key provider. Destroying it destroys them.
+ */
+export type DataKey = Prisma.DataKeyModel
+/**
+ * Model Secret
+ * A value that the tenant entrusted to its agents' tools, encrypted. It is never read back through the API.
+ */
+export type Secret = Prisma.SecretModel
+/**
+ * Model UserPseudonym
+ * Under which random id the ledger knows an end user. Erasing this row makes the ledger anonymous without touching it.
+ */
+export type UserPseudonym = Prisma.UserPseudonymModel
+/**
+ * Model TenantExport
+ * An archive of all the tenant's data that was asked for, and how far it has been fetched. The archive itself is not stored.
+ */
+export type TenantExport = Prisma.TenantExportModel
+/**
+ * Model OperatorIdempotencyKey
+ * The answer to an operator's mutation under an idempotency key, kept for 24 hours.
+ */
+export type OperatorIdempotencyKey = Prisma.OperatorIdempotencyKeyModel
+/**
+ * Model Erasure
+ * The certificate of a tenant's erasure, and until it is finished, how far it has come. Nothing in it tells who the tenant was.
+ */
+export type Erasure = Prisma.ErasureModel
+/**
+ * Model Database
+ * A database of its own for tenants that ask for one. The URLs hold credentials, encrypted under the platform's key.
+ */
+export type Database = Prisma.DatabaseModel
+/**
+ * Model TenantMove
+ * A tenant's move to another database, from which it goes on when it was interrupted.
+ */
+export type TenantMove = Prisma.TenantMoveModel

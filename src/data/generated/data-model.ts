@@ -14,6 +14,9 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "plan",
       "status",
       "defaultAgentId",
+      "accessVersion",
+      "fencedAt",
+      "databaseId",
       "createdAt"
     ],
     "relations": {
@@ -76,6 +79,36 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       },
       "idempotencyKeys": {
         "model": "IdempotencyKey",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "auditEvents": {
+        "model": "AuditEvent",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "dataKeys": {
+        "model": "DataKey",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "secrets": {
+        "model": "Secret",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "userPseudonyms": {
+        "model": "UserPseudonym",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "exports": {
+        "model": "TenantExport",
         "list": true,
         "required": true,
         "from": []
@@ -391,6 +424,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "failureCode",
       "failureMessage",
       "cancelRequestedAt",
+      "apiKeyId",
       "createdAt",
       "queuedAt",
       "startedAt",
@@ -453,7 +487,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "tenantId",
       "conversationId",
       "runId",
-      "userId",
+      "userPseudonym",
       "agentId",
       "configVersion",
       "turn",
@@ -575,6 +609,223 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "id",
       "startedAt",
       "heartbeatAt"
+    ],
+    "relations": {},
+    "compoundKeys": {}
+  },
+  "AuditEvent": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "actorKind",
+      "actorId",
+      "actorName",
+      "action",
+      "subject",
+      "subjectId",
+      "details",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "DataKey": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "wrappedKey",
+      "wrappingKeyId",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "secrets": {
+        "model": "Secret",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "Secret": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "name",
+      "ciphertext",
+      "dataKeyId",
+      "createdAt",
+      "updatedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "dataKey": {
+        "model": "DataKey",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "dataKeyId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_name": [
+        "tenantId",
+        "name"
+      ]
+    }
+  },
+  "UserPseudonym": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "userId",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_userId": [
+        "tenantId",
+        "userId"
+      ]
+    }
+  },
+  "TenantExport": {
+    "scalars": [
+      "id",
+      "tenantId",
+      "status",
+      "apiKeyId",
+      "rowsTotal",
+      "rowsSent",
+      "createdAt",
+      "finishedAt",
+      "expiresAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "OperatorIdempotencyKey": {
+    "scalars": [
+      "operatorId",
+      "mutation",
+      "key",
+      "inputHash",
+      "resultId",
+      "createdAt"
+    ],
+    "relations": {},
+    "compoundKeys": {
+      "operatorId_mutation_key": [
+        "operatorId",
+        "mutation",
+        "key"
+      ]
+    }
+  },
+  "Erasure": {
+    "scalars": [
+      "id",
+      "operatorId",
+      "operatorName",
+      "requestedAt",
+      "finishedAt",
+      "found",
+      "erased",
+      "retained",
+      "backupsExpireAt"
+    ],
+    "relations": {},
+    "compoundKeys": {}
+  },
+  "Database": {
+    "scalars": [
+      "id",
+      "name",
+      "appUrl",
+      "platformUrl",
+      "adminUrl",
+      "keyId",
+      "createdAt"
+    ],
+    "relations": {},
+    "compoundKeys": {}
+  },
+  "TenantMove": {
+    "scalars": [
+      "id",
+      "sourceId",
+      "targetId",
+      "phase",
+      "tables",
+      "startedAt",
+      "finishedAt"
     ],
     "relations": {},
     "compoundKeys": {}

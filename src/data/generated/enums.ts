@@ -69,6 +69,35 @@ export const RunStatus = {
 export type RunStatus = (typeof RunStatus)[keyof typeof RunStatus]
 
 
+export const AuditActorKind = {
+  API_KEY: 'API_KEY',
+  OPERATOR: 'OPERATOR',
+  SYSTEM: 'SYSTEM'
+} as const
+
+export type AuditActorKind = (typeof AuditActorKind)[keyof typeof AuditActorKind]
+
+
+export const ExportStatus = {
+  READY: 'READY',
+  STREAMING: 'STREAMING',
+  COMPLETED: 'COMPLETED',
+  FAILED: 'FAILED'
+} as const
+
+export type ExportStatus = (typeof ExportStatus)[keyof typeof ExportStatus]
+
+
+export const MovePhase = {
+  DRAINING: 'DRAINING',
+  COPYING: 'COPYING',
+  SWITCHED: 'SWITCHED',
+  DONE: 'DONE'
+} as const
+
+export type MovePhase = (typeof MovePhase)[keyof typeof MovePhase]
+
+
 export const FinishReason = {
   STOP: 'STOP',
   LENGTH: 'LENGTH',

@@ -409,7 +409,16 @@ export const ModelName = {
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
   OperatorKey: 'OperatorKey',
-  Worker: 'Worker'
+  Worker: 'Worker',
+  AuditEvent: 'AuditEvent',
+  DataKey: 'DataKey',
+  Secret: 'Secret',
+  UserPseudonym: 'UserPseudonym',
+  TenantExport: 'TenantExport',
+  OperatorIdempotencyKey: 'OperatorIdempotencyKey',
+  Erasure: 'Erasure',
+  Database: 'Database',
+  TenantMove: 'TenantMove'
 } as const
 
 export type ModelName = (typeof ModelName)[keyof typeof ModelName]
@@ -425,7 +434,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "price" | "idempotencyKey" | "operatorKey" | "worker"
+    modelProps: "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "price" | "idempotencyKey" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1391,6 +1400,672 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         }
       }
     }
+    AuditEvent: {
+      payload: Prisma.$AuditEventPayload<ExtArgs>
+      fields: Prisma.AuditEventFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.AuditEventFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.AuditEventFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>
+        }
+        findFirst: {
+          args: Prisma.AuditEventFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.AuditEventFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>
+        }
+        findMany: {
+          args: Prisma.AuditEventFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>[]
+        }
+        create: {
+          args: Prisma.AuditEventCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>
+        }
+        createMany: {
+          args: Prisma.AuditEventCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.AuditEventCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>[]
+        }
+        delete: {
+          args: Prisma.AuditEventDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>
+        }
+        update: {
+          args: Prisma.AuditEventUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>
+        }
+        deleteMany: {
+          args: Prisma.AuditEventDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.AuditEventUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.AuditEventUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>[]
+        }
+        upsert: {
+          args: Prisma.AuditEventUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$AuditEventPayload>
+        }
+        aggregate: {
+          args: Prisma.AuditEventAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateAuditEvent>
+        }
+        groupBy: {
+          args: Prisma.AuditEventGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AuditEventGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.AuditEventCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AuditEventCountAggregateOutputType> | number
+        }
+      }
+    }
+    DataKey: {
+      payload: Prisma.$DataKeyPayload<ExtArgs>
+      fields: Prisma.DataKeyFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.DataKeyFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.DataKeyFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>
+        }
+        findFirst: {
+          args: Prisma.DataKeyFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.DataKeyFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>
+        }
+        findMany: {
+          args: Prisma.DataKeyFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>[]
+        }
+        create: {
+          args: Prisma.DataKeyCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>
+        }
+        createMany: {
+          args: Prisma.DataKeyCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.DataKeyCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>[]
+        }
+        delete: {
+          args: Prisma.DataKeyDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>
+        }
+        update: {
+          args: Prisma.DataKeyUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>
+        }
+        deleteMany: {
+          args: Prisma.DataKeyDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.DataKeyUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.DataKeyUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>[]
+        }
+        upsert: {
+          args: Prisma.DataKeyUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DataKeyPayload>
+        }
+        aggregate: {
+          args: Prisma.DataKeyAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateDataKey>
+        }
+        groupBy: {
+          args: Prisma.DataKeyGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.DataKeyGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.DataKeyCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.DataKeyCountAggregateOutputType> | number
+        }
+      }
+    }
+    Secret: {
+      payload: Prisma.$SecretPayload<ExtArgs>
+      fields: Prisma.SecretFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.SecretFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.SecretFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>
+        }
+        findFirst: {
+          args: Prisma.SecretFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.SecretFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>
+        }
+        findMany: {
+          args: Prisma.SecretFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>[]
+        }
+        create: {
+          args: Prisma.SecretCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>
+        }
+        createMany: {
+          args: Prisma.SecretCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.SecretCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>[]
+        }
+        delete: {
+          args: Prisma.SecretDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>
+        }
+        update: {
+          args: Prisma.SecretUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>
+        }
+        deleteMany: {
+          args: Prisma.SecretDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.SecretUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.SecretUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>[]
+        }
+        upsert: {
+          args: Prisma.SecretUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$SecretPayload>
+        }
+        aggregate: {
+          args: Prisma.SecretAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateSecret>
+        }
+        groupBy: {
+          args: Prisma.SecretGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.SecretGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.SecretCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.SecretCountAggregateOutputType> | number
+        }
+      }
+    }
+    UserPseudonym: {
+      payload: Prisma.$UserPseudonymPayload<ExtArgs>
+      fields: Prisma.UserPseudonymFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.UserPseudonymFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.UserPseudonymFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>
+        }
+        findFirst: {
+          args: Prisma.UserPseudonymFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.UserPseudonymFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>
+        }
+        findMany: {
+          args: Prisma.UserPseudonymFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>[]
+        }
+        create: {
+          args: Prisma.UserPseudonymCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>
+        }
+        createMany: {
+          args: Prisma.UserPseudonymCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.UserPseudonymCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>[]
+        }
+        delete: {
+          args: Prisma.UserPseudonymDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>
+        }
+        update: {
+          args: Prisma.UserPseudonymUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>
+        }
+        deleteMany: {
+          args: Prisma.UserPseudonymDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.UserPseudonymUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.UserPseudonymUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>[]
+        }
+        upsert: {
+          args: Prisma.UserPseudonymUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UserPseudonymPayload>
+        }
+        aggregate: {
+          args: Prisma.UserPseudonymAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateUserPseudonym>
+        }
+        groupBy: {
+          args: Prisma.UserPseudonymGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.UserPseudonymGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.UserPseudonymCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.UserPseudonymCountAggregateOutputType> | number
+        }
+      }
+    }
+    TenantExport: {
+      payload: Prisma.$TenantExportPayload<ExtArgs>
+      fields: Prisma.TenantExportFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.TenantExportFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.TenantExportFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>
+        }
+        findFirst: {
+          args: Prisma.TenantExportFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.TenantExportFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>
+        }
+        findMany: {
+          args: Prisma.TenantExportFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>[]
+        }
+        create: {
+          args: Prisma.TenantExportCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>
+        }
+        createMany: {
+          args: Prisma.TenantExportCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.TenantExportCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>[]
+        }
+        delete: {
+          args: Prisma.TenantExportDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>
+        }
+        update: {
+          args: Prisma.TenantExportUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>
+        }
+        deleteMany: {
+          args: Prisma.TenantExportDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.TenantExportUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.TenantExportUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>[]
+        }
+        upsert: {
+          args: Prisma.TenantExportUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantExportPayload>
+        }
+        aggregate: {
+          args: Prisma.TenantExportAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateTenantExport>
+        }
+        groupBy: {
+          args: Prisma.TenantExportGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantExportGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.TenantExportCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantExportCountAggregateOutputType> | number
+        }
+      }
+    }
+    OperatorIdempotencyKey: {
+      payload: Prisma.$OperatorIdempotencyKeyPayload<ExtArgs>
+      fields: Prisma.OperatorIdempotencyKeyFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.OperatorIdempotencyKeyFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.OperatorIdempotencyKeyFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>
+        }
+        findFirst: {
+          args: Prisma.OperatorIdempotencyKeyFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.OperatorIdempotencyKeyFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>
+        }
+        findMany: {
+          args: Prisma.OperatorIdempotencyKeyFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>[]
+        }
+        create: {
+          args: Prisma.OperatorIdempotencyKeyCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>
+        }
+        createMany: {
+          args: Prisma.OperatorIdempotencyKeyCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.OperatorIdempotencyKeyCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>[]
+        }
+        delete: {
+          args: Prisma.OperatorIdempotencyKeyDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>
+        }
+        update: {
+          args: Prisma.OperatorIdempotencyKeyUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>
+        }
+        deleteMany: {
+          args: Prisma.OperatorIdempotencyKeyDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.OperatorIdempotencyKeyUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.OperatorIdempotencyKeyUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>[]
+        }
+        upsert: {
+          args: Prisma.OperatorIdempotencyKeyUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OperatorIdempotencyKeyPayload>
+        }
+        aggregate: {
+          args: Prisma.OperatorIdempotencyKeyAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateOperatorIdempotencyKey>
+        }
+        groupBy: {
+          args: Prisma.OperatorIdempotencyKeyGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.OperatorIdempotencyKeyGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.OperatorIdempotencyKeyCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.OperatorIdempotencyKeyCountAggregateOutputType> | number
+        }
+      }
+    }
+    Erasure: {
+      payload: Prisma.$ErasurePayload<ExtArgs>
+      fields: Prisma.ErasureFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.ErasureFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.ErasureFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>
+        }
+        findFirst: {
+          args: Prisma.ErasureFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.ErasureFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>
+        }
+        findMany: {
+          args: Prisma.ErasureFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>[]
+        }
+        create: {
+          args: Prisma.ErasureCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>
+        }
+        createMany: {
+          args: Prisma.ErasureCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.ErasureCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>[]
+        }
+        delete: {
+          args: Prisma.ErasureDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>
+        }
+        update: {
+          args: Prisma.ErasureUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>
+        }
+        deleteMany: {
+          args: Prisma.ErasureDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.ErasureUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.ErasureUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>[]
+        }
+        upsert: {
+          args: Prisma.ErasureUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ErasurePayload>
+        }
+        aggregate: {
+          args: Prisma.ErasureAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateErasure>
+        }
+        groupBy: {
+          args: Prisma.ErasureGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ErasureGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.ErasureCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ErasureCountAggregateOutputType> | number
+        }
+      }
+    }
+    Database: {
+      payload: Prisma.$DatabasePayload<ExtArgs>
+      fields: Prisma.DatabaseFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.DatabaseFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.DatabaseFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>
+        }
+        findFirst: {
+          args: Prisma.DatabaseFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.DatabaseFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>
+        }
+        findMany: {
+          args: Prisma.DatabaseFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>[]
+        }
+        create: {
+          args: Prisma.DatabaseCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>
+        }
+        createMany: {
+          args: Prisma.DatabaseCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.DatabaseCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>[]
+        }
+        delete: {
+          args: Prisma.DatabaseDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>
+        }
+        update: {
+          args: Prisma.DatabaseUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>
+        }
+        deleteMany: {
+          args: Prisma.DatabaseDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.DatabaseUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.DatabaseUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>[]
+        }
+        upsert: {
+          args: Prisma.DatabaseUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$DatabasePayload>
+        }
+        aggregate: {
+          args: Prisma.DatabaseAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateDatabase>
+        }
+        groupBy: {
+          args: Prisma.DatabaseGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.DatabaseGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.DatabaseCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.DatabaseCountAggregateOutputType> | number
+        }
+      }
+    }
+    TenantMove: {
+      payload: Prisma.$TenantMovePayload<ExtArgs>
+      fields: Prisma.TenantMoveFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.TenantMoveFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.TenantMoveFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>
+        }
+        findFirst: {
+          args: Prisma.TenantMoveFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.TenantMoveFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>
+        }
+        findMany: {
+          args: Prisma.TenantMoveFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>[]
+        }
+        create: {
+          args: Prisma.TenantMoveCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>
+        }
+        createMany: {
+          args: Prisma.TenantMoveCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.TenantMoveCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>[]
+        }
+        delete: {
+          args: Prisma.TenantMoveDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>
+        }
+        update: {
+          args: Prisma.TenantMoveUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>
+        }
+        deleteMany: {
+          args: Prisma.TenantMoveDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.TenantMoveUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.TenantMoveUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>[]
+        }
+        upsert: {
+          args: Prisma.TenantMoveUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantMovePayload>
+        }
+        aggregate: {
+          args: Prisma.TenantMoveAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateTenantMove>
+        }
+        groupBy: {
+          args: Prisma.TenantMoveGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantMoveGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.TenantMoveCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantMoveCountAggregateOutputType> | number
+        }
+      }
+    }
   }
 } & {
   other: {
@@ -1436,6 +2111,9 @@ export const TenantScalarFieldEnum = {
   plan: 'plan',
   status: 'status',
   defaultAgentId: 'defaultAgentId',
+  accessVersion: 'accessVersion',
+  fencedAt: 'fencedAt',
+  databaseId: 'databaseId',
   createdAt: 'createdAt'
 } as const
 
@@ -1549,6 +2227,7 @@ export const RunScalarFieldEnum = {
   failureCode: 'failureCode',
   failureMessage: 'failureMessage',
   cancelRequestedAt: 'cancelRequestedAt',
+  apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
   queuedAt: 'queuedAt',
   startedAt: 'startedAt',
@@ -1563,7 +2242,7 @@ export const UsageRecordScalarFieldEnum = {
   tenantId: 'tenantId',
   conversationId: 'conversationId',
   runId: 'runId',
-  userId: 'userId',
+  userPseudonym: 'userPseudonym',
   agentId: 'agentId',
   configVersion: 'configVersion',
   turn: 'turn',
@@ -1631,6 +2310,124 @@ export const WorkerScalarFieldEnum = {
 } as const
 
 export type WorkerScalarFieldEnum = (typeof WorkerScalarFieldEnum)[keyof typeof WorkerScalarFieldEnum]
+
+
+export const AuditEventScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  actorKind: 'actorKind',
+  actorId: 'actorId',
+  actorName: 'actorName',
+  action: 'action',
+  subject: 'subject',
+  subjectId: 'subjectId',
+  details: 'details',
+  createdAt: 'createdAt'
+} as const
+
+export type AuditEventScalarFieldEnum = (typeof AuditEventScalarFieldEnum)[keyof typeof AuditEventScalarFieldEnum]
+
+
+export const DataKeyScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  wrappedKey: 'wrappedKey',
+  wrappingKeyId: 'wrappingKeyId',
+  createdAt: 'createdAt'
+} as const
+
+export type DataKeyScalarFieldEnum = (typeof DataKeyScalarFieldEnum)[keyof typeof DataKeyScalarFieldEnum]
+
+
+export const SecretScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  name: 'name',
+  ciphertext: 'ciphertext',
+  dataKeyId: 'dataKeyId',
+  createdAt: 'createdAt',
+  updatedAt: 'updatedAt'
+} as const
+
+export type SecretScalarFieldEnum = (typeof SecretScalarFieldEnum)[keyof typeof SecretScalarFieldEnum]
+
+
+export const UserPseudonymScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  userId: 'userId',
+  createdAt: 'createdAt'
+} as const
+
+export type UserPseudonymScalarFieldEnum = (typeof UserPseudonymScalarFieldEnum)[keyof typeof UserPseudonymScalarFieldEnum]
+
+
+export const TenantExportScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  status: 'status',
+  apiKeyId: 'apiKeyId',
+  rowsTotal: 'rowsTotal',
+  rowsSent: 'rowsSent',
+  createdAt: 'createdAt',
+  finishedAt: 'finishedAt',
+  expiresAt: 'expiresAt'
+} as const
+
+export type TenantExportScalarFieldEnum = (typeof TenantExportScalarFieldEnum)[keyof typeof TenantExportScalarFieldEnum]
+
+
+export const OperatorIdempotencyKeyScalarFieldEnum = {
+  operatorId: 'operatorId',
+  mutation: 'mutation',
+  key: 'key',
+  inputHash: 'inputHash',
+  resultId: 'resultId',
+  createdAt: 'createdAt'
+} as const
+
+export type OperatorIdempotencyKeyScalarFieldEnum = (typeof OperatorIdempotencyKeyScalarFieldEnum)[keyof typeof OperatorIdempotencyKeyScalarFieldEnum]
+
+
+export const ErasureScalarFieldEnum = {
+  id: 'id',
+  operatorId: 'operatorId',
+  operatorName: 'operatorName',
+  requestedAt: 'requestedAt',
+  finishedAt: 'finishedAt',
+  found: 'found',
+  erased: 'erased',
+  retained: 'retained',
+  backupsExpireAt: 'backupsExpireAt'
+} as const
+
+export type ErasureScalarFieldEnum = (typeof ErasureScalarFieldEnum)[keyof typeof ErasureScalarFieldEnum]
+
+
+export const DatabaseScalarFieldEnum = {
+  id: 'id',
+  name: 'name',
+  appUrl: 'appUrl',
+  platformUrl: 'platformUrl',
+  adminUrl: 'adminUrl',
+  keyId: 'keyId',
+  createdAt: 'createdAt'
+} as const
+
+export type DatabaseScalarFieldEnum = (typeof DatabaseScalarFieldEnum)[keyof typeof DatabaseScalarFieldEnum]
+
+
+export const TenantMoveScalarFieldEnum = {
+  id: 'id',
+  sourceId: 'sourceId',
+  targetId: 'targetId',
+  phase: 'phase',
+  tables: 'tables',
+  startedAt: 'startedAt',
+  finishedAt: 'finishedAt'
+} as const
+
+export type TenantMoveScalarFieldEnum = (typeof TenantMoveScalarFieldEnum)[keyof typeof TenantMoveScalarFieldEnum]
 
 
 export const SortOrder = {
@@ -1722,6 +2519,20 @@ export type ListEnumTenantStatusFieldRefInput<$PrismaModel> = FieldRefInputType<
 
 
 /**
+ * Reference to a field of type 'Int'
+ */
+export type IntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Int'>
+    
+
+
+/**
+ * Reference to a field of type 'Int[]'
+ */
+export type ListIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Int[]'>
+    
+
+
+/**
  * Reference to a field of type 'DateTime'
  */
 export type DateTimeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'DateTime'>
@@ -1760,20 +2571,6 @@ export type BytesFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, '
  * Reference to a field of type 'Bytes[]'
  */
 export type ListBytesFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Bytes[]'>
-    
-
-
-/**
- * Reference to a field of type 'Int'
- */
-export type IntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Int'>
-    
-
-
-/**
- * Reference to a field of type 'Int[]'
- */
-export type ListIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Int[]'>
     
 
 
@@ -1879,6 +2676,48 @@ export type BigIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 
  * Reference to a field of type 'BigInt[]'
  */
 export type ListBigIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BigInt[]'>
+    
+
+
+/**
+ * Reference to a field of type 'AuditActorKind'
+ */
+export type EnumAuditActorKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'AuditActorKind'>
+    
+
+
+/**
+ * Reference to a field of type 'AuditActorKind[]'
+ */
+export type ListEnumAuditActorKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'AuditActorKind[]'>
+    
+
+
+/**
+ * Reference to a field of type 'ExportStatus'
+ */
+export type EnumExportStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'ExportStatus'>
+    
+
+
+/**
+ * Reference to a field of type 'ExportStatus[]'
+ */
+export type ListEnumExportStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'ExportStatus[]'>
+    
+
+
+/**
+ * Reference to a field of type 'MovePhase'
+ */
+export type EnumMovePhaseFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'MovePhase'>
+    
+
+
+/**
+ * Reference to a field of type 'MovePhase[]'
+ */
+export type ListEnumMovePhaseFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'MovePhase[]'>
     
 
 /**
@@ -2045,6 +2884,15 @@ export type GlobalOmitConfig = {
   idempotencyKey?: Prisma.IdempotencyKeyOmit
   operatorKey?: Prisma.OperatorKeyOmit
   worker?: Prisma.WorkerOmit
+  auditEvent?: Prisma.AuditEventOmit
+  dataKey?: Prisma.DataKeyOmit
+  secret?: Prisma.SecretOmit
+  userPseudonym?: Prisma.UserPseudonymOmit
+  tenantExport?: Prisma.TenantExportOmit
+  operatorIdempotencyKey?: Prisma.OperatorIdempotencyKeyOmit
+  erasure?: Prisma.ErasureOmit
+  database?: Prisma.DatabaseOmit
+  tenantMove?: Prisma.TenantMoveOmit
 }
 
 /* Types for Logging */

@@ -63,7 +63,16 @@ export const ModelName = {
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
   OperatorKey: 'OperatorKey',
-  Worker: 'Worker'
+  Worker: 'Worker',
+  AuditEvent: 'AuditEvent',
+  DataKey: 'DataKey',
+  Secret: 'Secret',
+  UserPseudonym: 'UserPseudonym',
+  TenantExport: 'TenantExport',
+  OperatorIdempotencyKey: 'OperatorIdempotencyKey',
+  Erasure: 'Erasure',
+  Database: 'Database',
+  TenantMove: 'TenantMove'
 } as const
 
 export type ModelName = (typeof ModelName)[keyof typeof ModelName]
@@ -88,6 +97,9 @@ export const TenantScalarFieldEnum = {
   plan: 'plan',
   status: 'status',
   defaultAgentId: 'defaultAgentId',
+  accessVersion: 'accessVersion',
+  fencedAt: 'fencedAt',
+  databaseId: 'databaseId',
   createdAt: 'createdAt'
 } as const
 
@@ -201,6 +213,7 @@ export const RunScalarFieldEnum = {
   failureCode: 'failureCode',
   failureMessage: 'failureMessage',
   cancelRequestedAt: 'cancelRequestedAt',
+  apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
   queuedAt: 'queuedAt',
   startedAt: 'startedAt',
@@ -215,7 +228,7 @@ export const UsageRecordScalarFieldEnum = {
   tenantId: 'tenantId',
   conversationId: 'conversationId',
   runId: 'runId',
-  userId: 'userId',
+  userPseudonym: 'userPseudonym',
   agentId: 'agentId',
   configVersion: 'configVersion',
   turn: 'turn',
@@ -283,6 +296,124 @@ export const WorkerScalarFieldEnum = {
 } as const
 
 export type WorkerScalarFieldEnum = (typeof WorkerScalarFieldEnum)[keyof typeof WorkerScalarFieldEnum]
+
+
+export const AuditEventScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  actorKind: 'actorKind',
+  actorId: 'actorId',
+  actorName: 'actorName',
+  action: 'action',
+  subject: 'subject',
+  subjectId: 'subjectId',
+  details: 'details',
+  createdAt: 'createdAt'
+} as const
+
+export type AuditEventScalarFieldEnum = (typeof AuditEventScalarFieldEnum)[keyof typeof AuditEventScalarFieldEnum]
+
+
+export const DataKeyScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  wrappedKey: 'wrappedKey',
+  wrappingKeyId: 'wrappingKeyId',
+  createdAt: 'createdAt'
+} as const
+
+export type DataKeyScalarFieldEnum = (typeof DataKeyScalarFieldEnum)[keyof typeof DataKeyScalarFieldEnum]
+
+
+export const SecretScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  name: 'name',
+  ciphertext: 'ciphertext',
+  dataKeyId: 'dataKeyId',
+  createdAt: 'createdAt',
+  updatedAt: 'updatedAt'
+} as const
+
+export type SecretScalarFieldEnum = (typeof SecretScalarFieldEnum)[keyof typeof SecretScalarFieldEnum]
+
+
+export const UserPseudonymScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  userId: 'userId',
+  createdAt: 'createdAt'
+} as const
+
+export type UserPseudonymScalarFieldEnum = (typeof UserPseudonymScalarFieldEnum)[keyof typeof UserPseudonymScalarFieldEnum]
+
+
+export const TenantExportScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  status: 'status',
+  apiKeyId: 'apiKeyId',
+  rowsTotal: 'rowsTotal',
+  rowsSent: 'rowsSent',
+  createdAt: 'createdAt',
+  finishedAt: 'finishedAt',
+  expiresAt: 'expiresAt'
+} as const
+
+export type TenantExportScalarFieldEnum = (typeof TenantExportScalarFieldEnum)[keyof typeof TenantExportScalarFieldEnum]
+
+
+export const OperatorIdempotencyKeyScalarFieldEnum = {
+  operatorId: 'operatorId',
+  mutation: 'mutation',
+  key: 'key',
+  inputHash: 'inputHash',
+  resultId: 'resultId',
+  createdAt: 'createdAt'
+} as const
+
+export type OperatorIdempotencyKeyScalarFieldEnum = (typeof OperatorIdempotencyKeyScalarFieldEnum)[keyof typeof OperatorIdempotencyKeyScalarFieldEnum]
+
+
+export const ErasureScalarFieldEnum = {
+  id: 'id',
+  operatorId: 'operatorId',
+  operatorName: 'operatorName',
+  requestedAt: 'requestedAt',
+  finishedAt: 'finishedAt',
+  found: 'found',
+  erased: 'erased',
+  retained: 'retained',
+  backupsExpireAt: 'backupsExpireAt'
+} as const
+
+export type ErasureScalarFieldEnum = (typeof ErasureScalarFieldEnum)[keyof typeof ErasureScalarFieldEnum]
+
+
+export const DatabaseScalarFieldEnum = {
+  id: 'id',
+  name: 'name',
+  appUrl: 'appUrl',
+  platformUrl: 'platformUrl',
+  adminUrl: 'adminUrl',
+  keyId: 'keyId',
+  createdAt: 'createdAt'
+} as const
+
+export type DatabaseScalarFieldEnum = (typeof DatabaseScalarFieldEnum)[keyof typeof DatabaseScalarFieldEnum]
+
+
+export const TenantMoveScalarFieldEnum = {
+  id: 'id',
+  sourceId: 'sourceId',
+  targetId: 'targetId',
+  phase: 'phase',
+  tables: 'tables',
+  startedAt: 'startedAt',
+  finishedAt: 'finishedAt'
+} as const
+
+export type TenantMoveScalarFieldEnum = (typeof TenantMoveScalarFieldEnum)[keyof typeof TenantMoveScalarFieldEnum]
 
 
 export const SortOrder = {

@@ -51,6 +51,7 @@ export type RunMinAggregateOutputType = {
   failureCode: string | null
   failureMessage: string | null
   cancelRequestedAt: Date | null
+  apiKeyId: string | null
   createdAt: Date | null
   queuedAt: Date | null
   startedAt: Date | null
@@ -72,6 +73,7 @@ export type RunMaxAggregateOutputType = {
   failureCode: string | null
   failureMessage: string | null
   cancelRequestedAt: Date | null
+  apiKeyId: string | null
   createdAt: Date | null
   queuedAt: Date | null
   startedAt: Date | null
@@ -94,6 +96,7 @@ export type RunCountAggregateOutputType = {
   failureCode: number
   failureMessage: number
   cancelRequestedAt: number
+  apiKeyId: number
   createdAt: number
   queuedAt: number
   startedAt: number
@@ -127,6 +130,7 @@ export type RunMinAggregateInputType = {
   failureCode?: true
   failureMessage?: true
   cancelRequestedAt?: true
+  apiKeyId?: true
   createdAt?: true
   queuedAt?: true
   startedAt?: true
@@ -148,6 +152,7 @@ export type RunMaxAggregateInputType = {
   failureCode?: true
   failureMessage?: true
   cancelRequestedAt?: true
+  apiKeyId?: true
   createdAt?: true
   queuedAt?: true
   startedAt?: true
@@ -170,6 +175,7 @@ export type RunCountAggregateInputType = {
   failureCode?: true
   failureMessage?: true
   cancelRequestedAt?: true
+  apiKeyId?: true
   createdAt?: true
   queuedAt?: true
   startedAt?: true
@@ -279,6 +285,7 @@ export type RunGroupByOutputType = {
   failureCode: string | null
   failureMessage: string | null
   cancelRequestedAt: Date | null
+  apiKeyId: string | null
   createdAt: Date
   queuedAt: Date
   startedAt: Date | null
@@ -324,6 +331,7 @@ export type RunWhereInput = {
   failureCode?: Prisma.StringNullableFilter<"Run"> | string | null
   failureMessage?: Prisma.StringNullableFilter<"Run"> | string | null
   cancelRequestedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
+  apiKeyId?: Prisma.UuidNullableFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   startedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
@@ -351,6 +359,7 @@ export type RunOrderByWithRelationInput = {
   failureCode?: Prisma.SortOrderInput | Prisma.SortOrder
   failureMessage?: Prisma.SortOrderInput | Prisma.SortOrder
   cancelRequestedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  apiKeyId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -382,6 +391,7 @@ export type RunWhereUniqueInput = Prisma.AtLeast<{
   failureCode?: Prisma.StringNullableFilter<"Run"> | string | null
   failureMessage?: Prisma.StringNullableFilter<"Run"> | string | null
   cancelRequestedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
+  apiKeyId?: Prisma.UuidNullableFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   startedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
@@ -409,6 +419,7 @@ export type RunOrderByWithAggregationInput = {
   failureCode?: Prisma.SortOrderInput | Prisma.SortOrder
   failureMessage?: Prisma.SortOrderInput | Prisma.SortOrder
   cancelRequestedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  apiKeyId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -439,6 +450,7 @@ export type RunScalarWhereWithAggregatesInput = {
   failureCode?: Prisma.StringNullableWithAggregatesFilter<"Run"> | string | null
   failureMessage?: Prisma.StringNullableWithAggregatesFilter<"Run"> | string | null
   cancelRequestedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Run"> | Date | string | null
+  apiKeyId?: Prisma.UuidNullableWithAggregatesFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeWithAggregatesFilter<"Run"> | Date | string
   startedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Run"> | Date | string | null
@@ -457,6 +469,7 @@ export type RunCreateInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -484,6 +497,7 @@ export type RunUncheckedCreateInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -503,6 +517,7 @@ export type RunUpdateInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -530,6 +545,7 @@ export type RunUncheckedUpdateInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -553,6 +569,7 @@ export type RunCreateManyInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -571,6 +588,7 @@ export type RunUpdateManyMutationInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -593,6 +611,7 @@ export type RunUncheckedUpdateManyInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -635,6 +654,7 @@ export type RunCountOrderByAggregateInput = {
   failureCode?: Prisma.SortOrder
   failureMessage?: Prisma.SortOrder
   cancelRequestedAt?: Prisma.SortOrder
+  apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrder
@@ -661,6 +681,7 @@ export type RunMaxOrderByAggregateInput = {
   failureCode?: Prisma.SortOrder
   failureMessage?: Prisma.SortOrder
   cancelRequestedAt?: Prisma.SortOrder
+  apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrder
@@ -682,6 +703,7 @@ export type RunMinOrderByAggregateInput = {
   failureCode?: Prisma.SortOrder
   failureMessage?: Prisma.SortOrder
   cancelRequestedAt?: Prisma.SortOrder
+  apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrder
@@ -895,6 +917,7 @@ export type RunCreateWithoutTenantInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -920,6 +943,7 @@ export type RunUncheckedCreateWithoutTenantInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -972,6 +996,7 @@ export type RunScalarWhereInput = {
   failureCode?: Prisma.StringNullableFilter<"Run"> | string | null
   failureMessage?: Prisma.StringNullableFilter<"Run"> | string | null
   cancelRequestedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
+  apiKeyId?: Prisma.UuidNullableFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   startedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
@@ -990,6 +1015,7 @@ export type RunCreateWithoutAgentInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1014,6 +1040,7 @@ export type RunUncheckedCreateWithoutAgentInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1059,6 +1086,7 @@ export type RunCreateWithoutConfigInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1082,6 +1110,7 @@ export type RunUncheckedCreateWithoutConfigInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1127,6 +1156,7 @@ export type RunCreateWithoutConversationInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1151,6 +1181,7 @@ export type RunUncheckedCreateWithoutConversationInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1196,6 +1227,7 @@ export type RunCreateWithoutMessagesInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1222,6 +1254,7 @@ export type RunUncheckedCreateWithoutMessagesInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1256,6 +1289,7 @@ export type RunUpdateWithoutMessagesInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1282,6 +1316,7 @@ export type RunUncheckedUpdateWithoutMessagesInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1303,6 +1338,7 @@ export type RunCreateManyTenantInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1321,6 +1357,7 @@ export type RunUpdateWithoutTenantInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1346,6 +1383,7 @@ export type RunUncheckedUpdateWithoutTenantInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1368,6 +1406,7 @@ export type RunUncheckedUpdateManyWithoutTenantInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1388,6 +1427,7 @@ export type RunCreateManyAgentInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1406,6 +1446,7 @@ export type RunUpdateWithoutAgentInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1430,6 +1471,7 @@ export type RunUncheckedUpdateWithoutAgentInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1451,6 +1493,7 @@ export type RunUncheckedUpdateManyWithoutAgentInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1470,6 +1513,7 @@ export type RunCreateManyConfigInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1488,6 +1532,7 @@ export type RunUpdateWithoutConfigInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1511,6 +1556,7 @@ export type RunUncheckedUpdateWithoutConfigInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1531,6 +1577,7 @@ export type RunUncheckedUpdateManyWithoutConfigInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1551,6 +1598,7 @@ export type RunCreateManyConversationInput = {
   failureCode?: string | null
   failureMessage?: string | null
   cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
   startedAt?: Date | string | null
@@ -1569,6 +1617,7 @@ export type RunUpdateWithoutConversationInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1593,6 +1642,7 @@ export type RunUncheckedUpdateWithoutConversationInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1614,6 +1664,7 @@ export type RunUncheckedUpdateManyWithoutConversationInput = {
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1667,6 +1718,7 @@ export type RunSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = ru
   failureCode?: boolean
   failureMessage?: boolean
   cancelRequestedAt?: boolean
+  apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
   startedAt?: boolean
@@ -1695,6 +1747,7 @@ export type RunSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extension
   failureCode?: boolean
   failureMessage?: boolean
   cancelRequestedAt?: boolean
+  apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
   startedAt?: boolean
@@ -1721,6 +1774,7 @@ export type RunSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extension
   failureCode?: boolean
   failureMessage?: boolean
   cancelRequestedAt?: boolean
+  apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
   startedAt?: boolean
@@ -1747,13 +1801,14 @@ export type RunSelectScalar = {
   failureCode?: boolean
   failureMessage?: boolean
   cancelRequestedAt?: boolean
+  apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
   startedAt?: boolean
   finishedAt?: boolean
 }
 
-export type RunOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "agentId" | "userId" | "status" | "epoch" | "workerId" | "configVersion" | "model" | "turns" | "finishReason" | "failureCode" | "failureMessage" | "cancelRequestedAt" | "createdAt" | "queuedAt" | "startedAt" | "finishedAt", ExtArgs["result"]["run"]>
+export type RunOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "agentId" | "userId" | "status" | "epoch" | "workerId" | "configVersion" | "model" | "turns" | "finishReason" | "failureCode" | "failureMessage" | "cancelRequestedAt" | "apiKeyId" | "createdAt" | "queuedAt" | "startedAt" | "finishedAt", ExtArgs["result"]["run"]>
 export type RunInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   conversation?: boolean | Prisma.ConversationDefaultArgs<ExtArgs>
@@ -1809,6 +1864,10 @@ export type $RunPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
     failureCode: string | null
     failureMessage: string | null
     cancelRequestedAt: Date | null
+    /**
+     * The credential that asked for it: revoking that ends it. Null for what was asked before this was noted.
+     */
+    apiKeyId: string | null
     createdAt: Date
     queuedAt: Date
     startedAt: Date | null
@@ -2256,6 +2315,7 @@ export interface RunFieldRefs {
   readonly failureCode: Prisma.FieldRef<"Run", 'String'>
   readonly failureMessage: Prisma.FieldRef<"Run", 'String'>
   readonly cancelRequestedAt: Prisma.FieldRef<"Run", 'DateTime'>
+  readonly apiKeyId: Prisma.FieldRef<"Run", 'String'>
   readonly createdAt: Prisma.FieldRef<"Run", 'DateTime'>
   readonly queuedAt: Prisma.FieldRef<"Run", 'DateTime'>
   readonly startedAt: Prisma.FieldRef<"Run", 'DateTime'>

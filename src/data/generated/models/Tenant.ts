@@ -20,8 +20,18 @@ export type TenantModel = runtime.Types.Result.DefaultSelection<Prisma.$TenantPa
 
 export type AggregateTenant = {
   _count: TenantCountAggregateOutputType | null
+  _avg: TenantAvgAggregateOutputType | null
+  _sum: TenantSumAggregateOutputType | null
   _min: TenantMinAggregateOutputType | null
   _max: TenantMaxAggregateOutputType | null
+}
+
+export type TenantAvgAggregateOutputType = {
+  accessVersion: number | null
+}
+
+export type TenantSumAggregateOutputType = {
+  accessVersion: number | null
 }
 
 export type TenantMinAggregateOutputType = {
@@ -30,6 +40,9 @@ export type TenantMinAggregateOutputType = {
   plan: $Enums.Plan | null
   status: $Enums.TenantStatus | null
   defaultAgentId: string | null
+  accessVersion: number | null
+  fencedAt: Date | null
+  databaseId: string | null
   createdAt: Date | null
 }
 
@@ -39,6 +52,9 @@ export type TenantMaxAggregateOutputType = {
   plan: $Enums.Plan | null
   status: $Enums.TenantStatus | null
   defaultAgentId: string | null
+  accessVersion: number | null
+  fencedAt: Date | null
+  databaseId: string | null
   createdAt: Date | null
 }
 
@@ -48,10 +64,21 @@ export type TenantCountAggregateOutputType = {
   plan: number
   status: number
   defaultAgentId: number
+  accessVersion: number
+  fencedAt: number
+  databaseId: number
   createdAt: number
   _all: number
 }
 
+
+export type TenantAvgAggregateInputType = {
+  accessVersion?: true
+}
+
+export type TenantSumAggregateInputType = {
+  accessVersion?: true
+}
 
 export type TenantMinAggregateInputType = {
   id?: true
@@ -59,6 +86,9 @@ export type TenantMinAggregateInputType = {
   plan?: true
   status?: true
   defaultAgentId?: true
+  accessVersion?: true
+  fencedAt?: true
+  databaseId?: true
   createdAt?: true
 }
 
@@ -68,6 +98,9 @@ export type TenantMaxAggregateInputType = {
   plan?: true
   status?: true
   defaultAgentId?: true
+  accessVersion?: true
+  fencedAt?: true
+  databaseId?: true
   createdAt?: true
 }
 
@@ -77,6 +110,9 @@ export type TenantCountAggregateInputType = {
   plan?: true
   status?: true
   defaultAgentId?: true
+  accessVersion?: true
+  fencedAt?: true
+  databaseId?: true
   createdAt?: true
   _all?: true
 }
@@ -119,6 +155,18 @@ export type TenantAggregateArgs<ExtArgs extends runtime.Types.Extensions.Interna
   /**
    * {@link https://www.prisma.io/docs/concepts/components/prisma-client/aggregations Aggregation Docs}
    * 
+   * Select which fields to average
+  **/
+  _avg?: TenantAvgAggregateInputType
+  /**
+   * {@link https://www.prisma.io/docs/concepts/components/prisma-client/aggregations Aggregation Docs}
+   * 
+   * Select which fields to sum
+  **/
+  _sum?: TenantSumAggregateInputType
+  /**
+   * {@link https://www.prisma.io/docs/concepts/components/prisma-client/aggregations Aggregation Docs}
+   * 
    * Select which fields to find the minimum value
   **/
   _min?: TenantMinAggregateInputType
@@ -149,6 +197,8 @@ export type TenantGroupByArgs<ExtArgs extends runtime.Types.Extensions.InternalA
   take?: number
   skip?: number
   _count?: TenantCountAggregateInputType | true
+  _avg?: TenantAvgAggregateInputType
+  _sum?: TenantSumAggregateInputType
   _min?: TenantMinAggregateInputType
   _max?: TenantMaxAggregateInputType
 }
@@ -159,8 +209,13 @@ export type TenantGroupByOutputType = {
   plan: $Enums.Plan
   status: $Enums.TenantStatus
   defaultAgentId: string | null
+  accessVersion: number
+  fencedAt: Date | null
+  databaseId: string | null
   createdAt: Date
   _count: TenantCountAggregateOutputType | null
+  _avg: TenantAvgAggregateOutputType | null
+  _sum: TenantSumAggregateOutputType | null
   _min: TenantMinAggregateOutputType | null
   _max: TenantMaxAggregateOutputType | null
 }
@@ -189,6 +244,9 @@ export type TenantWhereInput = {
   plan?: Prisma.EnumPlanFilter<"Tenant"> | $Enums.Plan
   status?: Prisma.EnumTenantStatusFilter<"Tenant"> | $Enums.TenantStatus
   defaultAgentId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
+  accessVersion?: Prisma.IntFilter<"Tenant"> | number
+  fencedAt?: Prisma.DateTimeNullableFilter<"Tenant"> | Date | string | null
+  databaseId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -200,6 +258,11 @@ export type TenantWhereInput = {
   runs?: Prisma.RunListRelationFilter
   usageRecords?: Prisma.UsageRecordListRelationFilter
   idempotencyKeys?: Prisma.IdempotencyKeyListRelationFilter
+  auditEvents?: Prisma.AuditEventListRelationFilter
+  dataKeys?: Prisma.DataKeyListRelationFilter
+  secrets?: Prisma.SecretListRelationFilter
+  userPseudonyms?: Prisma.UserPseudonymListRelationFilter
+  exports?: Prisma.TenantExportListRelationFilter
 }
 
 export type TenantOrderByWithRelationInput = {
@@ -208,6 +271,9 @@ export type TenantOrderByWithRelationInput = {
   plan?: Prisma.SortOrder
   status?: Prisma.SortOrder
   defaultAgentId?: Prisma.SortOrderInput | Prisma.SortOrder
+  accessVersion?: Prisma.SortOrder
+  fencedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  databaseId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   defaultAgent?: Prisma.AgentOrderByWithRelationInput
   members?: Prisma.MemberOrderByRelationAggregateInput
@@ -219,6 +285,11 @@ export type TenantOrderByWithRelationInput = {
   runs?: Prisma.RunOrderByRelationAggregateInput
   usageRecords?: Prisma.UsageRecordOrderByRelationAggregateInput
   idempotencyKeys?: Prisma.IdempotencyKeyOrderByRelationAggregateInput
+  auditEvents?: Prisma.AuditEventOrderByRelationAggregateInput
+  dataKeys?: Prisma.DataKeyOrderByRelationAggregateInput
+  secrets?: Prisma.SecretOrderByRelationAggregateInput
+  userPseudonyms?: Prisma.UserPseudonymOrderByRelationAggregateInput
+  exports?: Prisma.TenantExportOrderByRelationAggregateInput
 }
 
 export type TenantWhereUniqueInput = Prisma.AtLeast<{
@@ -231,6 +302,9 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   plan?: Prisma.EnumPlanFilter<"Tenant"> | $Enums.Plan
   status?: Prisma.EnumTenantStatusFilter<"Tenant"> | $Enums.TenantStatus
   defaultAgentId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
+  accessVersion?: Prisma.IntFilter<"Tenant"> | number
+  fencedAt?: Prisma.DateTimeNullableFilter<"Tenant"> | Date | string | null
+  databaseId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -242,6 +316,11 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   runs?: Prisma.RunListRelationFilter
   usageRecords?: Prisma.UsageRecordListRelationFilter
   idempotencyKeys?: Prisma.IdempotencyKeyListRelationFilter
+  auditEvents?: Prisma.AuditEventListRelationFilter
+  dataKeys?: Prisma.DataKeyListRelationFilter
+  secrets?: Prisma.SecretListRelationFilter
+  userPseudonyms?: Prisma.UserPseudonymListRelationFilter
+  exports?: Prisma.TenantExportListRelationFilter
 }, "id" | "name" | "id_defaultAgentId">
 
 export type TenantOrderByWithAggregationInput = {
@@ -250,10 +329,15 @@ export type TenantOrderByWithAggregationInput = {
   plan?: Prisma.SortOrder
   status?: Prisma.SortOrder
   defaultAgentId?: Prisma.SortOrderInput | Prisma.SortOrder
+  accessVersion?: Prisma.SortOrder
+  fencedAt?: Prisma.SortOrderInput | Prisma.SortOrder
+  databaseId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   _count?: Prisma.TenantCountOrderByAggregateInput
+  _avg?: Prisma.TenantAvgOrderByAggregateInput
   _max?: Prisma.TenantMaxOrderByAggregateInput
   _min?: Prisma.TenantMinOrderByAggregateInput
+  _sum?: Prisma.TenantSumOrderByAggregateInput
 }
 
 export type TenantScalarWhereWithAggregatesInput = {
@@ -265,6 +349,9 @@ export type TenantScalarWhereWithAggregatesInput = {
   plan?: Prisma.EnumPlanWithAggregatesFilter<"Tenant"> | $Enums.Plan
   status?: Prisma.EnumTenantStatusWithAggregatesFilter<"Tenant"> | $Enums.TenantStatus
   defaultAgentId?: Prisma.UuidNullableWithAggregatesFilter<"Tenant"> | string | null
+  accessVersion?: Prisma.IntWithAggregatesFilter<"Tenant"> | number
+  fencedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Tenant"> | Date | string | null
+  databaseId?: Prisma.UuidNullableWithAggregatesFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Tenant"> | Date | string
 }
 
@@ -272,6 +359,9 @@ export type TenantCreateInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -283,6 +373,11 @@ export type TenantCreateInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateInput = {
@@ -291,6 +386,9 @@ export type TenantUncheckedCreateInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -301,12 +399,20 @@ export type TenantUncheckedCreateInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUpdateInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -318,6 +424,11 @@ export type TenantUpdateInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateInput = {
@@ -326,6 +437,9 @@ export type TenantUncheckedUpdateInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -336,6 +450,11 @@ export type TenantUncheckedUpdateInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateManyInput = {
@@ -344,6 +463,9 @@ export type TenantCreateManyInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
 }
 
@@ -351,6 +473,9 @@ export type TenantUpdateManyMutationInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -360,6 +485,9 @@ export type TenantUncheckedUpdateManyInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -374,7 +502,14 @@ export type TenantCountOrderByAggregateInput = {
   plan?: Prisma.SortOrder
   status?: Prisma.SortOrder
   defaultAgentId?: Prisma.SortOrder
+  accessVersion?: Prisma.SortOrder
+  fencedAt?: Prisma.SortOrder
+  databaseId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+}
+
+export type TenantAvgOrderByAggregateInput = {
+  accessVersion?: Prisma.SortOrder
 }
 
 export type TenantMaxOrderByAggregateInput = {
@@ -383,6 +518,9 @@ export type TenantMaxOrderByAggregateInput = {
   plan?: Prisma.SortOrder
   status?: Prisma.SortOrder
   defaultAgentId?: Prisma.SortOrder
+  accessVersion?: Prisma.SortOrder
+  fencedAt?: Prisma.SortOrder
+  databaseId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -392,7 +530,14 @@ export type TenantMinOrderByAggregateInput = {
   plan?: Prisma.SortOrder
   status?: Prisma.SortOrder
   defaultAgentId?: Prisma.SortOrder
+  accessVersion?: Prisma.SortOrder
+  fencedAt?: Prisma.SortOrder
+  databaseId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
+}
+
+export type TenantSumOrderByAggregateInput = {
+  accessVersion?: Prisma.SortOrder
 }
 
 export type TenantScalarRelationFilter = {
@@ -417,12 +562,24 @@ export type EnumTenantStatusFieldUpdateOperationsInput = {
   set?: $Enums.TenantStatus
 }
 
-export type DateTimeFieldUpdateOperationsInput = {
-  set?: Date | string
+export type IntFieldUpdateOperationsInput = {
+  set?: number
+  increment?: number
+  decrement?: number
+  multiply?: number
+  divide?: number
+}
+
+export type NullableDateTimeFieldUpdateOperationsInput = {
+  set?: Date | string | null
 }
 
 export type NullableStringFieldUpdateOperationsInput = {
   set?: string | null
+}
+
+export type DateTimeFieldUpdateOperationsInput = {
+  set?: Date | string
 }
 
 export type TenantCreateNestedOneWithoutMembersInput = {
@@ -583,10 +740,83 @@ export type TenantUpdateOneRequiredWithoutIdempotencyKeysNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutIdempotencyKeysInput, Prisma.TenantUpdateWithoutIdempotencyKeysInput>, Prisma.TenantUncheckedUpdateWithoutIdempotencyKeysInput>
 }
 
+export type TenantCreateNestedOneWithoutAuditEventsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutAuditEventsInput, Prisma.TenantUncheckedCreateWithoutAuditEventsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutAuditEventsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutAuditEventsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutAuditEventsInput, Prisma.TenantUncheckedCreateWithoutAuditEventsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutAuditEventsInput
+  upsert?: Prisma.TenantUpsertWithoutAuditEventsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutAuditEventsInput, Prisma.TenantUpdateWithoutAuditEventsInput>, Prisma.TenantUncheckedUpdateWithoutAuditEventsInput>
+}
+
+export type TenantCreateNestedOneWithoutDataKeysInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutDataKeysInput, Prisma.TenantUncheckedCreateWithoutDataKeysInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutDataKeysInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutDataKeysNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutDataKeysInput, Prisma.TenantUncheckedCreateWithoutDataKeysInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutDataKeysInput
+  upsert?: Prisma.TenantUpsertWithoutDataKeysInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutDataKeysInput, Prisma.TenantUpdateWithoutDataKeysInput>, Prisma.TenantUncheckedUpdateWithoutDataKeysInput>
+}
+
+export type TenantCreateNestedOneWithoutSecretsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutSecretsInput, Prisma.TenantUncheckedCreateWithoutSecretsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutSecretsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutSecretsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutSecretsInput, Prisma.TenantUncheckedCreateWithoutSecretsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutSecretsInput
+  upsert?: Prisma.TenantUpsertWithoutSecretsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutSecretsInput, Prisma.TenantUpdateWithoutSecretsInput>, Prisma.TenantUncheckedUpdateWithoutSecretsInput>
+}
+
+export type TenantCreateNestedOneWithoutUserPseudonymsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutUserPseudonymsInput, Prisma.TenantUncheckedCreateWithoutUserPseudonymsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutUserPseudonymsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutUserPseudonymsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutUserPseudonymsInput, Prisma.TenantUncheckedCreateWithoutUserPseudonymsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutUserPseudonymsInput
+  upsert?: Prisma.TenantUpsertWithoutUserPseudonymsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutUserPseudonymsInput, Prisma.TenantUpdateWithoutUserPseudonymsInput>, Prisma.TenantUncheckedUpdateWithoutUserPseudonymsInput>
+}
+
+export type TenantCreateNestedOneWithoutExportsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutExportsInput, Prisma.TenantUncheckedCreateWithoutExportsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutExportsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutExportsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutExportsInput, Prisma.TenantUncheckedCreateWithoutExportsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutExportsInput
+  upsert?: Prisma.TenantUpsertWithoutExportsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutExportsInput, Prisma.TenantUpdateWithoutExportsInput>, Prisma.TenantUncheckedUpdateWithoutExportsInput>
+}
+
 export type TenantCreateWithoutMembersInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -597,6 +827,11 @@ export type TenantCreateWithoutMembersInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMembersInput = {
@@ -605,6 +840,9 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -614,6 +852,11 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMembersInput = {
@@ -636,6 +879,9 @@ export type TenantUpdateWithoutMembersInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -646,6 +892,11 @@ export type TenantUpdateWithoutMembersInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMembersInput = {
@@ -654,6 +905,9 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -663,12 +917,20 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutApiKeysInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -679,6 +941,11 @@ export type TenantCreateWithoutApiKeysInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutApiKeysInput = {
@@ -687,6 +954,9 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -696,6 +966,11 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutApiKeysInput = {
@@ -718,6 +993,9 @@ export type TenantUpdateWithoutApiKeysInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -728,6 +1006,11 @@ export type TenantUpdateWithoutApiKeysInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutApiKeysInput = {
@@ -736,6 +1019,9 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -745,12 +1031,20 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentsInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -761,6 +1055,11 @@ export type TenantCreateWithoutAgentsInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentsInput = {
@@ -769,6 +1068,9 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -778,6 +1080,11 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentsInput = {
@@ -789,6 +1096,9 @@ export type TenantCreateWithoutDefaultAgentInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -799,12 +1109,20 @@ export type TenantCreateWithoutDefaultAgentInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -815,6 +1133,11 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutDefaultAgentInput = {
@@ -837,6 +1160,9 @@ export type TenantUpdateWithoutAgentsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -847,6 +1173,11 @@ export type TenantUpdateWithoutAgentsInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentsInput = {
@@ -855,6 +1186,9 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -864,6 +1198,11 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUpsertWithoutDefaultAgentInput = {
@@ -881,6 +1220,9 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -891,12 +1233,20 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -907,12 +1257,20 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentConfigsInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -923,6 +1281,11 @@ export type TenantCreateWithoutAgentConfigsInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentConfigsInput = {
@@ -931,6 +1294,9 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -940,6 +1306,11 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentConfigsInput = {
@@ -962,6 +1333,9 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -972,6 +1346,11 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
@@ -980,6 +1359,9 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -989,12 +1371,20 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutConversationsInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1005,6 +1395,11 @@ export type TenantCreateWithoutConversationsInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutConversationsInput = {
@@ -1013,6 +1408,9 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1022,6 +1420,11 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutConversationsInput = {
@@ -1044,6 +1447,9 @@ export type TenantUpdateWithoutConversationsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1054,6 +1460,11 @@ export type TenantUpdateWithoutConversationsInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutConversationsInput = {
@@ -1062,6 +1473,9 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1071,12 +1485,20 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutMessagesInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1087,6 +1509,11 @@ export type TenantCreateWithoutMessagesInput = {
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMessagesInput = {
@@ -1095,6 +1522,9 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1104,6 +1534,11 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMessagesInput = {
@@ -1126,6 +1561,9 @@ export type TenantUpdateWithoutMessagesInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1136,6 +1574,11 @@ export type TenantUpdateWithoutMessagesInput = {
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMessagesInput = {
@@ -1144,6 +1587,9 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1153,12 +1599,20 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutRunsInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1169,6 +1623,11 @@ export type TenantCreateWithoutRunsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutRunsInput = {
@@ -1177,6 +1636,9 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1186,6 +1648,11 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutRunsInput = {
@@ -1208,6 +1675,9 @@ export type TenantUpdateWithoutRunsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1218,6 +1688,11 @@ export type TenantUpdateWithoutRunsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutRunsInput = {
@@ -1226,6 +1701,9 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1235,12 +1713,20 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutUsageRecordsInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1251,6 +1737,11 @@ export type TenantCreateWithoutUsageRecordsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutUsageRecordsInput = {
@@ -1259,6 +1750,9 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1268,6 +1762,11 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutUsageRecordsInput = {
@@ -1290,6 +1789,9 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1300,6 +1802,11 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
@@ -1308,6 +1815,9 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1317,12 +1827,20 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutIdempotencyKeysInput = {
   name: string
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1333,6 +1851,11 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
@@ -1341,6 +1864,9 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   plan: $Enums.Plan
   status?: $Enums.TenantStatus
   defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1350,6 +1876,11 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutIdempotencyKeysInput = {
@@ -1372,6 +1903,9 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   name?: Prisma.StringFieldUpdateOperationsInput | string
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1382,6 +1916,11 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
@@ -1390,6 +1929,9 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
   status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
   defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1399,6 +1941,581 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutAuditEventsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutAuditEventsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutAuditEventsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutAuditEventsInput, Prisma.TenantUncheckedCreateWithoutAuditEventsInput>
+}
+
+export type TenantUpsertWithoutAuditEventsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutAuditEventsInput, Prisma.TenantUncheckedUpdateWithoutAuditEventsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutAuditEventsInput, Prisma.TenantUncheckedCreateWithoutAuditEventsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutAuditEventsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutAuditEventsInput, Prisma.TenantUncheckedUpdateWithoutAuditEventsInput>
+}
+
+export type TenantUpdateWithoutAuditEventsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutAuditEventsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutDataKeysInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutDataKeysInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutDataKeysInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutDataKeysInput, Prisma.TenantUncheckedCreateWithoutDataKeysInput>
+}
+
+export type TenantUpsertWithoutDataKeysInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutDataKeysInput, Prisma.TenantUncheckedUpdateWithoutDataKeysInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutDataKeysInput, Prisma.TenantUncheckedCreateWithoutDataKeysInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutDataKeysInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutDataKeysInput, Prisma.TenantUncheckedUpdateWithoutDataKeysInput>
+}
+
+export type TenantUpdateWithoutDataKeysInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutDataKeysInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutSecretsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutSecretsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutSecretsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutSecretsInput, Prisma.TenantUncheckedCreateWithoutSecretsInput>
+}
+
+export type TenantUpsertWithoutSecretsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutSecretsInput, Prisma.TenantUncheckedUpdateWithoutSecretsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutSecretsInput, Prisma.TenantUncheckedCreateWithoutSecretsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutSecretsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutSecretsInput, Prisma.TenantUncheckedUpdateWithoutSecretsInput>
+}
+
+export type TenantUpdateWithoutSecretsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutSecretsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutUserPseudonymsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutUserPseudonymsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutUserPseudonymsInput, Prisma.TenantUncheckedCreateWithoutUserPseudonymsInput>
+}
+
+export type TenantUpsertWithoutUserPseudonymsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutUserPseudonymsInput, Prisma.TenantUncheckedUpdateWithoutUserPseudonymsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutUserPseudonymsInput, Prisma.TenantUncheckedCreateWithoutUserPseudonymsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutUserPseudonymsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutUserPseudonymsInput, Prisma.TenantUncheckedUpdateWithoutUserPseudonymsInput>
+}
+
+export type TenantUpdateWithoutUserPseudonymsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutExportsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutExportsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutExportsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutExportsInput, Prisma.TenantUncheckedCreateWithoutExportsInput>
+}
+
+export type TenantUpsertWithoutExportsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutExportsInput, Prisma.TenantUncheckedUpdateWithoutExportsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutExportsInput, Prisma.TenantUncheckedCreateWithoutExportsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutExportsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutExportsInput, Prisma.TenantUncheckedUpdateWithoutExportsInput>
+}
+
+export type TenantUpdateWithoutExportsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutExportsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 
@@ -1416,6 +2533,11 @@ export type TenantCountOutputType = {
   runs: number
   usageRecords: number
   idempotencyKeys: number
+  auditEvents: number
+  dataKeys: number
+  secrets: number
+  userPseudonyms: number
+  exports: number
 }
 
 export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -1428,6 +2550,11 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   runs?: boolean | TenantCountOutputTypeCountRunsArgs
   usageRecords?: boolean | TenantCountOutputTypeCountUsageRecordsArgs
   idempotencyKeys?: boolean | TenantCountOutputTypeCountIdempotencyKeysArgs
+  auditEvents?: boolean | TenantCountOutputTypeCountAuditEventsArgs
+  dataKeys?: boolean | TenantCountOutputTypeCountDataKeysArgs
+  secrets?: boolean | TenantCountOutputTypeCountSecretsArgs
+  userPseudonyms?: boolean | TenantCountOutputTypeCountUserPseudonymsArgs
+  exports?: boolean | TenantCountOutputTypeCountExportsArgs
 }
 
 /**
@@ -1503,6 +2630,41 @@ export type TenantCountOutputTypeCountIdempotencyKeysArgs<ExtArgs extends runtim
   where?: Prisma.IdempotencyKeyWhereInput
 }
 
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountAuditEventsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.AuditEventWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountDataKeysArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.DataKeyWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountSecretsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.SecretWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountUserPseudonymsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.UserPseudonymWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountExportsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.TenantExportWhereInput
+}
+
 
 export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
@@ -1510,6 +2672,9 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   plan?: boolean
   status?: boolean
   defaultAgentId?: boolean
+  accessVersion?: boolean
+  fencedAt?: boolean
+  databaseId?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -1521,6 +2686,11 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   runs?: boolean | Prisma.Tenant$runsArgs<ExtArgs>
   usageRecords?: boolean | Prisma.Tenant$usageRecordsArgs<ExtArgs>
   idempotencyKeys?: boolean | Prisma.Tenant$idempotencyKeysArgs<ExtArgs>
+  auditEvents?: boolean | Prisma.Tenant$auditEventsArgs<ExtArgs>
+  dataKeys?: boolean | Prisma.Tenant$dataKeysArgs<ExtArgs>
+  secrets?: boolean | Prisma.Tenant$secretsArgs<ExtArgs>
+  userPseudonyms?: boolean | Prisma.Tenant$userPseudonymsArgs<ExtArgs>
+  exports?: boolean | Prisma.Tenant$exportsArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
 
@@ -1530,6 +2700,9 @@ export type TenantSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   plan?: boolean
   status?: boolean
   defaultAgentId?: boolean
+  accessVersion?: boolean
+  fencedAt?: boolean
+  databaseId?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -1540,6 +2713,9 @@ export type TenantSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   plan?: boolean
   status?: boolean
   defaultAgentId?: boolean
+  accessVersion?: boolean
+  fencedAt?: boolean
+  databaseId?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -1550,10 +2726,13 @@ export type TenantSelectScalar = {
   plan?: boolean
   status?: boolean
   defaultAgentId?: boolean
+  accessVersion?: boolean
+  fencedAt?: boolean
+  databaseId?: boolean
   createdAt?: boolean
 }
 
-export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "createdAt", ExtArgs["result"]["tenant"]>
+export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "createdAt", ExtArgs["result"]["tenant"]>
 export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -1565,6 +2744,11 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   runs?: boolean | Prisma.Tenant$runsArgs<ExtArgs>
   usageRecords?: boolean | Prisma.Tenant$usageRecordsArgs<ExtArgs>
   idempotencyKeys?: boolean | Prisma.Tenant$idempotencyKeysArgs<ExtArgs>
+  auditEvents?: boolean | Prisma.Tenant$auditEventsArgs<ExtArgs>
+  dataKeys?: boolean | Prisma.Tenant$dataKeysArgs<ExtArgs>
+  secrets?: boolean | Prisma.Tenant$secretsArgs<ExtArgs>
+  userPseudonyms?: boolean | Prisma.Tenant$userPseudonymsArgs<ExtArgs>
+  exports?: boolean | Prisma.Tenant$exportsArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type TenantIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -1587,6 +2771,11 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     runs: Prisma.$RunPayload<ExtArgs>[]
     usageRecords: Prisma.$UsageRecordPayload<ExtArgs>[]
     idempotencyKeys: Prisma.$IdempotencyKeyPayload<ExtArgs>[]
+    auditEvents: Prisma.$AuditEventPayload<ExtArgs>[]
+    dataKeys: Prisma.$DataKeyPayload<ExtArgs>[]
+    secrets: Prisma.$SecretPayload<ExtArgs>[]
+    userPseudonyms: Prisma.$UserPseudonymPayload<ExtArgs>[]
+    exports: Prisma.$TenantExportPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -1597,6 +2786,18 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
      * The agent that answers when a conversation names none. Being one column, there is never a second default.
      */
     defaultAgentId: string | null
+    /**
+     * Grows with every change of who may do what: a revoked key, another status. Whoever keeps connections open polls it.
+     */
+    accessVersion: number
+    /**
+     * Since when this database refuses to write the tenant's rows, whoever asks: they are being moved away, or erased.
+     */
+    fencedAt: Date | null
+    /**
+     * The database that holds its rows; null for the one that this row is in.
+     */
+    databaseId: string | null
     createdAt: Date
   }, ExtArgs["result"]["tenant"]>
   composites: {}
@@ -2002,6 +3203,11 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   runs<T extends Prisma.Tenant$runsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$runsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$RunPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   usageRecords<T extends Prisma.Tenant$usageRecordsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$usageRecordsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UsageRecordPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   idempotencyKeys<T extends Prisma.Tenant$idempotencyKeysArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$idempotencyKeysArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$IdempotencyKeyPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  auditEvents<T extends Prisma.Tenant$auditEventsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$auditEventsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$AuditEventPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  dataKeys<T extends Prisma.Tenant$dataKeysArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$dataKeysArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$DataKeyPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  secrets<T extends Prisma.Tenant$secretsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$secretsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$SecretPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  userPseudonyms<T extends Prisma.Tenant$userPseudonymsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$userPseudonymsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UserPseudonymPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  exports<T extends Prisma.Tenant$exportsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$exportsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TenantExportPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -2036,6 +3242,9 @@ export interface TenantFieldRefs {
   readonly plan: Prisma.FieldRef<"Tenant", 'Plan'>
   readonly status: Prisma.FieldRef<"Tenant", 'TenantStatus'>
   readonly defaultAgentId: Prisma.FieldRef<"Tenant", 'String'>
+  readonly accessVersion: Prisma.FieldRef<"Tenant", 'Int'>
+  readonly fencedAt: Prisma.FieldRef<"Tenant", 'DateTime'>
+  readonly databaseId: Prisma.FieldRef<"Tenant", 'String'>
   readonly createdAt: Prisma.FieldRef<"Tenant", 'DateTime'>
 }
     
@@ -2670,6 +3879,126 @@ export type Tenant$idempotencyKeysArgs<ExtArgs extends runtime.Types.Extensions.
   take?: number
   skip?: number
   distinct?: Prisma.IdempotencyKeyScalarFieldEnum | Prisma.IdempotencyKeyScalarFieldEnum[]
+}
+
+/**
+ * Tenant.auditEvents
+ */
+export type Tenant$auditEventsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the AuditEvent
+   */
+  select?: Prisma.AuditEventSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the AuditEvent
+   */
+  omit?: Prisma.AuditEventOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.AuditEventInclude<ExtArgs> | null
+  where?: Prisma.AuditEventWhereInput
+  orderBy?: Prisma.AuditEventOrderByWithRelationInput | Prisma.AuditEventOrderByWithRelationInput[]
+  cursor?: Prisma.AuditEventWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.AuditEventScalarFieldEnum | Prisma.AuditEventScalarFieldEnum[]
+}
+
+/**
+ * Tenant.dataKeys
+ */
+export type Tenant$dataKeysArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the DataKey
+   */
+  select?: Prisma.DataKeySelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the DataKey
+   */
+  omit?: Prisma.DataKeyOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.DataKeyInclude<ExtArgs> | null
+  where?: Prisma.DataKeyWhereInput
+  orderBy?: Prisma.DataKeyOrderByWithRelationInput | Prisma.DataKeyOrderByWithRelationInput[]
+  cursor?: Prisma.DataKeyWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.DataKeyScalarFieldEnum | Prisma.DataKeyScalarFieldEnum[]
+}
+
+/**
+ * Tenant.secrets
+ */
+export type Tenant$secretsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Secret
+   */
+  select?: Prisma.SecretSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Secret
+   */
+  omit?: Prisma.SecretOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.SecretInclude<ExtArgs> | null
+  where?: Prisma.SecretWhereInput
+  orderBy?: Prisma.SecretOrderByWithRelationInput | Prisma.SecretOrderByWithRelationInput[]
+  cursor?: Prisma.SecretWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.SecretScalarFieldEnum | Prisma.SecretScalarFieldEnum[]
+}
+
+/**
+ * Tenant.userPseudonyms
+ */
+export type Tenant$userPseudonymsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the UserPseudonym
+   */
+  select?: Prisma.UserPseudonymSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the UserPseudonym
+   */
+  omit?: Prisma.UserPseudonymOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.UserPseudonymInclude<ExtArgs> | null
+  where?: Prisma.UserPseudonymWhereInput
+  orderBy?: Prisma.UserPseudonymOrderByWithRelationInput | Prisma.UserPseudonymOrderByWithRelationInput[]
+  cursor?: Prisma.UserPseudonymWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.UserPseudonymScalarFieldEnum | Prisma.UserPseudonymScalarFieldEnum[]
+}
+
+/**
+ * Tenant.exports
+ */
+export type Tenant$exportsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the TenantExport
+   */
+  select?: Prisma.TenantExportSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the TenantExport
+   */
+  omit?: Prisma.TenantExportOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.TenantExportInclude<ExtArgs> | null
+  where?: Prisma.TenantExportWhereInput
+  orderBy?: Prisma.TenantExportOrderByWithRelationInput | Prisma.TenantExportOrderByWithRelationInput[]
+  cursor?: Prisma.TenantExportWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.TenantExportScalarFieldEnum | Prisma.TenantExportScalarFieldEnum[]
 }
 
 /**

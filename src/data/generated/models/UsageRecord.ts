@@ -56,7 +56,7 @@ export type UsageRecordMinAggregateOutputType = {
   tenantId: string | null
   conversationId: string | null
   runId: string | null
-  userId: string | null
+  userPseudonym: string | null
   agentId: string | null
   configVersion: number | null
   turn: number | null
@@ -79,7 +79,7 @@ export type UsageRecordMaxAggregateOutputType = {
   tenantId: string | null
   conversationId: string | null
   runId: string | null
-  userId: string | null
+  userPseudonym: string | null
   agentId: string | null
   configVersion: number | null
   turn: number | null
@@ -102,7 +102,7 @@ export type UsageRecordCountAggregateOutputType = {
   tenantId: number
   conversationId: number
   runId: number
-  userId: number
+  userPseudonym: number
   agentId: number
   configVersion: number
   turn: number
@@ -151,7 +151,7 @@ export type UsageRecordMinAggregateInputType = {
   tenantId?: true
   conversationId?: true
   runId?: true
-  userId?: true
+  userPseudonym?: true
   agentId?: true
   configVersion?: true
   turn?: true
@@ -174,7 +174,7 @@ export type UsageRecordMaxAggregateInputType = {
   tenantId?: true
   conversationId?: true
   runId?: true
-  userId?: true
+  userPseudonym?: true
   agentId?: true
   configVersion?: true
   turn?: true
@@ -197,7 +197,7 @@ export type UsageRecordCountAggregateInputType = {
   tenantId?: true
   conversationId?: true
   runId?: true
-  userId?: true
+  userPseudonym?: true
   agentId?: true
   configVersion?: true
   turn?: true
@@ -307,7 +307,7 @@ export type UsageRecordGroupByOutputType = {
   tenantId: string
   conversationId: string
   runId: string
-  userId: string | null
+  userPseudonym: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -353,7 +353,7 @@ export type UsageRecordWhereInput = {
   tenantId?: Prisma.UuidFilter<"UsageRecord"> | string
   conversationId?: Prisma.UuidFilter<"UsageRecord"> | string
   runId?: Prisma.UuidFilter<"UsageRecord"> | string
-  userId?: Prisma.StringNullableFilter<"UsageRecord"> | string | null
+  userPseudonym?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   agentId?: Prisma.UuidFilter<"UsageRecord"> | string
   configVersion?: Prisma.IntFilter<"UsageRecord"> | number
   turn?: Prisma.IntFilter<"UsageRecord"> | number
@@ -378,7 +378,7 @@ export type UsageRecordOrderByWithRelationInput = {
   tenantId?: Prisma.SortOrder
   conversationId?: Prisma.SortOrder
   runId?: Prisma.SortOrder
-  userId?: Prisma.SortOrderInput | Prisma.SortOrder
+  userPseudonym?: Prisma.SortOrderInput | Prisma.SortOrder
   agentId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   turn?: Prisma.SortOrder
@@ -408,7 +408,7 @@ export type UsageRecordWhereUniqueInput = Prisma.AtLeast<{
   tenantId?: Prisma.UuidFilter<"UsageRecord"> | string
   conversationId?: Prisma.UuidFilter<"UsageRecord"> | string
   runId?: Prisma.UuidFilter<"UsageRecord"> | string
-  userId?: Prisma.StringNullableFilter<"UsageRecord"> | string | null
+  userPseudonym?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   agentId?: Prisma.UuidFilter<"UsageRecord"> | string
   configVersion?: Prisma.IntFilter<"UsageRecord"> | number
   turn?: Prisma.IntFilter<"UsageRecord"> | number
@@ -433,7 +433,7 @@ export type UsageRecordOrderByWithAggregationInput = {
   tenantId?: Prisma.SortOrder
   conversationId?: Prisma.SortOrder
   runId?: Prisma.SortOrder
-  userId?: Prisma.SortOrderInput | Prisma.SortOrder
+  userPseudonym?: Prisma.SortOrderInput | Prisma.SortOrder
   agentId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   turn?: Prisma.SortOrder
@@ -464,7 +464,7 @@ export type UsageRecordScalarWhereWithAggregatesInput = {
   tenantId?: Prisma.UuidWithAggregatesFilter<"UsageRecord"> | string
   conversationId?: Prisma.UuidWithAggregatesFilter<"UsageRecord"> | string
   runId?: Prisma.UuidWithAggregatesFilter<"UsageRecord"> | string
-  userId?: Prisma.StringNullableWithAggregatesFilter<"UsageRecord"> | string | null
+  userPseudonym?: Prisma.UuidNullableWithAggregatesFilter<"UsageRecord"> | string | null
   agentId?: Prisma.UuidWithAggregatesFilter<"UsageRecord"> | string
   configVersion?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
   turn?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
@@ -486,7 +486,7 @@ export type UsageRecordCreateInput = {
   id: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -510,7 +510,7 @@ export type UsageRecordUncheckedCreateInput = {
   tenantId: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -532,7 +532,7 @@ export type UsageRecordUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -556,7 +556,7 @@ export type UsageRecordUncheckedUpdateInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -579,7 +579,7 @@ export type UsageRecordCreateManyInput = {
   tenantId: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -601,7 +601,7 @@ export type UsageRecordUpdateManyMutationInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -623,7 +623,7 @@ export type UsageRecordUncheckedUpdateManyInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -669,7 +669,7 @@ export type UsageRecordCountOrderByAggregateInput = {
   tenantId?: Prisma.SortOrder
   conversationId?: Prisma.SortOrder
   runId?: Prisma.SortOrder
-  userId?: Prisma.SortOrder
+  userPseudonym?: Prisma.SortOrder
   agentId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   turn?: Prisma.SortOrder
@@ -704,7 +704,7 @@ export type UsageRecordMaxOrderByAggregateInput = {
   tenantId?: Prisma.SortOrder
   conversationId?: Prisma.SortOrder
   runId?: Prisma.SortOrder
-  userId?: Prisma.SortOrder
+  userPseudonym?: Prisma.SortOrder
   agentId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   turn?: Prisma.SortOrder
@@ -727,7 +727,7 @@ export type UsageRecordMinOrderByAggregateInput = {
   tenantId?: Prisma.SortOrder
   conversationId?: Prisma.SortOrder
   runId?: Prisma.SortOrder
-  userId?: Prisma.SortOrder
+  userPseudonym?: Prisma.SortOrder
   agentId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   turn?: Prisma.SortOrder
@@ -857,7 +857,7 @@ export type UsageRecordCreateWithoutTenantInput = {
   id: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -879,7 +879,7 @@ export type UsageRecordUncheckedCreateWithoutTenantInput = {
   id: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -931,7 +931,7 @@ export type UsageRecordScalarWhereInput = {
   tenantId?: Prisma.UuidFilter<"UsageRecord"> | string
   conversationId?: Prisma.UuidFilter<"UsageRecord"> | string
   runId?: Prisma.UuidFilter<"UsageRecord"> | string
-  userId?: Prisma.StringNullableFilter<"UsageRecord"> | string | null
+  userPseudonym?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   agentId?: Prisma.UuidFilter<"UsageRecord"> | string
   configVersion?: Prisma.IntFilter<"UsageRecord"> | number
   turn?: Prisma.IntFilter<"UsageRecord"> | number
@@ -953,7 +953,7 @@ export type UsageRecordCreateWithoutPriceInput = {
   id: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -976,7 +976,7 @@ export type UsageRecordUncheckedCreateWithoutPriceInput = {
   tenantId: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -1023,7 +1023,7 @@ export type UsageRecordCreateManyTenantInput = {
   id: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -1045,7 +1045,7 @@ export type UsageRecordUpdateWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1067,7 +1067,7 @@ export type UsageRecordUncheckedUpdateWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1089,7 +1089,7 @@ export type UsageRecordUncheckedUpdateManyWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1112,7 +1112,7 @@ export type UsageRecordCreateManyPriceInput = {
   tenantId: string
   conversationId: string
   runId: string
-  userId?: string | null
+  userPseudonym?: string | null
   agentId: string
   configVersion: number
   turn: number
@@ -1133,7 +1133,7 @@ export type UsageRecordUpdateWithoutPriceInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1156,7 +1156,7 @@ export type UsageRecordUncheckedUpdateWithoutPriceInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1178,7 +1178,7 @@ export type UsageRecordUncheckedUpdateManyWithoutPriceInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   conversationId?: Prisma.StringFieldUpdateOperationsInput | string
   runId?: Prisma.StringFieldUpdateOperationsInput | string
-  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   turn?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1202,7 +1202,7 @@ export type UsageRecordSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   tenantId?: boolean
   conversationId?: boolean
   runId?: boolean
-  userId?: boolean
+  userPseudonym?: boolean
   agentId?: boolean
   configVersion?: boolean
   turn?: boolean
@@ -1227,7 +1227,7 @@ export type UsageRecordSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   tenantId?: boolean
   conversationId?: boolean
   runId?: boolean
-  userId?: boolean
+  userPseudonym?: boolean
   agentId?: boolean
   configVersion?: boolean
   turn?: boolean
@@ -1252,7 +1252,7 @@ export type UsageRecordSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   tenantId?: boolean
   conversationId?: boolean
   runId?: boolean
-  userId?: boolean
+  userPseudonym?: boolean
   agentId?: boolean
   configVersion?: boolean
   turn?: boolean
@@ -1277,7 +1277,7 @@ export type UsageRecordSelectScalar = {
   tenantId?: boolean
   conversationId?: boolean
   runId?: boolean
-  userId?: boolean
+  userPseudonym?: boolean
   agentId?: boolean
   configVersion?: boolean
   turn?: boolean
@@ -1295,7 +1295,7 @@ export type UsageRecordSelectScalar = {
   createdAt?: boolean
 }
 
-export type UsageRecordOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "runId" | "userId" | "agentId" | "configVersion" | "turn" | "call" | "attempt" | "model" | "inputTokens" | "cachedInputTokens" | "outputTokens" | "reasoningTokens" | "estimated" | "costNanos" | "currency" | "priceId" | "createdAt", ExtArgs["result"]["usageRecord"]>
+export type UsageRecordOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "runId" | "userPseudonym" | "agentId" | "configVersion" | "turn" | "call" | "attempt" | "model" | "inputTokens" | "cachedInputTokens" | "outputTokens" | "reasoningTokens" | "estimated" | "costNanos" | "currency" | "priceId" | "createdAt", ExtArgs["result"]["usageRecord"]>
 export type UsageRecordInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.UsageRecord$priceArgs<ExtArgs>
@@ -1320,7 +1320,10 @@ export type $UsageRecordPayload<ExtArgs extends runtime.Types.Extensions.Interna
     tenantId: string
     conversationId: string
     runId: string
-    userId: string | null
+    /**
+     * Who it was spent for, as `UserPseudonym` has it; null for the tenant's staff.
+     */
+    userPseudonym: string | null
     agentId: string
     configVersion: number
     turn: number
@@ -1771,7 +1774,7 @@ export interface UsageRecordFieldRefs {
   readonly tenantId: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly conversationId: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly runId: Prisma.FieldRef<"UsageRecord", 'String'>
-  readonly userId: Prisma.FieldRef<"UsageRecord", 'String'>
+  readonly userPseudonym: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly agentId: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly configVersion: Prisma.FieldRef<"UsageRecord", 'Int'>
   readonly turn: Prisma.FieldRef<"UsageRecord", 'Int'>
