@@ -1,3 +1,4 @@
+// @module-tag two-walls
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Prisma } from '../../src/data/generated/client.ts'
 import { dataModel } from '../../src/data/generated/data-model.ts'
@@ -5,6 +6,8 @@ import { userModels } from '../../src/data/tenant-filter.ts'
 import type { TenantDb } from '../../src/data/tenant-scope.ts'
 import { type Case, casesOf } from './cases.ts'
 import { changes, freshRows, type Party, pick, platformModels, rowOf, tenantParty, userParty } from './rows.ts'
+import { tableTags, type WallTag } from './tags.ts'
+import { type CaseGroup, groupedByOperation, groupedByRelation } from './touched.ts'
 import { delegates, openWorld, operate, type StoredRow, type World } from './world.ts'
 
 /**
@@ -12,10 +15,10 @@ import { delegates, openWorld, operate, type StoredRow, type World } from './wor
  * stored afterwards, must be the same in both, but for the other's rows, which must be as they were. A wall that lets
  * anything through, be it a row, a count or another error, makes them differ.
  */
-const modes = [
-  { name: 'both walls', filter: true, rowLevelSecurity: true },
-  { name: 'the extension alone', filter: true, rowLevelSecurity: false },
-  { name: 'row-level security alone', filter: false, rowLevelSecurity: true },
+const modes: { name: string; tag: WallTag; filter: boolean; rowLevelSecurity: boolean }[] = [
+  { name: 'both walls', tag: 'both-walls', filter: true, rowLevelSecurity: true },
+  { name: 'the extension alone', tag: 'filter-alone', filter: true, rowLevelSecurity: false },
+  { name: 'row-level security alone', tag: 'policies-alone', filter: false, rowLevelSecurity: true },
 ]
 
 /** What only row-level security can stop, left out where it is off. */
@@ -49,20 +52,26 @@ it('the rows carry their canary in every column that holds text', async () => {
   await world.close()
 })
 
-describe.each(modes)('$name', ({ name, ...walls }) => {
+for (const { name, tag, ...walls } of modes) {
+  describe(name, { tags: [tag] }, () => standing(walls))
+}
+
+function standing(walls: { filter: boolean; rowLevelSecurity: boolean }): void {
   describe.each(pairs)('between $between', ({ make }) => {
     const { own, other, shared = [] } = make()
     const pair = openPair(walls, own, other, shared)
 
-    it.each(grouped(casesOf(own, other)))('$operation of $model shows and changes nothing of the other', async ({ cases }) => {
-      const differences = []
-      // Every other case goes through a transaction, where connection and client are others.
-      for (const [index, { aim, writes, ...attempt }] of cases.entries()) {
-        const act = index % 2 === 0 ? tried(attempt) : inTransaction(tried(attempt))
-        differences.push(...(await pair.differences(writes, aim, act)))
-      }
-      expect(differences).toEqual([])
-    })
+    for (const { cases, ...group } of groupedByRelation(casesOf(own, other))) {
+      it(`${titleOf(group)} shows and changes nothing of the other`, { tags: tableTags(group.models) }, async () => {
+        const differences = []
+        // Every other case goes through a transaction, where connection and client are others.
+        for (const [index, { aim, writes, ...attempt }] of cases.entries()) {
+          const act = index % 2 === 0 ? tried(attempt) : inTransaction(tried(attempt))
+          differences.push(...(await pair.differences(writes, aim, act)))
+        }
+        expect(differences).toEqual([])
+      })
+    }
 
     it.skipIf(!walls.rowLevelSecurity && rowLevelSecurityOnly.includes('raw SQL'))('raw SQL does neither', async () => {
       const differences = []
@@ -91,14 +100,14 @@ describe.each(modes)('$name', ({ name, ...walls }) => {
       }
     })
   })
-})
+}
 
 describe('no wall at all', () => {
   describe.each(pairs)('between $between', ({ make }) => {
     const { own, other, shared = [] } = make()
     const pair = openPair({ filter: false, rowLevelSecurity: false }, own, other, shared)
 
-    it.each(grouped(casesOf(own, other)))('$operation of $model shows or changes what is the other’s', async ({ cases }) => {
+    it.each(groupedByOperation(casesOf(own, other)))('$operation of $model shows or changes what is the other’s', async ({ cases }) => {
       for (const attempt of cases) {
         if ((await pair.differences(attempt.writes, attempt.aim, tried(attempt))).length > 0) return
       }
@@ -146,7 +155,7 @@ function parted(rows: StoredRow[], { wall, canary }: Party): [StoredRow[], Store
   const isTheirs = ({ table, row }: StoredRow) =>
     wall.userId === null
       ? row[table === 'tenants' ? 'id' : 'tenant_id'] === wall.tenantId
-      : ['conversations', 'messages', 'runs'].includes(table) && row['user_id'] === canary
+      : row['user_id'] === canary
   return [rows.filter(isTheirs), rows.filter((each) => !isTheirs(each))]
 }
 
@@ -177,13 +186,8 @@ function inTransaction(act: Act): Act {
   return (db) => db.$transaction((tx) => act(tx as TenantDb))
 }
 
-function grouped(cases: Case[]): { model: string; operation: string; cases: Case[] }[] {
-  const groups = Map.groupBy(cases, ({ model, operation }) => `${model} ${operation}`)
-  return [...groups.values()].map((group) => ({
-    model: group[0]?.model ?? '',
-    operation: group[0]?.operation ?? '',
-    cases: group,
-  }))
+function titleOf({ model, operation, through }: Omit<CaseGroup, 'cases'>): string {
+  return `${operation} of ${model}${through}`
 }
 
 function rawCases(tables: string[]): { aim: string; act: Act }[] {
