@@ -128,6 +128,28 @@ describe('a subscription over server-sent events', () => {
     await small.stop()
   })
 
+  it('is refused above the number of its tenant, which holds up no other tenant', { tags: ['edge-subscriptions'] }, async () => {
+    const small = await startTestPlatform({ limits: { subscriptionsPerTenant: 2 } })
+    small.upstream.otherwise(stallsAfter('Once'))
+    const follow = async (as: string) => {
+      const { runId } = await say(small.api(as), 'A story, please.')
+      return openEventSource(small.url, as, { query: agentReply, variables: { runId } })
+    }
+    const { acme, globex } = small
+    // All at once: none may slip in while another is only about to begin. Another key of the tenant is no way around it.
+    const { runId } = await say(small.api(acme.keys.member), 'A story, please.')
+    const open = () => openEventSource(small.url, acme.keys.member, { query: agentReply, variables: { runId } })
+    const crowd = await Promise.all(Array.from({ length: 8 }, open))
+    expect(crowd.map(({ status }) => status).toSorted()).toEqual([200, 200, 503, 503, 503, 503, 503, 503])
+    const refused = await follow(acme.keys.endUser)
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '5'])
+    expect((await refused.next())?.data).toMatchObject({ errors: [{ extensions: { code: 'SERVICE_UNAVAILABLE' } }] })
+    expect((await follow(globex.keys.member)).status).toBe(200)
+    for (const { close } of crowd) close()
+    await expect.poll(async () => (await follow(acme.keys.endUser)).status).toBe(200)
+    await small.stop()
+  })
+
   it('leaves nothing behind when its client leaves before it begins', async () => {
     const { story } = platform
     const asked = Promise.withResolvers<void>()

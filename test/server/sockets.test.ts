@@ -199,16 +199,36 @@ describe('an operation on a socket', () => {
     await close(socket)
   })
 
+  it('is refused above twice that number when ids are used again before their operations have ended', {
+    tags: ['edge-subscriptions'],
+  }, async () => {
+    const socket = await signIn(platform.url, key)
+    const { runId } = await say(platform.api(key), 'Tell me a story.')
+    const payload = { query: `subscription { agentReply(runId: "${runId}") { __typename } }` }
+    // In one go: none is further than getting ready when its id is let go.
+    for (let use = 0; use < 50; use++) {
+      socket.send({ id: '1', type: 'subscribe', payload })
+      socket.send({ id: '1', type: 'complete' })
+    }
+    socket.send({ ...query, id: 'last' })
+    expect(await socket.next()).toMatchObject({
+      id: 'last',
+      type: 'error',
+      payload: [{ message: expect.stringContaining('at most 3') }],
+    })
+    await close(socket)
+  })
+
   it('whose id is used again ends with its socket all the same', { tags: ['edge-subscriptions'] }, async () => {
-    for (let count = 0; count < 8; count++) {
+    for (let count = 0; count < 10; count++) {
       const socket = await signIn(platform.url, key)
       const { runId } = await say(platform.api(key), 'Tell me a story.')
       const payload = { query: `subscription { agentReply(runId: "${runId}") { __typename } }` }
-      for (let use = 0; use < 4; use++) {
+      for (let use = 0; use < 3; use++) {
         socket.send({ id: '1', type: 'subscribe', payload })
-        if (use < 3) socket.send({ id: '1', type: 'complete' })
+        if (use < 2) socket.send({ id: '1', type: 'complete' })
       }
-      for (let use = 0; use < 4; use++) await socket.next()
+      for (let use = 0; use < 3; use++) await socket.next()
       await close(socket)
     }
     // Had they not ended, they would be more than this server carries.
