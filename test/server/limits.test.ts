@@ -1,84 +1,108 @@
 // @module-tag edge-floods
+import pg from 'pg'
 import pino from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { MemorySignals } from '../../src/memory/signals.ts'
 import { createServer, type Server } from '../../src/server/server.ts'
+import { openEventSource } from '../support/event-source.ts'
+import { floods } from '../support/floods.ts'
+import { type RawSocket, signIn } from '../support/raw-socket.ts'
+import { type Story, startStory } from '../support/story.ts'
 
+let story: Story
 let server: Server
 let url: string
-/** How often somebody's credentials were looked up, which is the first thing that reads the database. */
-let lookups = 0
+let key: string
+let socket: RawSocket
+/** What this process has sent to Postgres, whoever sent it. */
+const sent: unknown[] = []
+const { query } = pg.Client.prototype
 
 beforeAll(async () => {
+  story = await startStory()
+  key = (await story.tenant()).keys.member
   server = createServer({
-    authenticate: async () => {
-      lookups += 1
-      return null
-    },
-    signals: new MemorySignals({ onError: () => undefined }),
+    authenticate: story.authenticate,
+    signals: story.ports.signals,
     logger: pino({ level: 'silent' }),
     development: true,
     isReady: async () => true,
   })
   url = (await server.listen(0, '127.0.0.1')).url
+  socket = await signIn(url, key)
+  function observed(this: pg.Client, ...args: unknown[]) {
+    sent.push(args[0])
+    return Reflect.apply(query, this, args)
+  }
+  pg.Client.prototype.query = observed as typeof query
 })
 
-afterAll(() => server.close(1_000))
+afterAll(async () => {
+  pg.Client.prototype.query = query
+  await server.close(1_000)
+  await story.close()
+})
 
-async function ask(query: string): Promise<string | undefined> {
-  const response = await fetch(`${url}/graphql`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', authorization: 'Bearer x' },
-    body: JSON.stringify({ query }),
-  })
-  const { errors } = (await response.json()) as { errors: { message: string; extensions: { code: string } }[] }
-  return `${errors[0]?.extensions.code}: ${errors[0]?.message}`
+type Answer = { errors?: { message: string; extensions?: { code?: string } }[] }
+
+const headers = () => ({ authorization: `Bearer ${key}`, accept: 'application/json' })
+
+/** Each way to send an operation, with how it is answered. */
+const transports: Record<string, (query: string) => Promise<Answer>> = {
+  async POST(query) {
+    const body = JSON.stringify({ query })
+    const response = await fetch(`${url}/graphql`, {
+      method: 'POST',
+      headers: { ...headers(), 'content-type': 'application/json' },
+      body,
+    })
+    return (await response.json()) as Answer
+  },
+  async GET(query) {
+    const response = await fetch(`${url}/graphql?${new URLSearchParams({ query })}`, { headers: headers() })
+    return (await response.json()) as Answer
+  },
+  async 'server-sent events'(query) {
+    return (await (await openEventSource(url, key, { query })).next())?.data as Answer
+  },
+  async 'a socket'(query) {
+    socket.send({ id: '1', type: 'subscribe', payload: { query } })
+    const { type, payload } = await socket.next()
+    return type === 'error' ? { errors: payload as Answer['errors'] } : (payload as Answer)
+  },
 }
 
-const times = (count: number, part: (index: number) => string) =>
-  Array.from({ length: count }, (_, index) => part(index)).join(' ')
-const nested = (levels: number): string =>
-  levels === 0 ? 'id' : `messages { edges { node { run { conversation { ${nested(levels - 1)} } } } } }`
+describe.each(Object.keys(transports))('over %s, a flood', (transport) => {
+  const ask = (query: string) => transports[transport]?.(query)
 
-describe('a flood', () => {
-  it.each([
-    ['depth', `{ conversation(id: "x") { ${nested(3)} } }`, /17 levels deep; the limit is 12/],
-    ['aliases at the root', `{ ${times(21, (i) => `a${i}: viewer { role }`)} }`, /21 root fields; the limit is 20/],
-    ['aliases', `{ viewer { ${times(500, (i) => `a${i}: role`)} } }`, /501 fields; the limit is 500/],
-    [
-      'pages in pages',
-      '{ conversations(first: 100) { edges { node { runs(first: 100) { edges { node { id status model createdAt startedAt finishedAt configVersion usage { inputTokens } } } } } } } }',
-      /asks for up to 110301 fields/,
-    ],
-    ['tokens', `{ ${times(1_000, () => 'viewer { role }')} }`, /more than 2000 tokens/],
-    ['directives', `{ viewer { role ${times(1_000, () => '@skip(if: false)')} } }`, /more than 2000 tokens/],
-    [
-      'fragments in circles',
-      '{ ...A } fragment A on Query { ...B } fragment B on Query { ...A }',
-      /Cannot spread fragment "A" within itself/,
-    ],
-    [
-      'fragments that double',
-      `{ ...F0 } ${times(40, (i) => `fragment F${i} on Query { ...F${i + 1} ...F${i + 1} }`)} fragment F40 on Query { viewer { role } }`,
-      /fields; the limit is 500/,
-    ],
-    [
-      'introspection',
-      `{ __schema { types { ${'fields { type { '.repeat(4)} name ${'} }'.repeat(4)} } } }`,
-      /Maximum introspection depth exceeded/,
-    ],
-  ])('of %s is refused before anything is looked up', async (_what, query, message) => {
-    const before = lookups
-    const answer = await ask(query)
-    expect(answer).toMatch(/^BAD_USER_INPUT: /)
-    expect(answer).toMatch(message)
-    expect(lookups).toBe(before)
+  // What Node reads of a request line is shorter than these.
+  const fitting = floods.filter(([, query]) => transport !== 'GET' || encodeURIComponent(query).length < 15_000)
+
+  it.each(fitting)('of %s is refused before anything is asked of Postgres', async (_what, query, message) => {
+    sent.length = 0
+    expect(await ask(query)).toMatchObject({
+      errors: [{ message: expect.stringMatching(message), extensions: { code: 'BAD_USER_INPUT' } }],
+    })
+    expect(sent).toEqual([])
   })
 
   it('is not what a frontend asks for', async () => {
-    expect(
-      await ask('{ conversations(first: 50) { edges { node { id title messages(last: 50) { edges { node { content } } } } } } }'),
-    ).toMatch(/^UNAUTHENTICATED/)
-    expect(lookups).toBeGreaterThan(0)
+    sent.length = 0
+    expect((await ask('{ viewer { role } }'))?.errors).toBeUndefined()
+    expect(sent).not.toEqual([])
+    if (transport === 'a socket') expect(await socket.next()).toEqual({ id: '1', type: 'complete' })
+    const page = '{ conversations(first: 50) { edges { node { id title messages(last: 50) { edges { node { content } } } } } } }'
+    expect((await ask(page))?.errors).toBeUndefined()
   })
+})
+
+it('of operations in one request is refused before anything is asked of Postgres', async () => {
+  sent.length = 0
+  const body = JSON.stringify(Array.from({ length: 1_000 }, () => ({ query: '{ viewer { role } }' })))
+  const response = await fetch(`${url}/graphql`, {
+    method: 'POST',
+    headers: { ...headers(), 'content-type': 'application/json' },
+    body,
+  })
+  expect(response.status).toBe(400)
+  expect(sent).toEqual([])
 })
