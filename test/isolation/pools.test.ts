@@ -1,5 +1,5 @@
 // @module-tag rule-4
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, type RunnerTestCase } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { TenantPool, type TenantPoolOptions } from '../../src/data/tenant-pool.ts'
 import { newId } from '../../src/domain/ids.ts'
@@ -8,6 +8,7 @@ import { crowdStatements, seedCrowd, sendCrowd } from '../support/crowd.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { type PgBouncer, pgBouncerAvailable, pgBouncerKeepsNames, pgBouncerSuite, startPgBouncer } from '../support/pgbouncer.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+import { tried } from './tried.ts'
 
 let database: TestDatabase
 let tenants: Awaited<ReturnType<typeof seedCrowd>>
@@ -22,12 +23,13 @@ beforeAll(async () => {
 afterAll(() => database.drop())
 
 /** Sends a crowd through a pool and expects no leak, and no connection that kept anything. */
-async function expectNoLeaks(options: TenantPoolOptions): Promise<void> {
+async function expectNoLeaks(options: TenantPoolOptions, task: RunnerTestCase): Promise<void> {
   const pool = new TenantPool(options)
   const checkIns = watchCheckIns(pool)
   try {
     const { leaks, broken, statements } = await sendCrowd(pool, tenants, database.adminUrl)
     await checkIns.stop()
+    tried(task, { cases: statements, leaks: leaks.length + checkIns.dirty.length })
     expect(leaks).toEqual([])
     expect(checkIns.dirty).toEqual([])
     expect(statements).toBeGreaterThanOrEqual(crowdStatements)
@@ -43,16 +45,16 @@ async function expectNoLeaks(options: TenantPoolOptions): Promise<void> {
 const patience = 60_000 + crowdStatements * 10
 
 describe(`${crowdStatements} interleaved statements of 20 tenants and their users`, () => {
-  it.each([
+  it.for([
     { name: 'named statements', namedStatements: true },
     { name: 'unnamed statements', namedStatements: false },
   ])(
     'stay apart on three exclusive and two shared connections, $name',
-    async ({ namedStatements }) => {
+    { timeout: patience },
+    async ({ namedStatements }, { task }) => {
       const limits = { max: 3, shared: 2, statementTimeoutMillis: 1_000 }
-      await expectNoLeaks({ connectionString: database.appUrl, namedStatements, ...limits })
+      await expectNoLeaks({ connectionString: database.appUrl, namedStatements, ...limits }, task)
     },
-    patience,
   )
 })
 
@@ -72,12 +74,12 @@ describe.skipIf(!pgBouncerAvailable)(pgBouncerSuite('behind PgBouncer in transac
 
   const pools = [true, false].flatMap((namedStatements) => [0, 2].map((shared) => ({ namedStatements, shared })))
 
-  it.each(pools.filter(({ namedStatements }) => !namedStatements || pgBouncerKeepsNames()))(
+  it.for(pools.filter(({ namedStatements }) => !namedStatements || pgBouncerKeepsNames()))(
     `${crowdStatements} interleaved statements stay apart, named: $namedStatements, shared connections: $shared`,
-    async (options) => {
-      await expectNoLeaks({ connectionString: bouncer.url, max: 3, statementTimeoutMillis: 0, ...options })
+    { timeout: patience },
+    async (options, { task }) => {
+      await expectNoLeaks({ connectionString: bouncer.url, max: 3, statementTimeoutMillis: 0, ...options }, task)
     },
-    patience,
   )
 
   if (!pgBouncerKeepsNames()) {

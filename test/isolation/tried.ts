@@ -1,7 +1,7 @@
 import type { TaskMeta } from 'vitest'
 
-/** What a test tells the table of `npm run test:isolation` of itself: how much it tried for the rule of this tag. */
-export type Tried = { rule: string; cases: number; leaks: number }
+/** What a test that tries many cases tells the table of `npm run test:isolation`. */
+export type Tried = { cases: number; leaks: number }
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -9,7 +9,7 @@ declare module 'vitest' {
   }
 }
 
-/** Notes how many cases the running test tried. Without it, a test is one case. */
+/** Notes how much the running test tried, for every rule that it is tagged with. Without it, a test is one case. */
 export function tried(task: { meta: TaskMeta }, cases: Tried): void {
   task.meta.isolation = cases
 }
