@@ -1,5 +1,6 @@
 import { defineConfig } from 'vitest/config'
 import { rules } from './test/isolation/rules.ts'
+import { tableOf, wallTags } from './test/isolation/tags.ts'
 
 // Without these conditions vitest loads two copies of graphql, CommonJS and ES module, whose types refuse each other.
 const conditions = ['module-sync', 'node']
@@ -10,7 +11,10 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
-    tags: rules.map(({ tag, title }) => ({ name: tag, description: title })),
+    tags: [
+      ...rules.map(({ tag, title }) => ({ name: tag, description: title })),
+      ...[...wallTags, ...tableOf.values()].map((name) => ({ name })),
+    ],
     pool: 'forks',
     maxWorkers: 2,
     testTimeout: 15_000,

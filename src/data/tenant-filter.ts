@@ -220,7 +220,7 @@ function ownChild(relation: Relation, data: unknown, wall: Wall): Args {
 /** Changes to existing rows. What the wall fixes cannot be changed. */
 function restrictChange(model: string, data: unknown, wall: Wall): Args {
   const change = restrictNested(model, asArgs(data), wall)
-  for (const column of [...Object.keys(wallOf(model, wall)), 'tenantId']) {
+  for (const column of Object.keys(wallOf(model, wall))) {
     if (change[column] !== undefined) throw new UnscopedOperation(`Changing ${model}.${column}`)
   }
   return change

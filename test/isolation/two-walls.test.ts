@@ -8,6 +8,7 @@ import { type Case, casesOf } from './cases.ts'
 import { changes, freshRows, type Party, pick, platformModels, rowOf, tenantParty, userParty } from './rows.ts'
 import { tableTags, type WallTag } from './tags.ts'
 import { type CaseGroup, groupedByOperation, groupedByRelation } from './touched.ts'
+import { tried as note } from './tried.ts'
 import { delegates, openWorld, operate, type StoredRow, type World } from './world.ts'
 
 /**
@@ -62,20 +63,23 @@ function standing(walls: { filter: boolean; rowLevelSecurity: boolean }): void {
     const pair = openPair(walls, own, other, shared)
 
     for (const { cases, ...group } of groupedByRelation(casesOf(own, other))) {
-      it(`${titleOf(group)} shows and changes nothing of the other`, { tags: tableTags(group.models) }, async () => {
+      it(`${titleOf(group)} shows and changes nothing of the other`, { tags: tableTags(group.models) }, async ({ task }) => {
         const differences = []
         // Every other case goes through a transaction, where connection and client are others.
         for (const [index, { aim, writes, ...attempt }] of cases.entries()) {
           const act = index % 2 === 0 ? tried(attempt) : inTransaction(tried(attempt))
           differences.push(...(await pair.differences(writes, aim, act)))
         }
+        note(task, { cases: cases.length, leaks: differences.length })
         expect(differences).toEqual([])
       })
     }
 
-    it.skipIf(!walls.rowLevelSecurity && rowLevelSecurityOnly.includes('raw SQL'))('raw SQL does neither', async () => {
+    it.skipIf(!walls.rowLevelSecurity && rowLevelSecurityOnly.includes('raw SQL'))('raw SQL does neither', async ({ task }) => {
       const differences = []
-      for (const { aim, act } of rawCases(pair.tables())) differences.push(...(await pair.differences(true, aim, act)))
+      const cases = rawCases(pair.tables())
+      for (const { aim, act } of cases) differences.push(...(await pair.differences(true, aim, act)))
+      note(task, { cases: cases.length, leaks: differences.length })
       expect(differences).toEqual([])
     })
   })
@@ -85,20 +89,23 @@ function standing(walls: { filter: boolean; rowLevelSecurity: boolean }): void {
     const pair = openPair(walls, own, other, shared)
 
     // A foreign key carries the tenant and not the user, so the row itself can be made.
-    it.each(['Message', 'Run'])('a %s below what is the other’s shows nothing of that', async (model) => {
+    for (const model of ['Message', 'Run']) {
       const above = Object.entries(dataModel[model]?.relations ?? {}).filter(
         (entry) => !entry[1].list && userModels.has(entry[1].model),
       )
-      const keys = above.flatMap(([, { from }]) => from)
-      const data = { ...freshRows(own)[model], ...pick(rowOf(other, model), keys) }
-      for (const [name] of above) {
-        const read = async (db: TenantDb) => {
-          await operate(delegates(db), model, 'createMany', { data, skipDuplicates: true })
-          return operate(delegates(db), model, 'findMany', { include: { [name]: true } })
+      const tags = tableTags([model, ...above.map(([, relation]) => relation.model)])
+      it(`a ${model} below what is the other’s shows nothing of that`, { tags }, async () => {
+        const keys = above.flatMap(([, { from }]) => from)
+        const data = { ...freshRows(own)[model], ...pick(rowOf(other, model), keys) }
+        for (const [name] of above) {
+          const read = async (db: TenantDb) => {
+            await operate(delegates(db), model, 'createMany', { data, skipDuplicates: true })
+            return operate(delegates(db), model, 'findMany', { include: { [name]: true } })
+          }
+          expect(await pair.answer(read)).not.toContain(other.canary)
         }
-        expect(await pair.answer(read)).not.toContain(other.canary)
-      }
-    })
+      })
+    }
   })
 }
 
@@ -107,12 +114,15 @@ describe('no wall at all', () => {
     const { own, other, shared = [] } = make()
     const pair = openPair({ filter: false, rowLevelSecurity: false }, own, other, shared)
 
-    it.each(groupedByOperation(casesOf(own, other)))('$operation of $model shows or changes what is the other’s', async ({ cases }) => {
-      for (const attempt of cases) {
-        if ((await pair.differences(attempt.writes, attempt.aim, tried(attempt))).length > 0) return
-      }
-      expect.fail('None of these cases could ever fail.')
-    })
+    it.each(groupedByOperation(casesOf(own, other)))(
+      '$operation of $model shows or changes what is the other’s',
+      async ({ cases }) => {
+        for (const attempt of cases) {
+          if ((await pair.differences(attempt.writes, attempt.aim, tried(attempt))).length > 0) return
+        }
+        expect.fail('None of these cases could ever fail.')
+      },
+    )
   })
 })
 
@@ -153,9 +163,7 @@ function openPair(walls: { filter: boolean; rowLevelSecurity: boolean }, own: Pa
 /** The other party's rows, and the rest. */
 function parted(rows: StoredRow[], { wall, canary }: Party): [StoredRow[], StoredRow[]] {
   const isTheirs = ({ table, row }: StoredRow) =>
-    wall.userId === null
-      ? row[table === 'tenants' ? 'id' : 'tenant_id'] === wall.tenantId
-      : row['user_id'] === canary
+    wall.userId === null ? row[table === 'tenants' ? 'id' : 'tenant_id'] === wall.tenantId : row['user_id'] === canary
   return [rows.filter(isTheirs), rows.filter((each) => !isTheirs(each))]
 }
 
