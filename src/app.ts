@@ -24,6 +24,7 @@ import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
 import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
+import { RedisRunQueue } from './redis/run-queue.ts'
 import { RedisSignals } from './redis/signals.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
@@ -165,14 +166,18 @@ async function passGate(appUrl: string, { production }: Config, logger: Logger):
 
 async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
-  const runQueue = new MemoryRunQueue({ onError, maxWaiting: config.runConcurrency })
-  const common = { runQueue, model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), now: Date.now }
+  const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), now: Date.now }
   if (config.redisUrl === null) {
-    return { ...common, eventLog: new MemoryEventLog({ onError }), signals: new MemorySignals({ onError }) }
+    return {
+      ...common,
+      eventLog: new MemoryEventLog({ onError }),
+      signals: new MemorySignals({ onError }),
+      runQueue: new MemoryRunQueue({ onError }),
+    }
   }
   const redis = await connectRedis(config.redisUrl, { onError })
   opened.defer(() => redis.close())
-  return { ...common, eventLog: new RedisEventLog(redis), signals: new RedisSignals(redis) }
+  return { ...common, eventLog: new RedisEventLog(redis), signals: new RedisSignals(redis), runQueue: new RedisRunQueue(redis) }
 }
 
 /** The configured endpoint; in development without one, the scripted; in production without one, a model that refuses. */

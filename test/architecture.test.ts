@@ -31,6 +31,7 @@ const owners: Record<string, readonly string[]> = {
   'graphql-ws': ['server', 'ask'],
   '@pothos/core': ['schema'],
   ioredis: ['redis'],
+  bullmq: ['redis'],
   openai: ['llm'],
   'gpt-tokenizer': ['llm'],
   pg: ['data'],

@@ -67,16 +67,22 @@ export type Signals = {
   subscribe(listener: (signal: Signal) => void): Promise<Unsubscribe>
 }
 
+/** A run that a worker has claimed. `ended` resolves when it is done with it, and never rejects. */
+export type Taken = { ended: Promise<void> }
+
+/** Claims a run of the tenant and begins to execute it; null when none waits. */
+export type Take = (tenantId: TenantId) => Promise<Taken | null>
+
 /** Wake-ups for workers. They carry no work: the runs themselves are rows in Postgres, so losing one costs only time. */
 export type RunQueue = {
-  /** Says that the tenant has a queued run. */
+  /** Says that a run of the tenant can be claimed. However often it is said, one wake-up waits at a time. */
   wake(tenantId: TenantId): Promise<void>
   /**
-   * Calls `take` for each wake-up, at most `concurrency` at a time and round robin over tenants.
-   * `take` claims and executes one run of the tenant and resolves to whether more may be waiting.
-   * The returned function stops taking and resolves when the running ones have ended.
+   * Calls `take` for each wake-up, round robin over tenants, while fewer than `concurrency` runs are under way here. A `take`
+   * that finds a run wakes the tenant again, behind the others, since more may wait.
+   * The returned function stops taking and resolves when the runs under way have ended.
    */
-  consume(take: (tenantId: TenantId) => Promise<boolean>, concurrency: number): Unsubscribe
+  consume(take: Take, concurrency: number): Unsubscribe
 }
 
 export type ToolDefinition = {

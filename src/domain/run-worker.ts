@@ -4,7 +4,7 @@ import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
 import { newId, type TenantId } from './ids.ts'
 import { persist } from './persistence.ts'
-import type { Ports, RunRef, Unsubscribe } from './ports.ts'
+import type { Ports, RunRef, Taken, Unsubscribe } from './ports.ts'
 import { claimRun } from './run-claim.ts'
 import { type Ending, endClaim, requeue, saveTurn } from './run-ending.ts'
 import { RunLog } from './run-log.ts'
@@ -100,13 +100,16 @@ export class RunWorker {
     await this.#options.catalog.removeWorker(this.id).catch(this.#options.onError)
   }
 
-  /** Claims and executes one run of the tenant. Answers whether more may be waiting. */
-  async #take(tenantId: TenantId): Promise<boolean> {
-    if (this.#draining) return false
-    const { data, ports, settings, onError } = this.#options
-    const run = await claimRun(data.of({ tenantId, userId: null }), tenantId, this.id)
-    if (!run) return false
+  /** Claims a run of the tenant and begins to execute it. */
+  async #take(tenantId: TenantId): Promise<Taken | null> {
+    if (this.#draining) return null
+    const run = await claimRun(this.#options.data.of({ tenantId, userId: null }), tenantId, this.id)
+    return run && { ended: this.#serve(tenantId, run).catch(this.#options.onError) }
+  }
 
+  /** Executes the run, from its claim to its end. */
+  async #serve(tenantId: TenantId, run: RunTask['run']): Promise<void> {
+    const { data, ports, settings, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
     const stop = (reason: StopReason) => stopping.abort(reason)
@@ -133,9 +136,8 @@ export class RunWorker {
       await log.close()
       if (this.#claims.get(run.id) === claim) this.#claims.delete(run.id)
     }
-    // A run that was handed back waits for another worker.
-    if (stopping.signal.reason === 'handedBack') await ports.runQueue.wake(tenantId)
-    return true
+    // The next run of its conversation may be claimed now; one that was handed back waits for another worker.
+    await ports.runQueue.wake(tenantId).catch(onError)
   }
 
   /** Answers the run's ending; null when it goes on elsewhere. Throws when even that could not be stored. */

@@ -1,33 +1,25 @@
 import type { TenantId } from '../domain/ids.ts'
-import type { RunQueue, Unsubscribe } from '../domain/ports.ts'
-
-type Take = (tenantId: TenantId) => Promise<boolean>
+import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
 
 type Consumer = { take: Take; concurrency: number; running: Set<Promise<void>> }
 
 /**
- * The wake-ups of a single process: a ring of tenants, each with its number of waiting wake-ups. A turn of the ring starts
- * one `take` per tenant, so that a tenant with thousands of runs delays another's by one run and no more.
+ * The wake-ups of a single process: a ring of tenants. A turn of the ring starts one run per tenant, so that a tenant with
+ * thousands of runs delays another's by one run and no more.
  */
 export class MemoryRunQueue implements RunQueue {
-  /** In ring order: a Map iterates in order of insertion, and a tenant that had its turn is inserted again. */
-  readonly #waiting = new Map<TenantId, number>()
+  /** In ring order: a Set iterates in order of insertion, and a tenant that had its turn is inserted again. */
+  readonly #waiting = new Set<TenantId>()
   readonly #consumers = new Set<Consumer>()
-  readonly #onError: (error: unknown, tenantId: TenantId) => void
-  readonly #maxWaiting: number
+  readonly #onError: (error: unknown) => void
 
-  /**
-   * `onError` is given what `take` throws; the wake-up counts as used then, and the sweeper finds the run if it still waits.
-   * `maxWaiting` bounds a tenant's waiting wake-ups, and thereby the claims that find nothing after a burst. Below a
-   * consumer's concurrency, a tenant alone may leave slots idle. Default 100.
-   */
-  constructor(options: { onError: (error: unknown, tenantId: TenantId) => void; maxWaiting?: number }) {
+  /** `onError` is given what `take` throws; the wake-up counts as used then, and the sweeper finds the run if it still waits. */
+  constructor(options: { onError: (error: unknown) => void }) {
     this.#onError = options.onError
-    this.#maxWaiting = options.maxWaiting ?? 100
   }
 
   async wake(tenantId: TenantId): Promise<void> {
-    this.#waiting.set(tenantId, Math.min((this.#waiting.get(tenantId) ?? 0) + 1, this.#maxWaiting))
+    this.#waiting.add(tenantId)
     for (const consumer of this.#consumers) this.#fill(consumer)
   }
 
@@ -42,33 +34,33 @@ export class MemoryRunQueue implements RunQueue {
   }
 
   #fill(consumer: Consumer): void {
-    while (consumer.running.size < consumer.concurrency) {
-      const tenantId = this.#next()
-      if (!tenantId) return
-      const running = this.#take(consumer, tenantId).then((more) => {
+    while (this.#consumers.has(consumer) && consumer.running.size < consumer.concurrency) {
+      const [tenantId] = this.#waiting
+      if (tenantId === undefined) return
+      this.#waiting.delete(tenantId)
+      const running = this.#serve(consumer, tenantId).finally(() => {
         consumer.running.delete(running)
-        if (more) return this.wake(tenantId)
-        if (this.#consumers.has(consumer)) this.#fill(consumer)
+        this.#fill(consumer)
       })
       consumer.running.add(running)
     }
   }
 
-  /** The tenant whose turn it is; it moves to the back of the ring, or out of it with its last wake-up. */
-  #next(): TenantId | undefined {
-    for (const [tenantId, count] of this.#waiting) {
-      this.#waiting.delete(tenantId)
-      if (count > 1) this.#waiting.set(tenantId, count - 1)
-      return tenantId
-    }
+  /** From the wake-up to the end of the run that it led to. */
+  async #serve(consumer: Consumer, tenantId: TenantId): Promise<void> {
+    const taken = await this.#take(consumer, tenantId)
+    if (!taken) return
+    // Where one run waited another may; the tenant goes to the end of the ring.
+    await this.wake(tenantId)
+    await taken.ended
   }
 
-  async #take(consumer: Consumer, tenantId: TenantId): Promise<boolean> {
+  async #take(consumer: Consumer, tenantId: TenantId): Promise<Taken | null> {
     try {
       return await Promise.resolve(tenantId).then(consumer.take)
     } catch (error) {
-      this.#onError(error, tenantId)
-      return false
+      this.#onError(error)
+      return null
     }
   }
 }

@@ -36,6 +36,8 @@ export async function connectRedis(url: string, options: ConnectOptions): Promis
   const settings: RedisOptions = {
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
+    // Nothing waits to be retried. BullMQ wants it said.
+    maxRetriesPerRequest: null,
     // RedisChannels does it, and learns whether it worked.
     autoResubscribe: false,
     connectTimeout: 2_000,

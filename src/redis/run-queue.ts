@@ -1,0 +1,128 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Job, Queue, Worker } from 'bullmq'
+import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
+import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
+import { type RedisConnection, replyTo } from './connection.ts'
+
+/** One queue for the platform, in one slot of a cluster. Its jobs hold a tenant's id and nothing else. */
+const name = 'runs'
+const prefix = '{wake}'
+
+/** How long a wake-up may be in the hands of a process that died, in milliseconds, and how often that is looked for. */
+const lockDuration = 10_000
+const stalledInterval = 5_000
+
+/** How long one command waits for the next wake-up, in seconds: less than a command may take on this connection. */
+const drainDelay = 0.5
+
+/** The pause after a failed look for the next wake-up, in milliseconds. */
+const pauseAfterFailure = 1_000
+
+type WakeUp = { tenantId: string }
+
+/**
+ * The wake-ups of all instances, as a BullMQ queue. A tenant has one that waits and one that is being served, which makes a plain
+ * queue go round the tenants. A wake-up is served as soon as its run is claimed: executing it is nobody's job.
+ */
+export class RedisRunQueue implements RunQueue {
+  readonly #connection: RedisConnection
+  readonly #queue: Queue<WakeUp>
+
+  constructor(connection: RedisConnection) {
+    this.#connection = connection
+    this.#queue = new Queue(name, { prefix, connection: connection.commands, skipVersionCheck: true })
+    // What the connection reports, it reports itself.
+    this.#queue.on('error', () => undefined)
+  }
+
+  /** Throws Unavailable while Redis cannot be reached. */
+  async wake(tenantId: TenantId): Promise<void> {
+    // Said while the tenant's last one is being served, it is kept for afterwards: that one may have looked too early.
+    const deduplication = { id: tenantId, keepLastIfActive: true }
+    const options = { deduplication, removeOnComplete: true, removeOnFail: true }
+    await replyTo(this.#queue.add('wake', { tenantId }, options))
+  }
+
+  consume(take: Take, concurrency: number): Unsubscribe {
+    const consumer = new Consumer(this, this.#connection, take, concurrency)
+    return () => consumer.stop()
+  }
+}
+
+/** Takes wake-ups for one worker, one after the other, while it has room for another run. */
+class Consumer {
+  readonly #queue: RedisRunQueue
+  readonly #connection: RedisConnection
+  readonly #take: Take
+  readonly #concurrency: number
+  readonly #token = newId()
+  readonly #worker: Worker<WakeUp>
+  readonly #running = new Set<Promise<void>>()
+  readonly #stopping = new AbortController()
+  readonly #loop: Promise<void>
+
+  constructor(queue: RedisRunQueue, connection: RedisConnection, take: Take, concurrency: number) {
+    this.#queue = queue
+    this.#connection = connection
+    this.#take = take
+    this.#concurrency = concurrency
+    // It waits for the next job in a blocking command, on a connection that BullMQ makes with the options of this one.
+    this.#worker = new Worker<WakeUp>(name, null, {
+      ...{ prefix, connection: connection.commands, skipVersionCheck: true, autorun: false, drainDelay },
+      ...{ lockDuration, stalledInterval, maxStalledCount: Number.MAX_SAFE_INTEGER },
+    })
+    this.#worker.on('error', () => undefined)
+    this.#loop = this.#run()
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort()
+    await this.#worker.close(true)
+    await this.#loop
+    await Promise.all(this.#running)
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stopping
+    await this.#worker.startStalledCheckTimer().catch(this.#connection.onError)
+    while (!signal.aborted) {
+      if (this.#running.size >= this.#concurrency) {
+        await Promise.race(this.#running)
+        continue
+      }
+      try {
+        const job = await this.#worker.getNextJob(this.#token)
+        if (job) this.#serve(job)
+      } catch (error) {
+        if (signal.aborted) return
+        this.#connection.onError(error)
+        await delay(pauseAfterFailure, undefined, { signal }).catch(() => undefined)
+      }
+    }
+  }
+
+  /** From the wake-up to the end of the run that it led to. */
+  #serve(job: Job<WakeUp>): void {
+    const running = this.#follow(job).finally(() => this.#running.delete(running))
+    this.#running.add(running)
+  }
+
+  async #follow(job: Job<WakeUp>): Promise<void> {
+    const tenantId = tenantIdOf(job.data.tenantId)
+    const taken = await this.#claim(tenantId)
+    // What fails here is mended by time: a job that was not completed is found stalled, a tenant that was not woken overdue.
+    await job.moveToCompleted(null, this.#token, false).catch(this.#connection.onError)
+    if (!taken) return
+    await this.#queue.wake(tenantId).catch(this.#connection.onError)
+    await taken.ended
+  }
+
+  async #claim(tenantId: TenantId): Promise<Taken | null> {
+    try {
+      return await this.#take(tenantId)
+    } catch (error) {
+      this.#connection.onError(error)
+      return null
+    }
+  }
+}
