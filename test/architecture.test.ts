@@ -96,3 +96,28 @@ describe('files', () => {
     expect(readers).toEqual(['config.ts'])
   })
 })
+
+describe('SQL', { tags: ['rule-7'] }, () => {
+  const sources = files.map((file) => ({ file, source: readFileSync(join(root, file), 'utf8') }))
+  const matching = (pattern: RegExp) => sources.filter(({ source }) => pattern.test(source)).map(({ file }) => file)
+
+  it('is never put together from text: raw statements are tagged templates, and nothing is spliced into them', () => {
+    expect(matching(/\$(queryRaw|executeRaw)Unsafe\b *[(<`]|\$(queryRaw|executeRaw)(<[^`;]*?>)?\s*\(|\bPrisma\.raw\b/)).toEqual(
+      [],
+    )
+    expect(matching(/\$(queryRaw|executeRaw)\b/)).not.toEqual([])
+  })
+
+  it('sets the tenant for the transaction alone, wherever it does', { tags: ['rule-4'] }, () => {
+    const settings = sources.flatMap(({ source }) => [...source.matchAll(/set_config\([^)]*\)/g)].map(([call]) => call))
+    expect(settings.length).toBeGreaterThan(0)
+    expect(settings.filter((call) => !call.endsWith(', true)'))).toEqual([])
+    expect(matching(/\bset\s+(session\s+)?"?app\./i)).toEqual([])
+  })
+})
+
+describe('the scope of asynchronous work', { tags: ['async-context'] }, () => {
+  it('is entered by a callback and never for whatever comes after', () => {
+    expect(files.filter((file) => /\benterWith\b/.test(readFileSync(join(root, file), 'utf8')))).toEqual([])
+  })
+})

@@ -1,0 +1,139 @@
+// @module-tag rule-7
+import pg from 'pg'
+import pino from 'pino'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { formatApiKey, hashSecret, newSecret } from '../../src/domain/credential.ts'
+import { newId, tenantIdOf } from '../../src/domain/ids.ts'
+import { createServer, type Server } from '../../src/server/server.ts'
+import { operatorKey } from '../support/operator.ts'
+import { type Story, startStory } from '../support/story.ts'
+import { validVariables } from './arguments.ts'
+import { documentOf, operations, withValue } from './operations.ts'
+import { type Party, tenantParty } from './rows.ts'
+import { overHttp, overWebSocket } from './transports.ts'
+import { tried } from './tried.ts'
+import { seed, tenantTables } from './world.ts'
+
+const [own, other] = [tenantParty('own-canary'), tenantParty('other-canary')]
+
+/** What would do something if any input became part of a statement, by each way that it could be quoted there. */
+const injections = [
+  `'; select set_config('app.current_tenant', '${other.wall.tenantId}', false); --`,
+  `'; select set_config('app.current_tenant', '${other.wall.tenantId}', true) || content from messages; --`,
+  `' or true --`,
+  `') union all select to_jsonb(m)::text from messages m --`,
+  `"; drop table messages; --`,
+  `\\'; delete from conversations; --`,
+  `$$; reset role; select 1; $$`,
+  `$1`,
+  '%',
+  `{"not": "${own.wall.tenantId}"}`,
+  `${other.wall.tenantId}`,
+  '\u0000',
+  '\ud800',
+]
+
+let story: Story
+let server: Server
+let admin: pg.Client
+let url: string
+let tables: string[]
+
+beforeAll(async () => {
+  story = await startStory()
+  await seed(story.database.adminUrl, [own, other])
+  admin = new pg.Client({ connectionString: story.database.adminUrl })
+  await admin.connect()
+  tables = await tenantTables(admin)
+  server = createServer({
+    authenticate: story.authenticate,
+    signals: story.ports.signals,
+    logger: pino({ level: 'silent' }),
+    development: true,
+    isReady: async () => true,
+  })
+  url = (await server.listen(0, '127.0.0.1')).url
+})
+
+afterAll(async () => {
+  await server.close(1_000)
+  await admin.end()
+  await story.close()
+})
+
+async function newKey({ wall }: Party): Promise<string> {
+  const [id, secret, tenantId] = [newId(), newSecret(), tenantIdOf(wall.tenantId)]
+  const hash = hashSecret(secret, story.settings.peppers)
+  await story.data.of(wall).apiKey.create({ data: { id, tenantId, name: 'fuzz', role: 'ADMIN', ...hash } })
+  return formatApiKey({ kind: 'tenant', tenantId, id, secret })
+}
+
+/** Every row of everybody else, as the superuser sees them. */
+async function othersRows(): Promise<string> {
+  const each = tables.map(
+    (table) => `select '${table}' as table, to_jsonb(t) as row from ${table} t
+                where ${table === 'tenants' ? 'id' : 'tenant_id'} <> '${own.wall.tenantId}'`,
+  )
+  return JSON.stringify((await admin.query(`select * from (${each.join(' union all ')}) every order by every::text`)).rows)
+}
+
+it('there are inputs to try', () => {
+  const places = operations.flatMap((operation) => operation.places.map(({ coordinate }) => coordinate))
+  expect(places).toEqual(expect.arrayContaining(['SendMessageInput.content', 'Query.conversations(after:)', 'Query.node(id:)']))
+})
+
+// What takes nothing has no input.
+describe.each(operations.filter(({ places }) => places.length > 0))('$kind $name', (operation) => {
+  it.for([
+    { who: 'an admin', keyOf: () => newKey(own) },
+    { who: 'an operator', keyOf: () => operatorKey(story) },
+  ])('takes every input of $who as a value, and none as SQL', async ({ keyOf }, { task }) => {
+    const [key, before] = [await keyOf(), await othersRows()]
+    const leaks: string[] = []
+    let cases = 0
+    for (const place of operation.places) {
+      for (const injection of injections) {
+        const value = place.type.name === 'JSONObject' ? { [injection]: injection, nested: [injection] } : injection
+        const variables = withValue(validVariables(operation, own), place, value)
+        const query = documentOf(operation, 2)
+        const ask = operation.kind === 'subscription' ? overWebSocket : overHttp
+        const { shown } = await ask({ url, key, query, variables })
+        cases += 1
+        if (/"INTERNAL"/.test(shown) || shown.includes(other.canary)) leaks.push(`${place.coordinate}: ${injection}: ${shown}`)
+      }
+    }
+    if ((await othersRows()) !== before) leaks.push(`${operation.name} changed rows of others.`)
+    tried(task, { cases, leaks: leaks.length })
+    expect(leaks).toEqual([])
+  })
+})
+
+it.for(['authorization', 'last-event-id', 'origin', 'x-forwarded-for', 'accept-language'])(
+  'so is the header %s',
+  async (header, { task }) => {
+    const key = await newKey(own)
+    const before = await othersRows()
+    const printable = injections.filter((injection) => /^[ -~]*$/.test(injection))
+    const answers = []
+    for (const injection of printable) {
+      for (const value of [injection, `Bearer ${injection}`, `Bearer ${key}${injection}`]) {
+        const response = await fetch(`${url}/graphql`, {
+          method: 'POST',
+          headers: { 'content-type': 'application/json', authorization: `Bearer ${key}`, [header]: value },
+          body: JSON.stringify({ query: '{ viewer { tenant { name } } conversations { edges { node { title } } } }' }),
+        })
+        answers.push(await response.text())
+      }
+    }
+    const leaks = answers.filter((answer) => /"INTERNAL"/.test(answer) || answer.includes(other.canary))
+    tried(task, { cases: answers.length, leaks: leaks.length })
+    expect(leaks).toEqual([])
+    expect(await othersRows()).toBe(before)
+  },
+)
+
+it('whatever it was, the tenant sees its own afterwards', async () => {
+  const answer = await overHttp({ url, key: await newKey(own), query: '{ viewer { tenant { name } } }', variables: {} })
+  expect(answer.results).toEqual([{ data: { viewer: { tenant: { name: own.canary } } } }])
+  expect(await story.data.of(own.wall).tenant.findMany({ select: { id: true } })).toEqual([{ id: own.wall.tenantId }])
+})
