@@ -58,15 +58,18 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   const seedable = databaseDirectory !== null
   const demo = seedable ? await seedOnce(config, { data, catalog, ports, settings }) : null
 
-  const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
-  await worker.start()
-  opened.defer(() => worker.drain(grace))
+  if (config.role !== 'api') {
+    const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
+    await worker.start()
+    opened.defer(() => worker.drain(grace))
+  }
 
   const server = createServer({
     authenticate: createAuthenticator({ data, catalog, ports, settings }),
     signals: ports.signals,
     logger,
     development: !config.production,
+    api: config.role !== 'worker',
     allowedOrigins: config.allowedOrigins,
     isReady: () => catalog.isReachable(),
   })

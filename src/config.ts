@@ -4,6 +4,8 @@ import { z } from 'zod'
 /** What the operator decides. Read once, at start, from the environment. */
 export type Config = {
   production: boolean
+  /** What this process does: serve the API, execute runs, or both. */
+  role: 'all' | 'api' | 'worker'
   host: string
   port: number
   /** Where the embedded database, generated secrets and demo keys live. */
@@ -67,6 +69,7 @@ const environment = z.object({
   REDIS_URL: url('redis:', 'rediss:').optional(),
   OPENAI_API_KEY: z.string().min(1).optional(),
   OPENAI_BASE_URL: url('http:', 'https:').optional(),
+  BULKHEAD_ROLE: z.enum(['all', 'api', 'worker']).default('all'),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).optional(),
   BULKHEAD_DATA_DIR: z.string().min(1).default('.bulkhead'),
   BULKHEAD_KEY_PEPPER: secret.optional(),
@@ -78,10 +81,16 @@ const environment = z.object({
 /** The model name of the scripted upstream. */
 const demoModel = 'bulkhead-demo'
 
-/** Reads the configuration. Throws ConfigError for the first value that is wrong, missing or unknown. */
-export function readConfig(env: Record<string, string | undefined> = process.env): Config {
+/**
+ * Reads the configuration from the environment, where `options` of the command line come before it. Throws ConfigError for the
+ * first value that is wrong, missing or unknown.
+ */
+export function readConfig(options: Record<string, string | undefined> = {}): Config {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined))
   // An empty variable is how shells and compose files say "not set".
-  const present = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
+  const present = Object.fromEntries(
+    Object.entries({ ...process.env, ...given }).filter(([, value]) => value !== undefined && value !== ''),
+  )
   const unknown = Object.keys(present).find((name) => name.startsWith('BULKHEAD_') && !(name in environment.shape))
   if (unknown)
     throw new ConfigError(`${unknown} is not a setting of Bulkhead. Remove it, or check its spelling against the README.`)
@@ -94,9 +103,14 @@ export function readConfig(env: Record<string, string | undefined> = process.env
   const values = parsed.data
   const production = values.NODE_ENV === 'production'
   if (production) requireSecrets(values)
+  if (values.BULKHEAD_ROLE !== 'all' && values.REDIS_URL === undefined)
+    throw new ConfigError(
+      `A process of the role ${values.BULKHEAD_ROLE} meets the others in Redis. Set REDIS_URL, or start with the role all.`,
+    )
   const upstream = upstreamOf(values)
   return {
     production,
+    role: values.BULKHEAD_ROLE,
     host: values.HOST ?? (production ? '0.0.0.0' : '127.0.0.1'),
     port: values.PORT,
     dataDir: resolve(values.BULKHEAD_DATA_DIR),

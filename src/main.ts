@@ -26,7 +26,8 @@ const program = new Command('bulkhead').description('A multi-tenant AI agent pla
 program
   .command('start')
   .description('start the platform; without DATABASE_URL, on an embedded Postgres with demo tenants')
-  .action(() => run(start))
+  .option('--role <role>', 'what this process does: all, api or worker; the last two need REDIS_URL')
+  .action(({ role }: { role?: string }) => run(start, { BULKHEAD_ROLE: role }))
 
 program
   .command('migrate')
@@ -53,11 +54,14 @@ program
 
 await program.parseAsync()
 
+/** Options of the command line, by the names of the variables that they stand for. */
+type Options = Record<string, string | undefined>
+
 /** Runs a command. What goes wrong ends in one line on stderr; the whole error is shown at LOG_LEVEL=debug. */
-async function run(command: (config: Config, logger: Logger) => Promise<unknown>): Promise<void> {
+async function run(command: (config: Config, logger: Logger) => Promise<unknown>, options: Options = {}): Promise<void> {
   let config: Config | null = null
   try {
-    config = readConfig()
+    config = readConfig(options)
     const logger = pino({ level: config.logLevel, redact: secrets }, pino.destination(2))
     await command(config, logger)
   } catch (error) {

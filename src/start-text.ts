@@ -6,14 +6,9 @@ import { demoFilePath } from './demo-file.ts'
 /** What a person reads when the platform is up: where it is, with which keys, and two commands to try. One screen. */
 export function startText(config: Config, { url, demo, hasDemo, databaseDirectory }: App): string {
   const demoFile = demoFilePath(config.dataDir)
-  const lines = [
-    '',
-    '  Bulkhead is running.',
-    '',
-    `  Open    ${url}/graphql${config.production ? '' : '  (GraphiQL; put {"Authorization": "Bearer <key>"} under Headers)'}`,
-    `  Model   ${modelLine(config)}`,
-    `  Data    ${dataLine(config, databaseDirectory)}`,
-  ]
+  const lines = ['', '  Bulkhead is running.', '', ...roleLines(config, url)]
+  if (config.role !== 'api') lines.push(`  Model   ${modelLine(config)}`)
+  lines.push(`  Data    ${dataLine(config, databaseDirectory)}`)
   if (hasDemo && !demo) lines.push(`  Keys    in ${shortPath(demoFile)}`)
   lines.push('')
   if (demo) {
@@ -27,6 +22,13 @@ export function startText(config: Config, { url, demo, hasDemo, databaseDirector
   if (hasDemo) lines.push(...tryLines(url, demoFile))
   lines.push('  Ctrl-C stops everything.', '', '')
   return lines.join('\n')
+}
+
+function roleLines({ role, production }: Config, url: string): string[] {
+  if (role === 'worker') return ['  Role    worker: executes runs, serves no API', `  Health  ${url}/health/ready`]
+  const hint = production ? '' : '  (GraphiQL; put {"Authorization": "Bearer <key>"} under Headers)'
+  const open = `  Open    ${url}/graphql${hint}`
+  return role === 'api' ? ['  Role    api: serves, and leaves runs to workers', open] : [open]
 }
 
 function modelLine(config: Config): string {

@@ -21,6 +21,8 @@ export type ServerOptions = {
   allowedOrigins?: string[]
   /** Serves GraphiQL, introspection and suggestions. */
   development: boolean
+  /** Serves the API. Without it only the health checks are answered. Default true. */
+  api?: boolean
   /** Whether requests can be served now. */
   isReady: () => Promise<boolean>
 }
@@ -34,7 +36,7 @@ export type Server = {
 
 /** The HTTP and WebSocket edge: the API on /graphql, the health checks, nothing else. */
 export function createServer(options: ServerOptions): Server {
-  const { authenticate, signals, logger, allowedOrigins = [], development } = options
+  const { authenticate, signals, logger, allowedOrigins = [], development, api = true } = options
   const limits = { ...defaultLimits, ...options.limits }
   const mask = createErrorMask(logger)
   const sessions = new Sessions({
@@ -50,6 +52,8 @@ export function createServer(options: ServerOptions): Server {
   const http = createHttpServer((request, response) => {
     response.setHeader('X-Content-Type-Options', 'nosniff')
     if (!isHost(request.headers.host)) return answer(response, 400, 'The Host header is not valid.')
+    if (!api && !pathOf(request)?.startsWith('/health/'))
+      return answer(response, 404, 'This process executes runs and serves no API.')
     switch (pathOf(request)) {
       case '/graphql':
         response.setHeader('Content-Security-Policy', contentSecurityPolicy)
@@ -67,7 +71,7 @@ export function createServer(options: ServerOptions): Server {
 
   http.timeout = limits.stalledMs
   http.on('upgrade', (request: IncomingMessage, stream: Duplex, head: Buffer) => {
-    if (pathOf(request) !== '/graphql') return refuse(stream, '404 Not Found')
+    if (!api || pathOf(request) !== '/graphql') return refuse(stream, '404 Not Found')
     if (!isAllowedOrigin(request, allowedOrigins)) return refuse(stream, '403 Forbidden')
     if (closing) return refuse(stream, '503 Service Unavailable')
     sockets.upgrade(request, stream, head)

@@ -50,7 +50,7 @@ function collect(child: ChildProcess, stream: 'stdout' | 'stderr'): () => string
 
 async function waitForUrl(child: ChildProcess, stdout: () => string, stderr: () => string): Promise<string> {
   for (;;) {
-    const url = /https?:\/\/[\w.:[\]]+(?=\/graphql)/.exec(stdout())?.[0]
+    const url = /https?:\/\/[\w.:[\]]+(?=\/(?:graphql|health))/.exec(stdout())?.[0]
     if (url !== undefined) return url
     if (child.exitCode !== null) throw new Error(`The platform ended with ${child.exitCode}: ${stderr()}`)
     await new Promise((resolve) => setTimeout(resolve, 20))

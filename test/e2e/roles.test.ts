@@ -1,0 +1,82 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
+import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
+import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+
+describe('a role of its own', () => {
+  it.each(['api', 'worker'])('as %s needs Redis, and says so', async (role) => {
+    const refused = startPlatformProcess({}, ['start', '--role', role])
+    expect(await refused.exited).toBe(1)
+    expect(refused.errors()).toBe(
+      `bulkhead: A process of the role ${role} meets the others in Redis. Set REDIS_URL, or start with the role all.\n`,
+    )
+  })
+
+  it('is one of three', async () => {
+    const refused = startPlatformProcess({ BULKHEAD_ROLE: 'leader' })
+    expect(await refused.exited).toBe(1)
+    expect(refused.errors()).toBe('bulkhead: BULKHEAD_ROLE must be one of all, api, worker. Correct it and start again.\n')
+  })
+})
+
+describe.runIf(redisAvailable)(redisSuite('an API and a worker'), () => {
+  let database: TestDatabase
+  let redis: RedisServer
+  let dataDir: string
+  let env: Record<string, string>
+  let api: PlatformProcess
+  let client: GraphQLClient
+
+  beforeAll(async () => {
+    ;[database, redis, dataDir] = await Promise.all([
+      createTestDatabase(),
+      startRedisServer(),
+      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+    ])
+    env = {
+      DATABASE_URL: database.appUrl,
+      DATABASE_PLATFORM_URL: database.platformUrl,
+      REDIS_URL: redis.url,
+      BULKHEAD_DATA_DIR: dataDir,
+    }
+    const seed = startPlatformProcess(env, ['seed'])
+    expect(await seed.exited, seed.errors()).toBe(0)
+    api = startPlatformProcess({ ...env, BULKHEAD_ROLE: 'api' })
+    client = graphqlClient(await api.url, JSON.parse(seed.output()).tenants[0].memberKey)
+  }, 60_000)
+
+  afterAll(async () => {
+    await client.close()
+    await api.stop()
+    await redis.stop()
+    await database.drop()
+    await rm(dataDir, { recursive: true, force: true })
+  })
+
+  it('answer together: what waits is taken when a worker comes, and the API executes nothing', async () => {
+    const { runId } = await sendMessage(client, 'Please count to 20')
+    const following = (async () => {
+      const events: ReplyEvent[] = []
+      for await (const event of followRun(client, runId)) events.push(event)
+      return events
+    })()
+    const status = 'query ($id: ID!) { run(id: $id) { status } }'
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    expect(await client.data(status, { id: runId })).toEqual({ run: { status: 'QUEUED' } })
+
+    const worker = startPlatformProcess(env, ['start', '--role', 'worker'])
+    const events = await following
+    expect(shownText(events)).toBe(events.at(-1)?.message?.content)
+    expect(await client.data(status, { id: runId })).toEqual({ run: { status: 'COMPLETED' } })
+
+    const url = await worker.url
+    expect((await fetch(`${url}/health/ready`)).status).toBe(200)
+    expect((await fetch(`${url}/graphql?query={viewer{role}}`)).status).toBe(404)
+    expect(await worker.stop('SIGTERM')).toBe(0)
+  })
+})
