@@ -12,6 +12,7 @@ import {
 } from '../domain/run-event.ts'
 import { RedisChannels } from './channels.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
+import { runKeys } from './key-space.ts'
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -71,7 +72,7 @@ export class RedisEventLog implements EventLog {
   }
 
   async append(run: RunRef, epoch: number, firstSeq: number, events: RunEvent[]): Promise<AppendOutcome> {
-    const { stream, channel } = namesOf(run)
+    const { stream, channel } = runKeys(run)
     const { maxEvents, liveTtl, endedTtl } = this.#limits
     const ttl = events.some(isTerminal) ? endedTtl : liveTtl
     const encoded = events.map((event) => JSON.stringify(event))
@@ -83,18 +84,13 @@ export class RedisEventLog implements EventLog {
 
   async read(run: RunRef, after: Cursor | null): Promise<Backlog> {
     const from = after ?? origin
-    const entries = await replyTo(this.#connection.commands.xrange(namesOf(run).stream, formatCursor(from), '+'))
+    const entries = await replyTo(this.#connection.commands.xrange(runKeys(run).stream, formatCursor(from), '+'))
     return backlogAfter(from, entries.map(decodeEntry))
   }
 
   async subscribe(run: RunRef, onEvents: (events: LoggedEvent[]) => void, onLost: () => void): Promise<Unsubscribe> {
-    return this.#channels.subscribe(namesOf(run).channel, onEvents, onLost)
+    return this.#channels.subscribe(runKeys(run).channel, onEvents, onLost)
   }
-}
-
-/** The one place that names a run's keys. The hash tag keeps them in one slot and spreads a tenant's runs over all slots. */
-function namesOf({ tenantId, runId }: RunRef): { stream: string; channel: string } {
-  return { stream: `{r:${tenantId}:${runId}}:s`, channel: `{r:${tenantId}:${runId}}:c` }
 }
 
 function cursorOf(id: string): Cursor {

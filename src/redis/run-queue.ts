@@ -3,10 +3,11 @@ import { type Job, Queue, Worker } from 'bullmq'
 import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
 import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
+import { platformKeys } from './key-space.ts'
 
 /** One queue for the platform, in one slot of a cluster. Its jobs hold a tenant's id and nothing else. */
 const name = 'runs'
-const prefix = '{wake}'
+const { prefix } = platformKeys.wakeUps
 
 /** How long a wake-up may be in the hands of a process that died, in milliseconds, and how often that is looked for. */
 const lockDuration = 10_000

@@ -2,8 +2,9 @@ import { isUuid, tenantIdOf } from '../domain/ids.ts'
 import type { Signal, Signals, Unsubscribe } from '../domain/ports.ts'
 import { RedisChannels } from './channels.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
+import { platformKeys } from './key-space.ts'
 
-const channel = '{signals}:c'
+const channel = `${platformKeys.signals.prefix}:c`
 
 /** Signals to all instances, over one channel of the whole platform; they hold ids and nothing else. */
 export class RedisSignals implements Signals {
