@@ -1,13 +1,21 @@
 #!/usr/bin/env node
 // A Prisma generator (JSON-RPC by lines, requests on stdin, answers on stderr) that writes what the tenant filter
-// must know of the data model and the client does not tell at run time: which side of a relation holds its key,
-// whether it is a list, and the names of compound unique keys.
+// and what goes through all tables must know of the data model and the client does not tell at run time: names of tables, keys, which
+// side of a relation holds its key, whether it is a list, and the names of compound unique keys.
 import { writeFile } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 
-type Field = { name: string; kind: string; type: string; isList: boolean; isRequired: boolean; relationFromFields?: string[] }
+type Field = {
+  name: string
+  kind: string
+  type: string
+  isId: boolean
+  isList: boolean
+  isRequired: boolean
+  relationFromFields?: string[]
+}
 type Key = { name: string | null; fields: string[] }
-type Model = { name: string; fields: Field[]; primaryKey: Key | null; uniqueIndexes: Key[] }
+type Model = { name: string; dbName: string | null; fields: Field[]; primaryKey: Key | null; uniqueIndexes: Key[] }
 type Request = {
   id: number
   method: string
@@ -18,6 +26,8 @@ function describe(model: Model) {
   const relations = model.fields.filter((field) => field.kind === 'object')
   const keys = [model.primaryKey, ...model.uniqueIndexes].filter((key) => key !== null && key.fields.length > 1)
   return {
+    table: model.dbName ?? model.name,
+    key: model.primaryKey?.fields ?? model.fields.filter((field) => field.isId).map((field) => field.name),
     scalars: model.fields.filter((field) => field.kind !== 'object').map((field) => field.name),
     relations: Object.fromEntries(
       relations.map(({ name, type, isList, isRequired, relationFromFields }) => [
@@ -34,6 +44,9 @@ async function generate({ generator, dmmf }: Request['params']): Promise<null> {
   const source = `// Written by prisma/data-model-generator.ts; do not edit.
 export type Relation = { model: string; list: boolean; required: boolean; from: readonly string[] }
 export type ModelShape = {
+  table: string
+  /** The fields of the primary key. */
+  key: readonly string[]
   scalars: readonly string[]
   relations: Readonly<Record<string, Relation>>
   compoundKeys: Readonly<Record<string, readonly string[]>>

@@ -1,7 +1,8 @@
 import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
-import { type OperatorKey, type Plan, PrismaClient, type Tenant } from './generated/client.ts'
+import { Erasures } from './erasures.ts'
+import { type OperatorKey, type Plan, Prisma, PrismaClient, type Tenant } from './generated/client.ts'
 import type { PriceCreateManyInput } from './generated/models.ts'
 
 export type CatalogOptions = {
@@ -19,6 +20,7 @@ export type CatalogOptions = {
  * It connects as `bulkhead_platform`, which has no grant on any column that holds a tenant's content.
  */
 export class Catalog {
+  readonly erasures: Erasures
   readonly #pool: pg.Pool
   /** A connection of their own for heartbeats: a worker must not look dead because others crowd the pool. */
   readonly #pulse: pg.Pool
@@ -27,6 +29,7 @@ export class Catalog {
   constructor(options: CatalogOptions) {
     this.#pool = openPool(options, options.max ?? 3)
     this.#pulse = openPool(options, 1)
+    this.erasures = new Erasures(this.#pool)
     this.#client = new PrismaClient({ adapter: new PrismaPg(this.#pool), errorFormat: 'minimal' })
   }
 
@@ -80,7 +83,7 @@ export class Catalog {
   async orphanedRuns(deadAfterMs: number): Promise<ClaimedRun[]> {
     const rows = await this.#client.$queryRaw<ClaimedRow[]>`
       select tenant_id, id, epoch from runs
-      where status = 'RUNNING' and not exists (
+      where status = 'RUNNING' and ${unfenced} and not exists (
         select from workers where workers.id = runs.worker_id and heartbeat_at > now() - make_interval(secs => ${deadAfterMs / 1000}))
       order by queued_at limit 1000`
     return rows.map(claimedRun)
@@ -89,7 +92,7 @@ export class Catalog {
   /** Runs that this worker claimed and that have not ended, oldest first, at most 1,000. */
   async runsOfWorker(workerId: string): Promise<ClaimedRun[]> {
     const rows = await this.#client.$queryRaw<ClaimedRow[]>`
-      select tenant_id, id, epoch from runs where status = 'RUNNING' and worker_id = ${workerId}::uuid
+      select tenant_id, id, epoch from runs where status = 'RUNNING' and ${unfenced} and worker_id = ${workerId}::uuid
       order by queued_at limit 1000`
     return rows.map(claimedRun)
   }
@@ -98,7 +101,7 @@ export class Catalog {
   async tenantsWithOverdueRuns(olderThanMs: number): Promise<TenantId[]> {
     const rows = await this.#client.$queryRaw<{ tenant_id: string }[]>`
       select distinct tenant_id from runs
-      where status = 'QUEUED' and queued_at < now() - make_interval(secs => ${olderThanMs / 1000})
+      where status = 'QUEUED' and ${unfenced} and queued_at < now() - make_interval(secs => ${olderThanMs / 1000})
       limit 1000`
     return rows.map((row) => tenantIdOf(row.tenant_id))
   }
@@ -117,6 +120,9 @@ function openPool({ connectionString, connectionTimeoutMillis = 5_000, onIdleErr
   pool.on('connect', (client) => client.on('error', () => undefined))
   return pool
 }
+
+/** Runs of a tenant that is being moved away or erased are let be: this database refuses to write them. */
+const unfenced = Prisma.sql`exists (select from tenants where tenants.id = runs.tenant_id and fenced_at is null)`
 
 type ClaimedRun = { tenantId: TenantId; runId: string; epoch: number }
 type ClaimedRow = { tenant_id: string; id: string; epoch: number }

@@ -1,6 +1,9 @@
 // Written by prisma/data-model-generator.ts; do not edit.
 export type Relation = { model: string; list: boolean; required: boolean; from: readonly string[] }
 export type ModelShape = {
+  table: string
+  /** The fields of the primary key. */
+  key: readonly string[]
   scalars: readonly string[]
   relations: Readonly<Record<string, Relation>>
   compoundKeys: Readonly<Record<string, readonly string[]>>
@@ -8,6 +11,10 @@ export type ModelShape = {
 
 export const dataModel: Readonly<Record<string, ModelShape>> = {
   "Tenant": {
+    "table": "tenants",
+    "key": [
+      "id"
+    ],
     "scalars": [
       "id",
       "name",
@@ -122,6 +129,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Member": {
+    "table": "members",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -158,6 +170,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "ApiKey": {
+    "table": "api_keys",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -198,6 +215,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Agent": {
+    "table": "agents",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -253,6 +275,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "AgentConfig": {
+    "table": "agent_configs",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -308,6 +335,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Conversation": {
+    "table": "conversations",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -356,6 +388,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Message": {
+    "table": "messages",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -408,6 +445,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Run": {
+    "table": "runs",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -482,6 +524,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "UsageRecord": {
+    "table": "usage_records",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -537,6 +584,10 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Price": {
+    "table": "prices",
+    "key": [
+      "id"
+    ],
     "scalars": [
       "id",
       "model",
@@ -564,6 +615,13 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "IdempotencyKey": {
+    "table": "idempotency_keys",
+    "key": [
+      "tenantId",
+      "actor",
+      "mutation",
+      "key"
+    ],
     "scalars": [
       "tenantId",
       "actor",
@@ -593,6 +651,10 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "OperatorKey": {
+    "table": "operator_keys",
+    "key": [
+      "id"
+    ],
     "scalars": [
       "id",
       "name",
@@ -605,6 +667,10 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     "compoundKeys": {}
   },
   "Worker": {
+    "table": "workers",
+    "key": [
+      "id"
+    ],
     "scalars": [
       "id",
       "startedAt",
@@ -614,6 +680,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     "compoundKeys": {}
   },
   "AuditEvent": {
+    "table": "audit_events",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -644,6 +715,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "DataKey": {
+    "table": "data_keys",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -675,6 +751,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Secret": {
+    "table": "secrets",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -715,6 +796,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "UserPseudonym": {
+    "table": "user_pseudonyms",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -743,6 +829,11 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "TenantExport": {
+    "table": "tenant_exports",
+    "key": [
+      "tenantId",
+      "id"
+    ],
     "scalars": [
       "id",
       "tenantId",
@@ -772,6 +863,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "OperatorIdempotencyKey": {
+    "table": "operator_idempotency_keys",
+    "key": [
+      "operatorId",
+      "mutation",
+      "key"
+    ],
     "scalars": [
       "operatorId",
       "mutation",
@@ -790,6 +887,10 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     }
   },
   "Erasure": {
+    "table": "erasures",
+    "key": [
+      "id"
+    ],
     "scalars": [
       "id",
       "operatorId",
@@ -805,6 +906,10 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     "compoundKeys": {}
   },
   "Database": {
+    "table": "databases",
+    "key": [
+      "id"
+    ],
     "scalars": [
       "id",
       "name",
@@ -818,6 +923,10 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     "compoundKeys": {}
   },
   "TenantMove": {
+    "table": "tenant_moves",
+    "key": [
+      "id"
+    ],
     "scalars": [
       "id",
       "sourceId",

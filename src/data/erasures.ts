@@ -1,0 +1,185 @@
+import type pg from 'pg'
+import { type TenantId, tenantIdOf } from '../domain/ids.ts'
+import type { TenantStatus } from './generated/enums.ts'
+import { becomeEraser, type Counts, countRows, eraseSomeRows } from './tenant-eraser.ts'
+import type { TenantTable } from './tenant-tables.ts'
+
+/** What the catalogue knows of a tenant's erasure: its certificate, once it is finished. */
+export type ErasureRecord = {
+  tenantId: TenantId
+  operatorName: string
+  requestedAt: Date
+  /** Null while it is under way. */
+  finishedAt: Date | null
+  found: Counts
+  erased: Counts
+  retained: Counts
+  backupsExpireAt: Date | null
+}
+
+/** Somebody else is erasing the tenant right now. */
+export class ErasedElsewhere extends Error {
+  constructor() {
+    super('The tenant is being erased by another call or process.')
+    this.name = 'ErasedElsewhere'
+  }
+}
+
+/** How long the last writers of a tenant are waited for, in seconds. Each is bound to much less. */
+const longestWrite = 60
+
+const columns = `id as "tenantId", operator_name as "operatorName", requested_at as "requestedAt", finished_at as "finishedAt",
+  found, erased, retained, backups_expire_at as "backupsExpireAt"`
+
+/**
+ * The steps of erasing a tenant, as the platform and, for its rows, as the eraser. Each is one transaction, or a few, and may be
+ * repeated. All but the first throw ErasedElsewhere, and do nothing, while another connection is in one of them for the same tenant.
+ */
+export class Erasures {
+  readonly #pool: pg.Pool
+
+  constructor(pool: pg.Pool) {
+    this.#pool = pool
+  }
+
+  async find(tenantId: string): Promise<ErasureRecord | null> {
+    const { rows } = await this.#pool.query<ErasureRecord>(`select ${columns} from erasures where id = $1`, [tenantId])
+    return rows[0] ?? null
+  }
+
+  /** Tenants whose erasure was begun and is not finished, oldest first, at most 100. */
+  async unfinished(): Promise<TenantId[]> {
+    const { rows } = await this.#pool.query<{ id: string }>(
+      'select id from erasures where finished_at is null order by requested_at limit 100',
+    )
+    return rows.map(({ id }) => tenantIdOf(id))
+  }
+
+  /**
+   * Marks the tenant as erased and fences it: from here on there is no way back, and nobody who looks lets it in. `check` is given
+   * the tenant first, and what it throws leaves everything as it was. False when there is no such tenant. Once begun, does nothing.
+   */
+  begin(
+    tenantId: string,
+    operator: { id: string; name: string },
+    check: (tenant: { name: string; status: TenantStatus }) => void,
+  ): Promise<boolean> {
+    return this.#transaction(async (client) => {
+      const tenant = await client.query<{ name: string; status: TenantStatus }>(
+        'select name, status from tenants where id = $1 for update',
+        [tenantId],
+      )
+      const [found] = tenant.rows
+      if (!found) return false
+      const begun = await client.query('select from erasures where id = $1', [tenantId])
+      if (begun.rowCount !== 0) return true
+      check(found)
+      await client.query(
+        `update tenants set status = 'ERASED', fenced_at = now(), access_version = access_version + 1 where id = $1`,
+        [tenantId],
+      )
+      await client.query('insert into erasures (id, operator_id, operator_name) values ($1, $2, $3)', [
+        tenantId,
+        operator.id,
+        operator.name,
+      ])
+      return true
+    })
+  }
+
+  /** Resolves once nobody writes to the tenant any more: those who saw it before it was fenced are done, and others are refused. */
+  async awaitWriters(tenantId: string): Promise<void> {
+    await this.#step(tenantId, async (client) => {
+      await client.query(`SET LOCAL lock_timeout = '${longestWrite}s'`)
+      await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [tenantId])
+      // The one reference to the tenant's rows that is not from one of them.
+      await client.query('update tenants set default_agent_id = null where id = $1', [tenantId])
+    })
+  }
+
+  /** Runs that a worker took and has not ended, as far as anybody knows. */
+  async openRuns(tenantId: string): Promise<string[]> {
+    const { rows } = await this.#pool.query<{ id: string }>(
+      `select id from runs where tenant_id = $1 and epoch > 0
+       and status in ('QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET')`,
+      [tenantId],
+    )
+    return rows.map(({ id }) => id)
+  }
+
+  /** Notes how many rows there are, and `more`, unless that was noted before. */
+  async noteFound(tenantId: string, more: Counts): Promise<void> {
+    await this.#step(tenantId, async (client) => {
+      await becomeEraser(client, tenantId)
+      const found = { ...(await countRows(client)), ...more }
+      await client.query('RESET ROLE')
+      await client.query("update erasures set found = $2 where id = $1 and found = '{}'", [tenantId, found])
+    })
+  }
+
+  /** Deletes all the tenant's rows of these tables, one after the other. */
+  async eraseRows(tenantId: string, tables: readonly TenantTable[]): Promise<void> {
+    for (const table of tables) {
+      const some = () =>
+        this.#step(tenantId, async (client) => {
+          await becomeEraser(client, tenantId)
+          return eraseSomeRows(client, table)
+        })
+      while (await some());
+    }
+  }
+
+  /**
+   * Counts again, and when nothing is left but what is `retained`, writes the certificate, and takes the tenant's name from it.
+   * Otherwise answers what is left, and the erasure goes on. `more` is what is left elsewhere.
+   */
+  finish(tenantId: string, retained: readonly string[], more: Counts, backupsDays: number): Promise<Counts> {
+    return this.#step(tenantId, async (client) => {
+      // Whoever adds to it as an operator holds the tenant's row.
+      await client.query('select from tenants where id = $1 for update', [tenantId])
+      await becomeEraser(client, tenantId)
+      const counts = Object.entries({ ...(await countRows(client)), ...more })
+      await client.query('RESET ROLE')
+      const left = counts.filter(([kind, count]) => count > 0 && !retained.includes(kind))
+      if (left.length > 0) return Object.fromEntries(left)
+
+      const kept = Object.fromEntries(counts.filter(([kind]) => retained.includes(kind)))
+      await client.query(
+        `update erasures set finished_at = now(), retained = $2, backups_expire_at = now() + make_interval(days => $3),
+           erased = (select jsonb_object_agg(key, value::bigint - coalesce(($2::jsonb ->> key)::bigint, 0)) from jsonb_each_text(found))
+         where id = $1 and finished_at is null`,
+        [tenantId, kept, backupsDays],
+      )
+      await client.query("update tenants set name = 'erased-' || id where id = $1", [tenantId])
+      return {}
+    })
+  }
+
+  /** A transaction that no other for the same tenant runs beside. */
+  #step<T>(tenantId: string, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    return this.#transaction(async (client) => {
+      const { rows } = await client.query<{ mine: boolean }>(
+        `select pg_try_advisory_xact_lock(hashtextextended('erasure of ' || $1, 0)) as mine`,
+        [tenantId],
+      )
+      if (!rows[0]?.mine) throw new ErasedElsewhere()
+      return work(client)
+    })
+  }
+
+  async #transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    const client = await this.#pool.connect()
+    try {
+      await client.query('BEGIN')
+      const result = await work(client)
+      await client.query('COMMIT')
+      return result
+    } catch (error) {
+      await client.query('ROLLBACK').catch(() => undefined)
+      throw error
+    } finally {
+      // One that is still inside a transaction could be anybody's, with the eraser's rights: it is closed instead.
+      client.release(client.getTransactionStatus() !== 'I')
+    }
+  }
+}
