@@ -1,6 +1,7 @@
 import type { AgentConfig } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { type AgentConfigChange, checkChange } from './agent-config-change.ts'
+import { recordAudit } from './audit.ts'
 import { NotFound } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
@@ -65,6 +66,9 @@ export async function updateAgentConfig(
           const draft = await openDraft(scope, tx, agentId)
           await remember(tx, draft.id)
           await tx.agentConfig.updateMany({ where: { id: draft.id }, data: change })
+          // Which fields, and not what is in them: a prompt is nobody's business but its authors'.
+          const details = { agentId, version: draft.version, published: publish, fields: Object.keys(change).sort() }
+          await recordAudit(scope, tx, { action: 'updateAgentConfig', subject: 'AgentConfig', subjectId: draft.id, details })
           return publish ? publishDraft(scope, tx, draft) : readVersion(tx, draft.id)
         }),
       replay: (id) => readVersion(scope.db, id),

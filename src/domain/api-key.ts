@@ -1,5 +1,6 @@
 import type { ApiKey, TenantRole } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { recordAudit } from './audit.ts'
 import { formatApiKey, hashSecret, newSecret } from './credential.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { idempotent } from './idempotency.ts'
@@ -40,6 +41,8 @@ export async function createApiKey(scope: Scope, { idempotencyKey, ...input }: C
         return scope.db.$transaction(async (tx) => {
           const id = newId()
           await remember(tx, id)
+          const details = { name, role, userId, expiresAt: expiresAt?.toISOString() ?? null }
+          await recordAudit(scope, tx, { action: 'createApiKey', subject: 'ApiKey', subjectId: id, details })
           return issueApiKey(scope, tx, { id, name, role, userId, expiresAt })
         })
       },
@@ -76,7 +79,11 @@ export async function revokeApiKey(scope: Scope, { apiKeyId }: { apiKeyId: strin
   requireRole(scope, 'ADMIN')
   if (!isUuid(apiKeyId)) throw new NotFound('API key')
   const revokedAt = new Date(scope.ports.now())
-  await scope.db.apiKey.updateMany({ where: { id: apiKeyId, revokedAt: null }, data: { revokedAt } })
+  await scope.db.$transaction(async (tx) => {
+    const { count } = await tx.apiKey.updateMany({ where: { id: apiKeyId, revokedAt: null }, data: { revokedAt } })
+    if (count === 0) return
+    await recordAudit(scope, tx, { action: 'revokeApiKey', subject: 'ApiKey', subjectId: apiKeyId, details: {} })
+  })
   const apiKey = await readApiKey(scope, apiKeyId)
   // Also when it was revoked before: that signal may have been lost, as this one may. Connections check their keys by themselves, too.
   await Promise.allSettled([scope.ports.signals.publish({ type: 'RevokeApiKey', tenantId: scope.tenant.id, apiKeyId })])
