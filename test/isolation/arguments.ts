@@ -1,0 +1,102 @@
+import { isEnumType, isInputObjectType, isNonNullType } from 'graphql'
+import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
+import { type ArgumentPlace, type Operation, typesWithId, withValue } from './operations.ts'
+import { type Party, rowOf } from './rows.ts'
+
+/** What an argument names: a thing of one of these types by its id, or rows by what their column holds. */
+export type Reference = { by: 'id'; types: readonly string[] } | { by: 'text'; model: string; column: string }
+
+type Example = unknown | ((own: Party) => unknown)
+
+/** Under this key the other tenant has called every mutation before, as the same actor. */
+export const idempotencyKey = 'the-same-key'
+
+/** The types that an id is of where its name does not say, by the argument's coordinate. */
+const typesOfIds: Readonly<Record<string, readonly string[]>> = {
+  'Query.node(id:)': typesWithId,
+}
+
+/** Arguments that name rows by a text of theirs. */
+const texts: Readonly<Record<string, [model: string, column: string]>> = {
+  'ConversationFilter.userId': ['Conversation', 'userId'],
+}
+
+/** What makes a valid call where the argument's type does not say, by coordinate; of a list, its one item. Undefined leaves it out. */
+const examples: Readonly<Record<string, Example>> = {
+  'RunFilter.status': undefined,
+  'CreateApiKeyInput.role': 'END_USER',
+  'CreateConversationInput.userId': (own: Party) => rowOf(own, 'Conversation')['userId'],
+  'UpdateAgentConfigInput.enabledTools': 'current_time',
+}
+
+/** The same, for every argument of the name. */
+const examplesByName: Readonly<Record<string, Example>> = {
+  idempotencyKey,
+  first: 50,
+  after: undefined,
+  last: undefined,
+  before: undefined,
+}
+
+const examplesByType: Readonly<Record<string, unknown>> = {
+  String: 'own-text',
+  Int: 1,
+  Float: 1,
+  Boolean: true,
+  BigInt: 1,
+  DateTime: '2100-01-01T00:00:00Z',
+  JSONObject: { own: 'own-text' },
+}
+
+/** What the argument names; null when it names nothing. Throws when it is an id and nobody knows of what. */
+export function referenceOf({ coordinate, name, type }: ArgumentPlace): Reference | null {
+  const text = texts[coordinate]
+  if (text) return { by: 'text', model: text[0], column: text[1] }
+  if (type.name !== 'ID') return null
+  const types = typesOfIds[coordinate] ?? typesCalled(nameOfType(coordinate, name))
+  if (types.length > 0) return { by: 'id', types }
+  throw new Error(`Nobody knows what ${coordinate} is the id of: say it in typesOfIds in test/isolation/arguments.ts.`)
+}
+
+/** Variables with which `own` makes a valid call, all that they name its own: every argument, or those alone that a call needs. */
+export function validVariables({ field, places }: Operation, own: Party, which: 'every' | 'needed'): Record<string, unknown> {
+  // An input is needed also where none of its fields is.
+  const inputs = field.args
+    .filter(({ type }) => isNonNullType(type) && isInputObjectType(type.ofType))
+    .map(({ name }) => [name, {}])
+  return places.reduce<Record<string, unknown>>((variables, place) => {
+    const value = which === 'every' || place.required ? exampleOf(place, own) : undefined
+    return value === undefined ? variables : withValue(variables, place, value)
+  }, Object.fromEntries(inputs))
+}
+
+/** The global id of the party's thing of this type. */
+export function idOf(party: Party, type: string): string {
+  return encodeId(type as NodeType, String(rowOf(party, type)['id']))
+}
+
+function exampleOf(place: ArgumentPlace, own: Party): unknown {
+  const { coordinate, name, type } = place
+  const known = [examples, examplesByName].find((table) => coordinate in table || name in table)
+  if (known) return evaluate(coordinate in known ? known[coordinate] : known[name], own)
+  const reference = referenceOf(place)
+  if (reference?.by === 'id') return idOf(own, reference.types[0] ?? '')
+  if (reference?.by === 'text') return rowOf(own, reference.model)[reference.column]
+  if (isEnumType(type)) return type.getValues()[0]?.name
+  if (type.name in examplesByType) return examplesByType[type.name]
+  throw new Error(`There is no example of ${coordinate}: add one to examples in test/isolation/arguments.ts.`)
+}
+
+function evaluate(example: Example, own: Party): unknown {
+  return typeof example === 'function' ? example(own) : example
+}
+
+/** As `conversationId` is of a Conversation, and the `id` of the query `run` of a Run. */
+function nameOfType(coordinate: string, name: string): string {
+  if (name === 'id') return coordinate.replace(/^\w+\.(\w+)\(.*$/, '$1')
+  return name.replace(/Ids?$/, '')
+}
+
+function typesCalled(name: string): string[] {
+  return typesWithId.filter((type) => type.toLowerCase() === name.toLowerCase())
+}

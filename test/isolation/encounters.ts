@@ -1,0 +1,221 @@
+import { randomBytes } from 'node:crypto'
+import { PrismaPg } from '@prisma/adapter-pg'
+import pg from 'pg'
+import { PrismaClient } from '../../src/data/generated/client.ts'
+import { userModels } from '../../src/data/tenant-filter.ts'
+import { formatApiKey, hashSecret, newSecret } from '../../src/domain/credential.ts'
+import { newId } from '../../src/domain/ids.ts'
+import type { NodeType } from '../../src/schema/global-id.ts'
+import type { RoleName } from '../../src/schema/role.ts'
+import { operatorKey } from '../support/operator.ts'
+import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
+import { idempotencyKey, idOf } from './arguments.ts'
+import { operations, typesWithId } from './operations.ts'
+import { type Party, price, type Row, type Rows, rowOf, tenantParty, userParty } from './rows.ts'
+import { delegates, operate, type StoredRow, tenantTables } from './world.ts'
+
+export type { RoleName } from '../../src/schema/role.ts'
+
+/** Two parties that never met: one acts by keys of its own, the other has what the first must not learn. */
+export type Encounter = {
+  own: Party
+  other: Party
+  keys: Record<RoleName, string>
+  /** Models whose rows are parted between the two. */
+  parted: readonly string[]
+  /** Texts and ids that must not be in an answer to the role. */
+  hiddenFrom(role: RoleName): readonly string[]
+}
+
+/** A pair of parties to make an encounter of, and the roles in which the first acts. */
+export type Between = { title: string; tags: string[]; callers: readonly RoleName[]; make: () => Cast }
+
+type Cast = { own: Party; other: Party; parted: readonly string[]; rows: Rows[] }
+
+export const betweens: readonly Between[] = [
+  { title: 'two tenants', tags: [], callers: ['ADMIN', 'MEMBER', 'END_USER', 'OPERATOR'], make: twoTenants },
+  { title: 'two end users of one tenant', tags: ['rule-18'], callers: ['END_USER'], make: twoUsers },
+  { title: "an end user and the tenant's staff", tags: ['rule-18'], callers: ['END_USER'], make: userAndStaff },
+]
+
+/** A platform on which parties meet. */
+export type MeetingPlace = {
+  platform: TestPlatform
+  /** Two new parties, with keys to every role of the first. */
+  meet(between: Between): Promise<Encounter>
+  /** The other party's rows, as the superuser sees them. */
+  rowsOfOther(encounter: Encounter): Promise<StoredRow[]>
+  close(): Promise<void>
+}
+
+export async function openMeetingPlace(): Promise<MeetingPlace> {
+  // All fields at once are more than a client may ask for.
+  const unlimited = { tokens: 1e6, fields: 1e6, cost: 1e9 }
+  const platform = await startTestPlatform({ limits: unlimited })
+  const { adminUrl } = platform.story.database
+  const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: adminUrl }) })
+  await prisma.price.create({ data: price })
+  const admin = new pg.Client({ connectionString: adminUrl })
+  await admin.connect()
+  const tables = await tenantTables(admin)
+  const operator = await operatorKey(platform.story)
+
+  return {
+    platform,
+    async meet({ make }) {
+      const { own, other, parted, rows } = make()
+      const { keys, row: keyRows } = keysOf(own, platform.story.settings.peppers)
+      await insert(prisma, [...rows, ...keyRows])
+      const texts = (party: Party, models: readonly string[]) => models.flatMap((model) => tracesOf(party, model))
+      const content = Object.keys(own.rows).filter((model) => model !== 'Tenant')
+      const hidden = texts(other, parted)
+      const fromOperators = [...texts(own, content), ...texts(other, content)]
+      return {
+        own,
+        other,
+        parted,
+        keys: { ...keys, OPERATOR: operator },
+        hiddenFrom: (role) => (role === 'OPERATOR' ? fromOperators : hidden),
+      }
+    },
+    async rowsOfOther({ own, other }) {
+      const { tenantId, userId } = other.wall
+      const each = tables.map((table) => {
+        const column = table === 'tenants' ? 'id' : 'tenant_id'
+        return `select '${table}' as table, to_jsonb(t) as row from ${table} t where ${column} = '${tenantId}'`
+      })
+      const { rows } = await admin.query<StoredRow>(`${each.join(' union all ')} order by 1, 2`)
+      if (own.wall.tenantId !== tenantId) return rows
+      return rows.filter(({ row }) => 'user_id' in row && row['user_id'] === userId)
+    },
+    async close() {
+      await prisma.$disconnect()
+      await admin.end()
+      await platform.stop()
+    },
+  }
+}
+
+function twoTenants(): Cast {
+  const own = workable(marked(tenantParty('OwnCanary')))
+  const other = cancellable(marked(tenantParty('OtherCanary')))
+  return { own, other, parted: Object.keys(other.rows), rows: [own.rows, other.rows, ...namesakes(own, other)] }
+}
+
+function twoUsers(): Cast {
+  const { own, user, rows } = tenantOfUsers()
+  return { own, other: user, parted: [...userModels], rows }
+}
+
+function userAndStaff(): Cast {
+  const { own, staff, rows } = tenantOfUsers()
+  return { own, other: staff, parted: ['Conversation', 'Message', 'Run'], rows }
+}
+
+/** A tenant with content of its staff and of two end users. */
+function tenantOfUsers() {
+  const tenant = cancellable(workable(marked(tenantParty('StaffCanary'))))
+  const unowned = (model: string) => ({ [model]: { ...rowOf(tenant, model), userId: null } })
+  const staff = { ...tenant, rows: { ...tenant.rows, ...unowned('Conversation'), ...unowned('Run'), ...unowned('Message') } }
+  const own = workable(userParty(staff, 'OwnCanary'))
+  const user = cancellable(userParty(staff, 'OtherCanary'))
+  const content = ({ rows }: Party) => Object.fromEntries(Object.entries(rows).filter(([model]) => userModels.has(model)))
+  return { own, user, staff, rows: [staff.rows, content(own), content(user)] }
+}
+
+/** The party's canary in each column says which column it is, so that none is a part of another. A user has one id everywhere. */
+function marked(party: Party): Party {
+  const rows = Object.entries(party.rows).map(([model, row]) => {
+    const markOf = (column: string) => (column === 'userId' ? '-user' : `-${model}-${column}`)
+    const columns = Object.entries(row).map(([column, value]) => {
+      return [column, withTexts(value, (text) => (text === party.canary ? text + markOf(column) : text))]
+    })
+    return [model, Object.fromEntries(columns)]
+  })
+  return withRow({ ...party, rows: Object.fromEntries(rows) }, 'Tenant', {
+    name: `${party.canary}-Tenant-name-${randomBytes(4).toString('hex')}`,
+  })
+}
+
+/** The party can act on its things: its run has ended, its configuration is in use, what it spent is money. */
+function workable(party: Party): Party {
+  const { createdAt } = rowOf(party, 'Run')
+  const ended = withRow(party, 'Run', { status: 'FAILED', finishedAt: createdAt, turns: [] })
+  const metered = withRow(ended, 'UsageRecord', { currency: 'USD' })
+  return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
+}
+
+/** The party's run could be cancelled by whoever reaches it, and is taken by no worker. */
+function cancellable(party: Party): Party {
+  return withRow(party, 'Run', { status: 'WAITING_APPROVAL', finishedAt: null })
+}
+
+function withRow(party: Party, model: string, change: Row): Party {
+  return { ...party, rows: { ...party.rows, [model]: { ...rowOf(party, model), ...change } } }
+}
+
+/** Rows of the other tenant that are called as one's own are, and what it did under one's idempotency key, as oneself. */
+function namesakes(own: Party, other: Party): Rows[] {
+  const ids = new Map(Object.values(own.rows).map(({ id }) => [id, newId()]))
+  ids.set(own.wall.tenantId, other.wall.tenantId)
+  const { Tenant: _, IdempotencyKey: key, ...rows } = own.rows
+  const copies = withTexts(rows, (text) => ids.get(text) ?? text) as Rows
+  const resultId = rowOf({ rows: copies }, 'Conversation')['id']
+  const actor = rowOf(own, 'ApiKey')['id']
+  const calls = operations.filter(({ kind }) => kind === 'mutation').map(({ name: mutation }) => ({ mutation }))
+  const taken = { ...key, tenantId: other.wall.tenantId, actor, key: idempotencyKey, resultId }
+  return [copies, ...calls.map((call) => ({ IdempotencyKey: { ...taken, ...call } }))]
+}
+
+/** Keys to each role in the party's tenant, its own API key being that of the admin. */
+function keysOf(own: Party, peppers: Parameters<typeof hashSecret>[1]) {
+  const { tenantId } = own.wall
+  const row = { ...rowOf(own, 'ApiKey'), expiresAt: null, revokedAt: null }
+  const issue = (role: RoleName, change: Row) => {
+    const secret = newSecret()
+    const stored: Row = { ...row, role, userId: null, ...hashSecret(secret, peppers), ...change }
+    return { stored, key: formatApiKey({ kind: 'tenant', tenantId, id: String(stored['id']), secret }) }
+  }
+  const admin = issue('ADMIN', {})
+  const member = issue('MEMBER', { id: newId() })
+  const endUser = issue('END_USER', { id: newId(), userId: rowOf(own, 'Conversation')['userId'] })
+  return {
+    keys: { ADMIN: admin.key, MEMBER: member.key, END_USER: endUser.key },
+    row: [admin, member, endUser].map(({ stored }) => ({ ApiKey: stored })),
+  }
+}
+
+/** Inserts the rows, all of one model at a time. Of two with one id the later stands. */
+async function insert(prisma: PrismaClient, parts: Rows[]): Promise<void> {
+  const db = delegates(prisma)
+  const models = new Set(parts.flatMap((part) => Object.keys(part)))
+  for (const model of models) {
+    const rows = parts.map((part) => part[model]).filter((row) => row !== undefined)
+    const byId = new Map(rows.map((row) => [row['id'] ?? row, row]))
+    await operate(db, model, 'createMany', { data: [...byId.values()] })
+  }
+  for (const { Tenant: tenant, Agent: agent } of parts) {
+    if (tenant) await operate(db, 'Tenant', 'update', { where: { id: tenant['id'] }, data: { defaultAgentId: agent?.['id'] } })
+  }
+}
+
+/** What tells of the party's row of the model: its canaries, and its id in either form. */
+function tracesOf(party: Party, model: string): string[] {
+  const row = rowOf(party, model)
+  const traces: string[] = []
+  withTexts(row, (text) => {
+    if (/Canary/.test(text)) traces.push(text)
+    return text
+  })
+  if (row['id']) traces.push(String(row['id']))
+  if (typesWithId.includes(model)) traces.push(idOf(party, model as NodeType))
+  return traces
+}
+
+/** The value with every text in it replaced. */
+function withTexts(value: unknown, replace: (text: string) => string): unknown {
+  if (typeof value === 'string') return replace(value)
+  if (Array.isArray(value)) return value.map((part) => withTexts(part, replace))
+  if (typeof value !== 'object' || value === null || value instanceof Date || value instanceof Uint8Array) return value
+  return Object.fromEntries(Object.entries(value).map(([key, part]) => [key, withTexts(part, replace)]))
+}
