@@ -1,6 +1,16 @@
 import type { Backlog } from './ports.ts'
 import { type Cursor, compareCursors, type LoggedEvent, type RunEvent } from './run-event.ts'
 
+/** What is left of an erased run's log for a while. No cursor has a later epoch, so nothing can be appended; and it holds no content. */
+export const erasedMark: LoggedEvent = {
+  cursor: { epoch: 999_999_999, seq: 1 },
+  event: {
+    type: 'RunCancelled',
+    text: '',
+    usage: { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: false },
+  },
+}
+
 /** What bounds every event log, wherever it is kept. */
 export type EventLogLimits = {
   /** How long a run's events live after the last append. Milliseconds. */

@@ -36,6 +36,15 @@ export type EventLog = {
    * `onLost` is called when appends may have been missed (a broken connection): read again from the last cursor.
    */
   subscribe(run: RunRef, onEvents: (events: LoggedEvent[]) => void, onLost: () => void): Promise<Unsubscribe>
+
+  /** Of how many of the tenant's runs it holds events. */
+  count(tenantId: TenantId): Promise<number>
+
+  /**
+   * Erases all events of the tenant. Whoever follows one of its runs, or writes to one, is told that it is over: each run that there
+   * were events of, and each of `openRuns`, keeps for 15 minutes a mark that holds no content and refuses every append as fenced.
+   */
+  erase(tenantId: TenantId, openRuns: readonly string[]): Promise<void>
 }
 
 export type AppendOutcome =

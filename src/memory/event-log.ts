@@ -1,4 +1,5 @@
-import { backlogAfter, defaultEventLogLimits, type EventLogLimits, numberEvents } from '../domain/event-log.ts'
+import { backlogAfter, defaultEventLogLimits, type EventLogLimits, erasedMark, numberEvents } from '../domain/event-log.ts'
+import type { TenantId } from '../domain/ids.ts'
 import type { AppendOutcome, Backlog, EventLog, RunRef, Unsubscribe } from '../domain/ports.ts'
 import { type Cursor, compareCursors, isTerminal, type LoggedEvent, origin, type RunEvent } from '../domain/run-event.ts'
 import { MemoryChannels } from './channels.ts'
@@ -44,6 +45,25 @@ export class MemoryEventLog implements EventLog {
     return this.#channels.subscribe(keyOf(run), onEvents)
   }
 
+  async count(tenantId: TenantId): Promise<number> {
+    return this.#keysOf(tenantId).filter((key) => this.#logs.get(key)?.entries.at(-1) !== erasedMark).length
+  }
+
+  async erase(tenantId: TenantId, openRuns: readonly string[]): Promise<void> {
+    const open = openRuns.map((runId) => keyOf({ tenantId, runId }))
+    for (const key of new Set([...this.#keysOf(tenantId), ...open])) {
+      const log = this.#logs.get(key)
+      if (log?.entries.at(-1) === erasedMark) continue
+      clearTimeout(log?.expiry)
+      this.#keep(key, [erasedMark], this.#limits.liveTtl)
+      this.#channels.publish(key, [erasedMark])
+    }
+  }
+
+  #keysOf(tenantId: TenantId): string[] {
+    return [...this.#logs.keys()].filter((key) => key.startsWith(keyOf({ tenantId, runId: '' })))
+  }
+
   #extend(key: string, added: LoggedEvent[]): void {
     const held = this.#logs.get(key)
     const entries = held?.entries ?? []
@@ -51,6 +71,10 @@ export class MemoryEventLog implements EventLog {
     entries.splice(0, entries.length - this.#limits.maxEvents)
     clearTimeout(held?.expiry)
     const ttl = added.some(({ event }) => isTerminal(event)) ? this.#limits.endedTtl : this.#limits.liveTtl
+    this.#keep(key, entries, ttl)
+  }
+
+  #keep(key: string, entries: LoggedEvent[], ttl: number): void {
     this.#logs.set(key, { entries, expiry: setTimeout(() => this.#logs.delete(key), ttl).unref() })
   }
 }

@@ -1,5 +1,6 @@
 import type { Result } from 'ioredis'
-import { backlogAfter, defaultEventLogLimits, type EventLogLimits, numberEvents } from '../domain/event-log.ts'
+import { backlogAfter, defaultEventLogLimits, type EventLogLimits, erasedMark, numberEvents } from '../domain/event-log.ts'
+import type { TenantId } from '../domain/ids.ts'
 import type { AppendOutcome, Backlog, EventLog, RunRef, Unsubscribe } from '../domain/ports.ts'
 import {
   type Cursor,
@@ -25,6 +26,7 @@ declare module 'ioredis' {
       ttl: number,
       ...events: string[]
     ): Result<[outcome: AppendOutcome['outcome'], last: string], Context>
+    eraseEvents(stream: string, channel: string, epoch: number, seq: number, ttl: number, event: string): Result<number, Context>
   }
 }
 
@@ -55,6 +57,19 @@ redis.call('SPUBLISH', KEYS[2], string.format('{"epoch":%d,"firstSeq":%d,"events
 return {'appended', last}
 `
 
+/** Leaves of a stream the one entry that is given, and tells followers. One that has it already is left as it is. */
+const eraseScript = `
+local epoch, seq, ttl, event = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local id = epoch .. '-' .. seq
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if last and last[1] == id then return 0 end
+redis.call('DEL', KEYS[1])
+redis.call('XADD', KEYS[1], id, 'event', event)
+redis.call('PEXPIRE', KEYS[1], ttl)
+redis.call('SPUBLISH', KEYS[2], '{"epoch":' .. epoch .. ',"firstSeq":' .. seq .. ',"events":[' .. event .. ']}')
+return 1
+`
+
 /**
  * The event log shared by all instances: per run a Redis Stream to replay and a sharded channel to follow,
  * written by one script. Every method throws Unavailable while Redis cannot be reached.
@@ -66,6 +81,7 @@ export class RedisEventLog implements EventLog {
 
   constructor(connection: RedisConnection, limits: EventLogLimits = defaultEventLogLimits) {
     connection.commands.defineCommand('appendEvents', { numberOfKeys: 2, lua: appendScript })
+    connection.commands.defineCommand('eraseEvents', { numberOfKeys: 2, lua: eraseScript })
     this.#connection = connection
     this.#channels = new RedisChannels(connection, decodeAppend)
     this.#limits = limits
@@ -91,7 +107,44 @@ export class RedisEventLog implements EventLog {
   async subscribe(run: RunRef, onEvents: (events: LoggedEvent[]) => void, onLost: () => void): Promise<Unsubscribe> {
     return this.#channels.subscribe(runKeys(run).channel, onEvents, onLost)
   }
+
+  async count(tenantId: TenantId): Promise<number> {
+    const mark = formatCursor(erasedMark.cursor)
+    const held = new Set<string>()
+    for await (const run of this.#runsOf(tenantId)) {
+      const [last] = await replyTo(this.#connection.commands.xrevrange(runKeys(run).stream, '+', '-', 'COUNT', 1))
+      if (last && last[0] !== mark) held.add(run.runId)
+    }
+    return held.size
+  }
+
+  async erase(tenantId: TenantId, openRuns: readonly string[]): Promise<void> {
+    for (const runId of openRuns) await this.#eraseRun({ tenantId, runId })
+    for await (const run of this.#runsOf(tenantId)) await this.#eraseRun(run)
+  }
+
+  async #eraseRun(run: RunRef): Promise<void> {
+    const { stream, channel } = runKeys(run)
+    const { epoch, seq } = erasedMark.cursor
+    const event = JSON.stringify(erasedMark.event)
+    await replyTo(this.#connection.commands.eraseEvents(stream, channel, epoch, seq, this.#limits.liveTtl, event))
+  }
+
+  /** The tenant's runs that there is a stream of. One may come more than once. */
+  async *#runsOf(tenantId: TenantId): AsyncGenerator<RunRef, void, undefined> {
+    const pattern = runKeys({ tenantId, runId: '*' }).stream
+    const [before = '', after = ''] = pattern.split('*')
+    let cursor = '0'
+    do {
+      const [next, streams] = await replyTo(this.#connection.commands.scan(cursor, 'MATCH', pattern, 'COUNT', scanned))
+      for (const stream of streams) yield { tenantId, runId: stream.slice(before.length, -after.length) }
+      cursor = next
+    } while (cursor !== '0')
+  }
 }
+
+/** Keys that one command looks at, whoever's they are: meanwhile all other commands wait. */
+const scanned = 1_000
 
 function cursorOf(id: string): Cursor {
   const cursor = parseCursor(id)

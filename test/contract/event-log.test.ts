@@ -1,7 +1,7 @@
 // @module-tag rule-13
 import { setTimeout as delay } from 'node:timers/promises'
 import { beforeAll, describe, expect, test, vi } from 'vitest'
-import { defaultEventLogLimits, type EventLogLimits } from '../../src/domain/event-log.ts'
+import { defaultEventLogLimits, type EventLogLimits, erasedMark } from '../../src/domain/event-log.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { EventLog, RunRef } from '../../src/domain/ports.ts'
 import { type Cursor, formatCursor, type LoggedEvent, origin, type RunEvent } from '../../src/domain/run-event.ts'
@@ -41,6 +41,54 @@ describe.each([
     beforeAll(start)
 
     describeEventLogModel(open)
+
+    describe('erase', () => {
+      test("leaves none of the tenant's events, and all of its neighbour's", async () => {
+        const { log, other } = await open()
+        const [run, neighbour] = [newRun(), newRun()]
+        const runs = [run, ...Array.from({ length: 30 }, () => ({ ...run, runId: newId() }))]
+        for (const each of [...runs, neighbour]) await log.append(each, 1, 1, deltas('secret', 'words'))
+        expect([await other.count(run.tenantId), await other.count(neighbour.tenantId)]).toEqual([31, 1])
+
+        await log.erase(run.tenantId, [])
+        expect([await other.count(run.tenantId), await other.count(neighbour.tenantId)]).toEqual([0, 1])
+        for (const each of runs) expect((await other.read(each, null)).events).toEqual([erasedMark])
+        expect((await other.read(neighbour, null)).events.map(textOf)).toEqual(['secret', 'words'])
+        await log.erase(run.tenantId, [run.runId])
+        expect(await other.count(run.tenantId)).toBe(0)
+      })
+
+      test('refuses what a writer appends late, also to a run that had no events yet', async () => {
+        const { log, other } = await open()
+        const [run, silent] = [newRun(), newRun()]
+        await log.append(run, 1, 1, deltas('a'))
+        await log.erase(run.tenantId, [])
+        await log.erase(silent.tenantId, [silent.runId])
+        const fenced = { outcome: 'fenced', last: erasedMark.cursor }
+        for (const late of [run, silent]) {
+          expect(await other.append(late, 1, 2, deltas('b'))).toEqual(fenced)
+          expect(await other.append(late, 1_000_999, 1, deltas('b'))).toEqual(fenced)
+          expect(await log.count(late.tenantId)).toBe(0)
+        }
+      })
+
+      test('tells whoever follows that the run is over', async () => {
+        const { log, other } = await open()
+        const run = newRun()
+        await log.append(run, 1, 1, deltas('a'))
+        const received = await follow(other, run)
+        await log.erase(run.tenantId, [])
+        await vi.waitFor(() => expect(received).toEqual([erasedMark]))
+      })
+
+      test('forgets even that after a while', async () => {
+        const { log, other } = await open({ liveTtl: 50, endedTtl: 50, maxEvents: 10 })
+        const run = newRun()
+        await log.erase(run.tenantId, [run.runId])
+        expect((await other.read(run, null)).events).toEqual([erasedMark])
+        await vi.waitFor(async () => expect((await other.read(run, null)).events).toEqual([]))
+      })
+    })
 
     describe('append', () => {
       test('takes events in order and hands them back with their cursors', async () => {

@@ -41,6 +41,9 @@ class LeakyLog implements EventLog {
     }
   }
 
+  count: EventLog['count'] = (tenantId) => this.inner.count(tenantId)
+  erase: EventLog['erase'] = (tenantId, openRuns) => this.inner.erase(tenantId, openRuns)
+
   reconnect() {
     for (const onLost of this.#lost) onLost()
   }

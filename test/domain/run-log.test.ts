@@ -33,6 +33,9 @@ class FlakyLog implements EventLog {
 
   subscribe: EventLog['subscribe'] = (ref, onEvents) => this.#inner.subscribe(ref, onEvents)
 
+  count: EventLog['count'] = (tenantId) => this.#inner.count(tenantId)
+  erase: EventLog['erase'] = (tenantId, openRuns) => this.#inner.erase(tenantId, openRuns)
+
   expire() {
     this.#inner = new MemoryEventLog({ onError: () => undefined })
   }
