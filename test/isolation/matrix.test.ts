@@ -130,7 +130,9 @@ async function compareAnswers(between: Between, encounter: Encounter, operation:
     for (const { unknown, others } of alikeAt(argument, encounter, role)) {
       for (const transport of transportsOf(operation)) {
         const askFor = (value: string) => askNaming(transport, operation, encounter, role, argument, value)
-        const expected = (await askFor(unknown)).shown
+        const unnamed = await askFor(unknown)
+        expect(unnamed, 'An unknown id is there.').toSatisfy((answer: Answer) => isAbsence(operation, answer))
+        const expected = unnamed.shown
         const answers = await Promise.all(others.map(async (value) => ({ role, value, answer: await askFor(value) })))
         cases += answers.length
         for (const { value, answer } of answers) {
@@ -192,3 +194,14 @@ function isSuccess({ kind, name }: Operation, { results }: Answer): boolean {
     })
   )
 }
+
+/** Whether nothing was found: null, an empty page, NotFound; or the role may not look at all. */
+function isAbsence({ name }: Operation, { results }: Answer): boolean {
+  return results.every(({ data, errors }) => {
+    if (errors) return errors.every(({ extensions }) => refusals.has(String(extensions?.['code'])))
+    const result = data?.[name] as { __typename?: string; edges?: unknown[] } | null
+    return result === null || result?.edges?.length === 0 || ['NotFound', 'Forbidden'].includes(String(result?.__typename))
+  })
+}
+
+const refusals: ReadonlySet<string> = new Set(['NOT_FOUND', 'FORBIDDEN'])
