@@ -167,7 +167,7 @@ it('shows a tenant its own row of tenants, and lets it change nothing there but 
   await expect(within(app, { tenant: a }, [`update tenants set plan = 'ENTERPRISE'`])).rejects.toMatchObject({ code: '42501' })
 })
 
-it('never changes a published configuration, and lets a draft become one', async () => {
+it('never changes a published configuration, and lets a draft become one', { tags: ['postgres', 'agent_configs'] }, async () => {
   const tenant = await seedTenant()
   const edit = `update agent_configs set system_prompt = 'other'`
   expect(await within(app, { tenant }, [`${edit} where status = 'PUBLISHED'`])).toEqual([0])

@@ -9,9 +9,12 @@ const unknown = ['findUnique', 'findRaw', 'aggregateRaw', 'constructor', '__prot
 const key = { id: 'x' }
 const scalars: Args[] = ['id', 'tenantId', 'userId'].flatMap((column) => [{ [column]: 'x' }, { [column]: null }])
 
+/** Names that no model has. */
+export const unknownModels = ['Nothing', 'constructor', '__proto__']
+
 /** Every operation on the model, with all that its arguments can hold without naming a relation. */
 export function plainCases(model: string): Case[] {
-  const conditions = [undefined, {}, key, { OR: [key, {}] }, { AND: key, NOT: key }]
+  const conditions = [undefined, {}, key, { OR: [key, {}] }, { AND: key, NOT: key }, 'text', [key]]
   const rows = [{}, ...scalars]
   return [
     ...operations(model, conditions, rows, []),

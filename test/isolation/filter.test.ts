@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import { dataModel } from '../../src/data/generated/data-model.ts'
 import { restrict, UnscopedOperation } from '../../src/data/tenant-filter.ts'
 import type { Case } from './cases.ts'
-import { plainCases, relationCases } from './filter-cases.ts'
+import { plainCases, relationCases, unknownModels } from './filter-cases.ts'
 import { holesIn } from './holes.ts'
 import { tableTags } from './tags.ts'
 
@@ -31,6 +31,8 @@ describe.each(walls)('for $who', { tags: ['filter-rules'] }, ({ wall }) => {
     const faults = cases.map((each) => ({ aim: each.aim, fault: faultIn(each) })).filter(({ fault }) => fault !== undefined)
     expect(faults.slice(0, 3)).toEqual([])
   }
+
+  it.each(unknownModels)('refuses the model %s', (model) => expectNoFault(plainCases(model)))
 
   for (const [model, { relations }] of Object.entries(dataModel)) {
     it(`${model} stays behind the wall`, { tags: tableTags([model]) }, () => expectNoFault(plainCases(model)))

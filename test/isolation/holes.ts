@@ -28,7 +28,7 @@ class Holes {
 
   *inOperation(model: string, operation: string, args: Args): Generator<Hole> {
     const { where, data, create, update } = args
-    if (!dataModel[model]) return yield forbidden(`the model ${model}`)
+    if (!Object.hasOwn(dataModel, model)) return yield forbidden(`the model ${model}`)
     if (!readableGlobals.has(model) && Object.keys(this.#fixed(model)).length === 0) yield forbidden(`the model ${model}`)
     if (reads.has(operation)) return yield* this.#inRead(model, args, operation)
     if (readableGlobals.has(model)) yield forbidden(`writing ${model}`)
@@ -75,6 +75,7 @@ class Holes {
   }
 
   *#inWhere(model: string, where: unknown, at: string): Generator<Hole> {
+    if (Array.isArray(where) || typeof (where ?? {}) !== 'object') yield forbidden(at)
     const fixed = this.#fixed(model)
     const walled = listOf(argsOf(where)['AND']).some((part) => isDeepStrictEqual(part, fixed))
     if (!walled && !readableGlobals.has(model)) yield { at, kind: 'open' }

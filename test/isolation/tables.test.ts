@@ -80,7 +80,7 @@ for (const { model, table } of tables) {
     })
 
     it('lets no role move a row to another tenant', { tags: ['rule-11'] }, async () => {
-      const move = `update ${table} set ${wall} = ${wall}`
+      const move = `update ${table} set ${wall} = '${theirs}'`
       for (const role of roles) await expect(trying({ role, tenant: mine }, move), role).rejects.toMatchObject(refused)
     })
 

@@ -15,11 +15,18 @@ declare module 'vitest' {
   }
 }
 
+/** Starts the run's database server and tells the test files of it. */
+export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const { close, ...server } = await startTestServer()
+  project.provide('testServer', server)
+  return close
+}
+
 /**
  * One Postgres for the whole run, with one migrated template database that each test file clones: an embedded one in a
  * temporary directory, or, when `TEST_DATABASE_ADMIN_URL` is set, that one, on which this may create roles and databases.
  */
-export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+export async function startTestServer(): Promise<OwnedServer> {
   const external = process.env['TEST_DATABASE_ADMIN_URL']
   const server = external ? await useServer(external) : await startServer()
   try {
@@ -28,8 +35,8 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await server.close()
     throw error
   }
-  project.provide('testServer', { adminUrl: server.adminUrl, appUrl: server.appUrl, platformUrl: server.platformUrl })
-  return server.close
+  const { adminUrl, appUrl, platformUrl, close } = server
+  return { adminUrl, appUrl, platformUrl, close }
 }
 
 type OwnedServer = TestServer & { close: () => Promise<void> }

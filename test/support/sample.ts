@@ -1,0 +1,16 @@
+import { randomInt } from 'node:crypto'
+
+/** How many mutants to try: `MUTANTS`, by default all. Which, when not all: `SEED`, by default another each time. */
+export function sampleSettings(): { size: number; seed: number } {
+  return {
+    size: wholeNumber('MUTANTS') ?? Number.POSITIVE_INFINITY,
+    seed: wholeNumber('SEED') ?? randomInt(1_000_000),
+  }
+}
+
+function wholeNumber(name: string): number | undefined {
+  const text = process.env[name]
+  if (text === undefined || text === '') return undefined
+  if (!/^\d+$/.test(text)) throw new Error(`${name}=${text} is no whole number. Leave it unset to try every mutant.`)
+  return Number(text)
+}
