@@ -9,9 +9,9 @@ import { startText } from './start-text.ts'
 
 /**
  * What a log line never shows, whatever object it came in. pg hangs a whole connection on its errors, with what it takes to cancel
- * its statements.
+ * its statements, and Postgres quotes the row that it refused in an error's detail.
  */
-const secrets = ['authorization', 'secret', 'apiKey', 'password', 'connectionString', 'client'].flatMap((name) => [
+const secrets = ['authorization', 'secret', 'apiKey', 'password', 'connectionString', 'client', 'detail'].flatMap((name) => [
   name,
   `*.${name}`,
   `*.*.${name}`,
