@@ -32,6 +32,8 @@ export type Config = {
   logLevel: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent'
   /** Runs that one process executes at a time. */
   runConcurrency: number
+  /** How long backups of the database are kept, in days: certificates of erasure say when the last with the data is gone. */
+  backupRetentionDays: number
 }
 
 /** The configuration is wrong. The message is one line that says which variable and what to do. */
@@ -76,6 +78,7 @@ const environment = z.object({
   BULKHEAD_DEFAULT_MODEL: z.string().min(1).optional(),
   BULKHEAD_ALLOWED_ORIGINS: z.string().default(''),
   BULKHEAD_RUN_CONCURRENCY: integer(1, 10_000).default(100),
+  BULKHEAD_BACKUP_RETENTION_DAYS: integer(0, 3_650).default(30),
 })
 
 /** The model name of the scripted upstream. */
@@ -128,6 +131,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     allowedOrigins: values.BULKHEAD_ALLOWED_ORIGINS.split(',').flatMap((origin) => origin.trim() || []),
     logLevel: values.LOG_LEVEL ?? (production ? 'info' : 'warn'),
     runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
+    backupRetentionDays: values.BULKHEAD_BACKUP_RETENTION_DAYS,
   }
 }
 

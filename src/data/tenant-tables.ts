@@ -15,16 +15,13 @@ export const tenantTables: readonly TenantTable[] = inOrder(
   Object.keys(dataModel).filter((model) => dataModel[model]?.scalars.includes('tenantId')),
 )
 
-/** The tables that refer to `model`'s, directly or through others. */
+/** The tables that refer to `model`'s, directly or through others, and that one: each before those that it refers to. */
 export function dependentsOf(model: string): TenantTable[] {
-  const found = new Set<string>([model])
-  // Each comes after those that it refers to, so one pass finds them all.
-  const dependents = tenantTables.filter((table) => {
-    const depends = referencesOf(table.model).some((reference) => found.has(reference))
-    if (depends) found.add(table.model)
-    return depends
-  })
-  return dependents
+  const found = new Set([model])
+  for (const table of tenantTables) {
+    if (referencesOf(table.model).some((reference) => found.has(reference))) found.add(table.model)
+  }
+  return tenantTables.filter((table) => found.has(table.model)).toReversed()
 }
 
 function inOrder(models: readonly string[]): TenantTable[] {

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Catalog } from '../data/catalog.ts'
+import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
 import { newId, type TenantId } from './ids.ts'
@@ -62,7 +63,9 @@ export class RunWorker {
   #draining = false
 
   constructor(options: RunWorkerOptions) {
-    this.#options = options
+    // That a tenant is being moved away or erased is nobody's failure: its runs end with its data here.
+    const onError = (error: unknown) => void (isFenced(error) || options.onError(error))
+    this.#options = { ...options, onError }
     this.#timing = { ...defaultTiming, ...options.timing }
   }
 
@@ -103,8 +106,17 @@ export class RunWorker {
   /** Claims a run of the tenant and begins to execute it. */
   async #take(tenantId: TenantId): Promise<Taken | null> {
     if (this.#draining) return null
-    const run = await claimRun(this.#options.data.of({ tenantId, userId: null }), tenantId, this.id)
+    const run = await this.#claim(tenantId)
     return run && { ended: this.#serve(tenantId, run).catch(this.#options.onError) }
+  }
+
+  async #claim(tenantId: TenantId): Promise<RunTask['run'] | null> {
+    try {
+      return await claimRun(this.#options.data.of({ tenantId, userId: null }), tenantId, this.id)
+    } catch (error) {
+      if (isFenced(error)) return null
+      throw error
+    }
   }
 
   /** Executes the run, from its claim to its end. */
@@ -158,7 +170,7 @@ export class RunWorker {
     try {
       return await runTurns(task, (turns, call, price) => persist(() => saveTurn(db, run, turns, call, price, ports.now())))
     } catch (error) {
-      if (isOutage(error)) throw error
+      if (isOutage(error) || isFenced(error)) throw error
       this.#options.onError(error)
       return failed('INTERNAL', 'Something went wrong on our side.')
     }

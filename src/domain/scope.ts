@@ -39,6 +39,8 @@ export type DomainSettings = {
   defaultModel: string
   /** What the secrets of API keys are hashed with. */
   peppers: Peppers
+  /** How long a backup is kept. Days. */
+  backupRetentionDays: number
 }
 
 const ranks: Record<TenantRole, number> = { END_USER: 0, MEMBER: 1, ADMIN: 2 }

@@ -9,6 +9,7 @@ import './conversation.ts'
 import './message.ts'
 import './run.ts'
 import './agent-reply.ts'
+import './erasure.ts'
 import { builder } from './builder.ts'
 
 /** The executable schema. */

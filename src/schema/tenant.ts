@@ -1,8 +1,10 @@
 import type { Plan, TenantStatus } from '../data/generated/enums.ts'
+import { findErasure } from '../domain/erasure.ts'
 import type { TenantProfile } from '../domain/scope.ts'
 import { findTenant } from '../domain/tenant.ts'
 import { builder } from './builder.ts'
-import { type Context, Unauthenticated } from './context.ts'
+import { type Context, operatorOf, Unauthenticated } from './context.ts'
+import { ErasureCertificate } from './erasure.ts'
 import { decodeId } from './global-id.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 
@@ -37,6 +39,13 @@ Tenant.implement({
     plan: t.expose('plan', { type: PlanName, description: 'What it has subscribed to.' }),
     status: t.expose('status', { type: Status, description: 'Whether it is served.' }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it became a customer.' }),
+    erasure: t.field({
+      type: ErasureCertificate,
+      nullable: true,
+      description: 'The certificate of its erasure. Null unless that was asked for. For operators.',
+      authScopes: { operator: true },
+      resolve: ({ id }, _args, context) => findErasure(operatorOf(context), id),
+    }),
   }),
 })
 

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { GraphQLError, type GraphQLFormattedError, Kind } from 'graphql'
 import type { Logger } from 'pino'
+import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
 import { Problem, Unavailable } from '../domain/errors.ts'
 import { Unauthenticated } from '../schema/context.ts'
@@ -33,12 +34,12 @@ export function createErrorMask(logger: Logger): ErrorMask {
       return coded('UNAUTHENTICATED', cause.message, { status: 401, headers: { 'WWW-Authenticate': 'Bearer' } })
     }
     if (cause instanceof Problem) return coded(codes[cause.code], cause.message)
-    if (cause instanceof Unavailable || isOutage(cause)) {
-      const seconds = cause instanceof Unavailable ? cause.retryAfterSeconds : retryAfterSeconds
-      const message = cause instanceof Unavailable ? cause.message : 'The database cannot be reached.'
-      if (!(cause instanceof Unavailable)) logger.warn({ err: cause }, 'The database cannot be reached.')
+    const unavailable = unavailableOf(cause)
+    if (unavailable) {
+      if (isOutage(cause)) logger.warn({ err: cause }, unavailable.message)
+      const seconds = unavailable.retryAfterSeconds
       const http = { status: 503, headers: { 'Retry-After': String(seconds) } }
-      return coded('SERVICE_UNAVAILABLE', message, http, { retryAfterSeconds: seconds })
+      return coded('SERVICE_UNAVAILABLE', unavailable.message, http, { retryAfterSeconds: seconds })
     }
     if (cause instanceof GraphQLError && isClientFault(located)) {
       const http = cause.extensions['http'] as Http | undefined
@@ -57,6 +58,14 @@ export function publicError(error: GraphQLError): GraphQLFormattedError {
   const { extensions, ...rest } = error.toJSON()
   const { http: _http, ...shown } = extensions ?? {}
   return { ...rest, extensions: shown }
+}
+
+/** What cannot be done now and may be later; null for everything else. */
+function unavailableOf(cause: unknown): Unavailable | null {
+  if (cause instanceof Unavailable) return cause
+  if (isFenced(cause))
+    return new Unavailable('The tenant is being moved or erased: nothing of it is changed now.', retryAfterSeconds)
+  return isOutage(cause) ? new Unavailable('The database cannot be reached.', retryAfterSeconds) : null
 }
 
 const codes: Record<Problem['code'], string> = {

@@ -83,6 +83,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     refuseUnpricedModels: false,
     defaultModel: 'gpt-4o-mini',
     peppers: { current: 1, secrets: new Map([[1, 'pepper in tests']]) },
+    backupRetentionDays: 30,
     ...options.settings,
   }
   const authenticate = createAuthenticator({ data, catalog, ports, settings })
