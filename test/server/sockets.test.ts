@@ -85,6 +85,15 @@ describe('a handshake', { tags: ['edge-hijack'] }, () => {
     }
   })
 
+  it('that carries credentials as a browser would by itself, in a cookie or a header, signs nobody in', async () => {
+    for (const name of ['cookie', 'authorization']) {
+      const credential = name === 'cookie' ? `authorization=Bearer ${key}; session=${key}` : `Bearer ${key}`
+      const socket = await openSocket(platform.url, { origin: platform.url, headers: { [name]: credential } })
+      socket.send({ type: 'connection_init' })
+      expect(await socket.closed).toBe(4401)
+    }
+  })
+
   it('of another protocol is not agreed to', async () => {
     await expect(openSocket(platform.url, {}, 'graphql-ws')).rejects.toThrow('no subprotocol')
   })
