@@ -8,7 +8,7 @@ const files = globSync('**/*.ts', { cwd: root }).filter((file) => !file.startsWi
 /** Which room may import from which. Ids are the words that every room shares. */
 const mayImport: Record<string, readonly string[]> = {
   main: ['app', 'ask', 'config', 'start-text', 'server'],
-  app: ['config', 'demo-file', 'local-secrets', 'server', 'domain', 'data', 'memory', 'redis', 'llm', 'tools'],
+  app: ['config', 'demo-file', 'local-secrets', 'server', 'domain', 'data', 'memory', 'redis', 'llm', 'secrets', 'tools'],
   'start-text': ['app', 'config', 'demo-file'],
   ask: ['config', 'demo-file'],
   'demo-file': ['domain'],
@@ -21,6 +21,7 @@ const mayImport: Record<string, readonly string[]> = {
   memory: ['domain'],
   redis: ['domain'],
   llm: ['domain'],
+  secrets: ['domain'],
   tools: ['domain'],
 }
 

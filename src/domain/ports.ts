@@ -180,3 +180,13 @@ export class ModelError extends Error {
     this.retryAfterMs = options.retryAfterMs ?? null
   }
 }
+
+/** Encrypts what the platform itself has to keep, such as the addresses of databases. */
+export type PlatformCipher = {
+  /** The key that `seal` uses. Keep it beside what it sealed. */
+  keyId: string
+  /** The text, to be opened for the same purpose alone. */
+  seal(purpose: string, text: string): Promise<Uint8Array<ArrayBuffer>>
+  /** The text that was sealed for `purpose`, also under an older key that is still configured. Throws when it was not, or was changed. */
+  open(purpose: string, keyId: string, sealed: Uint8Array): Promise<string>
+}
