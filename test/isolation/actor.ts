@@ -4,7 +4,7 @@ import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
 import type { Api } from '../support/api.ts'
 import type { Aim, Step } from './steps.ts'
 
-/** A thing that somebody has. Its id is no secret here: everybody tries everybody's. */
+/** A thing that somebody has, an actor or a tenant. Its id is no secret here: everybody tries everybody's. */
 export type Thing = { type: NodeType; id: string; owner: string }
 
 type Said = { messageId: string; words: string }
@@ -19,10 +19,9 @@ export type ActorOptions = {
   api: Api
   /** Null for the tenant's admin. */
   userId: string | null
-  tenantId: string
-  agentId: string
-  /** The keys that the tenant has from the beginning, the actor's own among them. */
-  keyIds: string[]
+  /** The tenant's name, and what it has from the beginning. */
+  tenant: string
+  own: readonly Thing[]
 }
 
 /**
@@ -42,7 +41,7 @@ export class Actor {
   constructor(options: ActorOptions) {
     this.name = options.name
     this.#options = options
-    for (const id of options.keyIds) this.#keys.set(id, { revoked: false })
+    for (const { type, id } of options.own) if (type === 'ApiKey') this.#keys.set(id, { revoked: false })
   }
 
   /** Takes the step among `things`, and expects what must come of it. Resolves to what the actor has since. */
@@ -77,7 +76,7 @@ export class Actor {
 
   /** Expects to see all that is the actor's, and nothing else. */
   async list(): Promise<Thing[]> {
-    const { userId, agentId } = this.#options
+    const { userId } = this.#options
     const page = 'edges { node { id'
     const data = await this.#data<{
       conversations: { edges: { node: object }[] }
@@ -96,9 +95,14 @@ export class Actor {
     )
     const keys = own.apiKeys.map(({ id, revokedAt }) => ({ id, revoked: revokedAt !== null }))
     expect(byId(keys)).toEqual(byId([...this.#keys].map(([id, key]) => ({ id, ...key }))))
-    expect(own.agents).toEqual([{ id: agentId }])
+    expect(own.agents).toEqual([{ id: this.#had('Agent') }])
     expect(own.agentConfig).toEqual({ temperature: this.#temperature ?? expect.any(Number) })
     return []
+  }
+
+  /** Closes the connection. */
+  leave(): Promise<void> {
+    return this.#options.api.client.close()
   }
 
   async #create({ title, key }: { title: string; key: string | null }): Promise<Thing[]> {
@@ -187,7 +191,7 @@ export class Actor {
   async #configure(agentId: string, temperature: number): Promise<Thing[]> {
     const answer = await this.#mutate('updateAgentConfig', { agentId, temperature }, 'agentConfig { id temperature }')
     if (this.#options.userId !== null) return expectProblem(answer, 'Forbidden')
-    if (agentId !== this.#options.agentId) return expectProblem(answer, 'NotFound')
+    if (agentId !== this.#had('Agent')) return expectProblem(answer, 'NotFound')
     expect(answer['agentConfig']).toEqual({ id: expect.any(String), temperature })
     const { id } = answer['agentConfig'] as { id: string }
     this.#temperature = temperature
@@ -230,8 +234,7 @@ export class Actor {
     const message = [...this.#conversations.values()].some(({ runs }) =>
       [...runs.values()].some(({ messageId }) => messageId === id),
     )
-    const { userId, tenantId, agentId } = this.#options
-    const staffs = userId === null && (id === tenantId || id === agentId || this.#configs.has(id))
+    const staffs = [this.#had('Tenant'), this.#had('Agent'), ...this.#configs].includes(id) && this.#options.userId === null
     const seen = conversation || run || message || staffs
     expect(data['node']).toEqual(seen ? { __typename: type, id } : null)
     expect(data['run']).toEqual(run ? { userMessage: { id: run.messageId, content: run.words } } : null)
@@ -250,6 +253,10 @@ export class Actor {
     return { type, id, owner: this.name }
   }
 
+  #had(type: NodeType): string | undefined {
+    return this.#options.own.find((thing) => thing.type === type)?.id
+  }
+
   #run(id: string): Said | undefined {
     for (const { runs } of this.#conversations.values()) if (runs.has(id)) return runs.get(id)
     return undefined
@@ -257,14 +264,14 @@ export class Actor {
 
   /** The id of what the step is about; of nothing when there is no such thing yet. */
   #find(type: NodeType, aim: Aim, things: readonly Thing[]): string {
-    const own = new Set(this.#options.keyIds)
     // Who revokes the own key is heard no more.
-    const apt = things.filter((thing) => thing.type === type && !own.has(thing.id))
+    const apt = things.filter((thing) => thing.type === type && !(type === 'ApiKey' && this.#options.own.includes(thing)))
     return this.#findAny(aim, apt).id
   }
 
   #findAny({ mine, at }: Aim, things: readonly Thing[]): Thing {
-    const apt = mine ? things.filter(({ owner }) => owner === this.name) : things
+    const { tenant } = this.#options
+    const apt = mine ? things.filter(({ owner }) => owner === this.name || owner === tenant) : things
     return apt[at % apt.length] ?? { type: 'Message', id: encodeId('Message', newId()), owner: 'nobody' }
   }
 

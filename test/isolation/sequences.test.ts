@@ -1,12 +1,12 @@
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { encodeId } from '../../src/schema/global-id.ts'
+import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
 import { says } from '../support/fake-upstream.ts'
 import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
 import { sequenceCount } from '../support/sequences.ts'
 import type { TenantStory } from '../support/story.ts'
 import { Actor, echoOf, type Thing } from './actor.ts'
-import { rounds, type Step } from './steps.ts'
+import { anyRounds, type Round, type Who } from './steps.ts'
 import { tried } from './tried.ts'
 
 let platform: TestPlatform
@@ -26,62 +26,58 @@ it(`show each of them its own, in ${sequences}`, {
   timeout: 60_000 + sequenceCount * 2_000,
 }, async ({ task }) => {
   let steps = 0
-  const property = fc.asyncProperty(rounds(5), async (sequence) => {
-    steps += sequence.flat().filter((step) => step !== null).length
+  const property = fc.asyncProperty(anyRounds, async (sequence) => {
+    steps += sequence.flatMap(Object.values).length
     await act(sequence)
   })
   const details = await fc.check(property, { numRuns: sequenceCount })
   tried(task, { cases: steps, leaks: details.failed ? 1 : 0 })
   // With the seed, and the shortest sequence that fails.
-  if (details.failed) throw new Error(fc.defaultReportMessage(details))
+  if (details.failed) throw new Error(fc.defaultReportMessage(details), { cause: details.errorInstance })
 })
 
-/** Lets the actors take their steps, those of one round at once, and then look at all they have. */
-async function act(sequence: (Step | null)[][]): Promise<void> {
-  const { actors, things, leave } = await newActors()
+/** Lets the cast take their steps, those of one round at once, and then look at all they have. */
+async function act(sequence: Round[]): Promise<void> {
+  const { actors, things } = await newCast()
   try {
     for (const round of sequence) {
       const known = [...things]
-      const made = await Promise.all(actors.map((actor, index) => take(actor, round[index] ?? null, known)))
-      things.push(...made.flat())
+      const steps = actors.map(async ({ who, actor }) => (round[who] ? actor.take(round[who], known) : []))
+      things.push(...(await Promise.all(steps)).flat())
     }
-    await Promise.all(actors.map((actor) => actor.list()))
+    await Promise.all(actors.map(({ actor }) => actor.list()))
   } finally {
-    await leave()
+    await Promise.all(actors.map(({ actor }) => actor.leave()))
   }
   expectPromptsApart()
 }
 
-async function take(actor: Actor, step: Step | null, things: readonly Thing[]): Promise<Thing[]> {
-  return step ? actor.take(step, things) : []
+/** The cast, in tenants that are new, and what these have from the beginning. */
+async function newCast() {
+  const stories = await Promise.all(Array.from({ length: 4 }, () => platform.story.tenant()))
+  const [first, second, third, shared] = stories as [TenantStory, TenantStory, TenantStory, TenantStory]
+  const uwe = await platform.story.endUser(shared.admin, 'uwe')
+  const had = await Promise.all(stories.map(thingsOf))
+  const enter = (who: Who, { tenant, keys }: TenantStory, key = keys.admin, userId: string | null = null) => {
+    const own = had.flat().filter(({ owner }) => owner === tenant.name)
+    return { who, actor: new Actor({ name: `${tenant.name}/${who}`, tenant: tenant.name, api: platform.api(key), userId, own }) }
+  }
+  return {
+    actors: [
+      enter('anna', first),
+      enter('ben', second),
+      enter('carla', third),
+      enter('ursula', shared, shared.keys.endUser, 'ursula'),
+      enter('uwe', shared, uwe.key, 'uwe'),
+    ],
+    things: had.flat(),
+  }
 }
 
-/** Three tenants and the end users of a fourth, all new, and what each has from the beginning. */
-async function newActors() {
-  const stories = await Promise.all(Array.from({ length: 4 }, () => platform.story.tenant()))
-  const shared = stories[3] as TenantStory
-  const { key } = await platform.story.endUser(shared.admin, 'uwe')
-  const apis = [...stories.slice(0, 3).map(({ keys }) => keys.admin), shared.keys.endUser, key].map((each) => platform.api(each))
-  const things: Thing[] = []
-  const actors = apis.map(async (api, index) => {
-    const { admin, tenant } = stories[Math.min(index, 3)] as TenantStory
-    const name = `${tenant.name}/${['admin', 'admin', 'admin', 'ursula', 'uwe'][index]}`
-    const keyIds = (await admin.db.apiKey.findMany()).map(({ id }) => encodeId('ApiKey', id))
-    const [tenantId, agentId] = [encodeId('Tenant', tenant.id), encodeId('Agent', tenant.defaultAgentId ?? '')]
-    const had = [
-      { type: 'Tenant', id: tenantId },
-      { type: 'Agent', id: agentId },
-      ...keyIds.map((id) => ({ type: 'ApiKey', id })),
-    ]
-    const owner = index < 3 ? name : `${tenant.name}/admin`
-    if (index < 4) things.push(...had.map((thing) => ({ ...thing, owner }) as Thing))
-    return new Actor({ name, api, userId: ['ursula', 'uwe'][index - 3] ?? null, tenantId, agentId, keyIds })
-  })
-  return {
-    actors: await Promise.all(actors),
-    things,
-    leave: () => Promise.all(apis.map((api) => api.client.close())),
-  }
+async function thingsOf({ admin, tenant }: TenantStory): Promise<Thing[]> {
+  const keys = await admin.db.apiKey.findMany({ orderBy: { id: 'asc' } })
+  const thing = (type: NodeType, uuid: string) => ({ type, id: encodeId(type, uuid), owner: tenant.name })
+  return [thing('Tenant', tenant.id), thing('Agent', tenant.defaultAgentId ?? ''), ...keys.map(({ id }) => thing('ApiKey', id))]
 }
 
 /** Expects that what the model was asked is each time of one tenant and one actor. */
