@@ -1,11 +1,13 @@
 import type { Outcome } from './lane.ts'
 import type { Mutant } from './mutant.ts'
 
+type Tried = { mutant: Mutant; outcome: Outcome }
+
 /** Prints each mutant as it is tried, and at the end how many of each kind survived. Sets the exit code when one did. */
 export class Score {
   readonly #total: number
   readonly #startedAt = performance.now()
-  readonly #tried: { mutant: Mutant; outcome: Outcome }[] = []
+  readonly #tried: Tried[] = []
 
   constructor(total: number) {
     this.#total = total
@@ -24,20 +26,22 @@ export class Score {
 
   end(): void {
     const survivors = this.#tried.filter(({ outcome }) => outcome === null)
-    this.say(`\n  ${'kind'.padEnd(28)} mutants  killed  survived`)
-    for (const [kind, tried] of Map.groupBy(this.#tried, ({ mutant }) => mutant.kind)) {
-      this.say(this.#row(kind, tried.length, tried.filter(({ outcome }) => outcome === null).length))
-    }
-    this.say(this.#row('all', this.#tried.length, survivors.length))
+    this.say(`\n  ${'kind'.padEnd(28)} mutants  killed  survived  seen by`)
+    for (const [kind, tried] of Map.groupBy(this.#tried, ({ mutant }) => mutant.kind)) this.say(row(kind, tried))
+    this.say(row('all', this.#tried))
     for (const { mutant } of survivors) this.say(`SURVIVED  ${mutant.kind}: ${mutant.name}`)
-    const killed = this.#tried.length - survivors.length
-    const percent = ((100 * killed) / Math.max(this.#tried.length, 1)).toFixed(1)
-    this.say(`\nMutation score ${percent} %, in ${((performance.now() - this.#startedAt) / 1000).toFixed(0)} s.`)
-    if (survivors.length > 0) process.exitCode = 1
+    const percent = 100 * (1 - survivors.length / Math.max(this.#tried.length, 1))
+    // Rounded down: one survivor is not 100 %.
+    const shown = (Math.floor(percent * 10) / 10).toFixed(1)
+    this.say(`\nMutation score ${shown} %, in ${((performance.now() - this.#startedAt) / 1000).toFixed(0)} s.`)
+    // Vitest has set it for the tests that failed, which they should.
+    process.exitCode = survivors.length > 0 ? 1 : 0
   }
+}
 
-  #row(name: string, tried: number, survived: number): string {
-    const [all, killed, left] = [tried, tried - survived, survived].map((count) => String(count).padStart(7))
-    return `  ${name.padEnd(28)} ${all} ${killed} ${left}`
-  }
+function row(name: string, tried: Tried[]): string {
+  const killed = tried.flatMap(({ outcome }) => outcome ?? [])
+  const counts = [tried.length, killed.length, tried.length - killed.length].map((count) => String(count).padStart(8))
+  const walls = [...Map.groupBy(killed, ({ behind }) => behind)].map(([wall, all]) => `${wall} ${all.length}`)
+  return `  ${name.padEnd(27)} ${counts.join('')}    ${walls.join(', ')}`
 }

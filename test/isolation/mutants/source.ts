@@ -20,9 +20,11 @@ type Call = { start: number; end: number; text: string; parts: string[] }
 
 /** Every place in the source of src/data/tenant-filter.ts that adds a wall, or refuses what cannot have one. */
 export function sitesIn(source: string): Site[] {
-  const filters = source.matchAll(/^function (\w+)\((?:.*wall: Wall|model: string, orderBy|unknown: Args)/gm)
-  const local = source.matchAll(/^ {2}const (\w+) = \((?:value|item): (?:unknown|Args)/gm)
-  const names = [...filters, ...local].map(([, name]) => name)
+  const functions = [...source.matchAll(/^function (\w+)\(([^)]*)\)/gm)].filter(
+    ([, name = '', parameters = '']) => parameters.includes('wall: Wall') || name.startsWith('refuse'),
+  )
+  const local = source.matchAll(/^ {2}const (\w+) = \(\w+: .*=>/gm)
+  const names = [...functions, ...local].map(([, name]) => name)
   const calls = source.matchAll(new RegExp(`(?<!function )\\b(${names.join('|')})\\(`, 'g'))
   return [
     ...[...calls].map(({ index, 1: callee = '' }) => callSite(source, callAt(source, index), callee)),
