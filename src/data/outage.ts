@@ -20,6 +20,14 @@ const socketCodes = new Set([
 const messages =
   /^(?:Connection terminated|timeout exceeded when trying to connect|timeout expired|Client (?:has encountered|was closed))|Unable to start a transaction in the given time/
 
+/** A tenant's own database is not to be had right now. */
+export class DatabaseAway extends Error {
+  constructor(cause: unknown) {
+    super("The tenant's database cannot be reached.", { cause })
+    this.name = 'DatabaseAway'
+  }
+}
+
 type DriverFailure = { kind?: string; code?: string }
 type DatabaseError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverFailure } } }
 
@@ -29,6 +37,7 @@ type DatabaseError = Error & { code?: string; meta?: { driverAdapterError?: { ca
  */
 export function isOutage(error: unknown): boolean {
   if (!(error instanceof Error)) return false
+  if (error instanceof DatabaseAway) return true
   const { code, message, meta } = error as DatabaseError
   const failure = meta?.driverAdapterError?.cause
   if (failure) return kinds.has(failure.kind ?? '') || states.test(failure.code ?? '')

@@ -1,23 +1,21 @@
-import { PrismaPg } from '@prisma/adapter-pg'
-import { PrismaClient } from './generated/client.ts'
+import { isFenced } from './fence.ts'
+import type { PrismaClient } from './generated/client.ts'
 import { dataModel } from './generated/data-model.ts'
 import type { Wall } from './scoped-query.ts'
 import { isShortRead } from './short-read.ts'
-import { statementNames } from './statement-names.ts'
-import { plainWhere, restrict, UnscopedOperation } from './tenant-filter.ts'
+import {
+  type Forbidden,
+  type PrismaOperations,
+  rawOperations,
+  TenantDatabase,
+  type TransactionOptions,
+  type WallSwitches,
+} from './tenant-database.ts'
+import { plainWhere, UnscopedOperation } from './tenant-filter.ts'
 import type { TenantPool } from './tenant-pool.ts'
-
-type Forbidden = '$connect' | '$disconnect' | '$on' | '$extends' | '$transaction' | '$queryRawUnsafe' | '$executeRawUnsafe'
 
 /** One tenant's rows, inside an interactive transaction. */
 export type TenantTransaction = Omit<PrismaClient, Forbidden>
-
-export type TransactionOptions = {
-  /** Bound on waiting for a connection, in milliseconds. Default 2,000. */
-  maxWait?: number
-  /** Bound on the whole transaction, in milliseconds. Default 5,000. */
-  timeout?: number
-}
 
 /**
  * One tenant's rows, and for an end user only that user's. Bound to its tenant when it is made: an operation starts when it
@@ -28,103 +26,136 @@ export type TenantDb = TenantTransaction & {
   $transaction<T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions): Promise<T>
 }
 
-/** What test suites switch off to see that the other wall holds alone. Never set in the product. */
-export type WallSwitches = { filter?: boolean }
+/** Where the tenants are that have a database of their own. */
+export type Elsewhere = {
+  /** The database that holds the tenant's rows; null for the one that most are in. */
+  databaseOf(tenantId: string): string | null
+  /** A pool of that database. Throws DatabaseAway when it is not to be had. */
+  openPool(databaseId: string): Promise<TenantPool>
+  /** Looks again where they are: one of them was not where it was believed to be. Never throws. */
+  refresh(): Promise<void>
+}
 
-/**
- * The tenants' data, behind both walls. A Prisma client extension injects the tenant into every operation, and the pool sets
- * it for every statement. Both read it from the scope in progress; without one, neither lets anything through.
- */
+/** The tenants' data, behind both walls, whichever database it is in. */
 export class TenantData {
-  readonly #pool: TenantPool
-  readonly #client: PrismaOperations & Transacting
-  readonly #disconnect: () => Promise<void>
+  readonly #pooled: TenantDatabase
+  readonly #elsewhere: Elsewhere | null
+  readonly #switches: WallSwitches
+  readonly #opened = new Map<string, Promise<TenantDatabase>>()
 
-  constructor(pool: TenantPool, { filter = true }: WallSwitches = {}) {
-    const adapter = new PrismaPg(pool, pool.namedStatements ? { statementNameGenerator: statementNames() } : {})
-    const prisma = new PrismaClient({ adapter, errorFormat: 'minimal' })
-    this.#pool = pool
-    this.#disconnect = () => prisma.$disconnect()
-    const extended = prisma.$extends({
-      name: 'tenant scope',
-      query: {
-        $allOperations({ model, operation, args, query }) {
-          const wall = pool.scope()
-          if (model === undefined) {
-            if (!rawOperations.has(operation)) throw new UnscopedOperation(operation)
-            return query(args)
-          }
-          return query(filter ? (restrict(model, operation, args, wall) as typeof args) : args)
-        },
-      },
-    })
-    // Extended clients have types of their own, as deep as the data model; what is used of this one is the same.
-    this.#client = extended as unknown as PrismaOperations & Transacting
-  }
-
-  /** The rows behind `wall`. Cheap: nothing is kept for it. */
-  of(wall: Wall): TenantDb {
-    // To Postgres the empty user is no user, which is staff.
-    if (wall.userId === '') throw new UnscopedOperation('Acting as the empty user')
-    const transact = async <T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions) => {
-      if (typeof work !== 'function') throw new UnscopedOperation('$transaction with a list')
-      return this.#within(wall, () => this.#client.$transaction((tx) => work(this.#bind(wall, tx)), options))
-    }
-    return this.#bind(wall, this.#client, { $transaction: transact })
-  }
-
-  async close(): Promise<void> {
-    await this.#disconnect()
-    await this.#pool.end()
+  constructor(pool: TenantPool, { elsewhere = null, ...switches }: WallSwitches & { elsewhere?: Elsewhere | null } = {}) {
+    this.#pooled = new TenantDatabase(pool, switches)
+    this.#elsewhere = elsewhere
+    this.#switches = switches
   }
 
   /**
-   * What of `client` can be reached from behind `wall`: its models, raw SQL as tagged templates, and `more`. Binding is left
-   * to this proxy, since extending the client anew for each scope and transaction would take a tenth of a read's time.
+   * The rows behind `wall`. Cheap: nothing is kept for it. Each operation, and each transaction as a whole, goes to the database
+   * that the tenant is in when it starts.
    */
-  #bind(wall: Wall, client: PrismaOperations, more: object = {}): TenantDb {
-    const open: Record<PropertyKey, unknown> = { ...more }
-    const get = (_: object, property: string | symbol) => {
-      if (!Object.hasOwn(open, property)) open[property] = this.#reach(wall, client, property)
-      return open[property]
+  of(wall: Wall): TenantDb {
+    // To Postgres the empty user is no user, which is staff.
+    if (wall.userId === '') throw new UnscopedOperation('Acting as the empty user')
+    const send: Send = (work, shortRead) => this.#send(wall, (database) => work(database.client), shortRead)
+    const $transaction = async <T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions) => {
+      if (typeof work !== 'function') throw new UnscopedOperation('$transaction with a list')
+      return this.#send(wall, (database) =>
+        database.client.$transaction((tx) => {
+          const sendInside: Send = (operation, shortRead) => within(database, wall, () => operation(tx), shortRead)
+          return work(bind(sendInside, tx))
+        }, options),
+      )
     }
-    return new Proxy({}, { get }) as TenantDb
+    return bind(send, this.#pooled.client, { $transaction })
   }
 
-  #reach(wall: Wall, client: PrismaOperations, property: string | symbol): unknown {
-    const target = Reflect.get(client, property)
-    const model = modelOf.get(property)
-    if (model !== undefined) return this.#bindModel(wall, model, target as Delegate)
-    if (typeof property === 'symbol' || !property.startsWith('$')) return undefined
-    if (!rawOperations.has(property)) throw new UnscopedOperation(property)
-    return (...statement: unknown[]) =>
-      this.#within(wall, async () => await Reflect.apply(target as Operation, client, statement))
+  /** Looks again where tenants are: what is found in a database says that its tenant is not there. */
+  async refresh(): Promise<void> {
+    await this.#elsewhere?.refresh()
   }
 
-  #bindModel(wall: Wall, model: string, delegate: Delegate): object {
-    const get = (_: object, operation: string | symbol) => {
-      if (typeof operation === 'symbol' || typeof delegate[operation] !== 'function') return undefined
-      const send = (name: string, args: unknown) =>
-        this.#within(wall, () => (delegate[name] as Operation)(args), isShortRead(model, name, args))
-      const unbatched = unbatchedOperations[operation]
-      if (unbatched === undefined) return (args: unknown) => send(operation, args)
-      return (args: { where?: unknown } = {}) => send(unbatched, { ...args, where: plainWhere(model, args.where) })
+  async close(): Promise<void> {
+    const opened = await Promise.allSettled(this.#opened.values())
+    const databases = opened.flatMap((opening) => (opening.status === 'fulfilled' ? opening.value : []))
+    await Promise.all([this.#pooled, ...databases].map((database) => database.close()))
+  }
+
+  async #send<T>(wall: Wall, work: (database: TenantDatabase) => PromiseLike<T>, shortRead = false): Promise<T> {
+    const elsewhere = this.#elsewhere?.databaseOf(wall.tenantId) ?? null
+    const database = elsewhere === null ? this.#pooled : await this.#open(elsewhere)
+    try {
+      return await within(database, wall, () => work(database), shortRead)
+    } catch (error) {
+      // Perhaps it has moved. Whoever asks again finds it.
+      if (isFenced(error)) void this.#elsewhere?.refresh()
+      throw error
     }
-    return new Proxy({}, { get })
   }
 
-  /** Awaited inside: a Prisma promise does nothing before it is awaited. */
-  #within<T>({ tenantId, userId }: Wall, work: () => PromiseLike<T>, shortRead = false): Promise<T> {
-    return this.#pool.within({ tenantId, userId, shortRead }, async () => await work())
+  #open(databaseId: string): Promise<TenantDatabase> {
+    const known = this.#opened.get(databaseId)
+    if (known) return known
+    const opening = (this.#elsewhere as Elsewhere).openPool(databaseId).then((pool) => new TenantDatabase(pool, this.#switches))
+    this.#opened.set(databaseId, opening)
+    // The next operation tries again.
+    opening.catch(() => this.#opened.delete(databaseId))
+    return opening
   }
 }
 
-type PrismaOperations = Omit<PrismaClient, Forbidden>
-type Transacting = { $transaction<T>(work: (tx: PrismaOperations) => Promise<T>, options?: TransactionOptions): Promise<T> }
+/** Sends an operation to a client of the database that the tenant is in, behind the tenant's wall. */
+type Send = <T>(work: (client: PrismaOperations) => PromiseLike<T>, shortRead?: boolean) => Promise<T>
 type Operation = (...args: unknown[]) => PromiseLike<unknown>
 type Delegate = Record<string, Operation>
 
-const rawOperations: ReadonlySet<string> = new Set(['$queryRaw', '$executeRaw'])
+function within<T>(
+  database: TenantDatabase,
+  { tenantId, userId }: Wall,
+  work: () => PromiseLike<T>,
+  shortRead = false,
+): Promise<T> {
+  return database.within({ tenantId, userId, shortRead }, work)
+}
+
+/**
+ * What can be reached by `send`: the models of a client such as `shape`, raw SQL as tagged templates, and `more`. Binding is left
+ * to this proxy, since extending the client anew for each scope and transaction would take a tenth of a read's time.
+ */
+function bind(send: Send, shape: PrismaOperations, more: object = {}): TenantDb {
+  const open: Record<PropertyKey, unknown> = { ...more }
+  const get = (_: object, property: string | symbol) => {
+    if (!Object.hasOwn(open, property)) open[property] = reach(send, shape, property)
+    return open[property]
+  }
+  return new Proxy({}, { get }) as TenantDb
+}
+
+function reach(send: Send, shape: PrismaOperations, property: string | symbol): unknown {
+  const model = modelOf.get(property)
+  if (model !== undefined) return bindModel(send, model, (client) => Reflect.get(client, property) as Delegate, shape)
+  if (typeof property === 'symbol' || !property.startsWith('$')) return undefined
+  if (!rawOperations.has(property)) throw new UnscopedOperation(property)
+  return (...statement: unknown[]) =>
+    send((client) => Reflect.apply(Reflect.get(client, property) as Operation, client, statement))
+}
+
+function bindModel(
+  send: Send,
+  model: string,
+  delegateOf: (client: PrismaOperations) => Delegate,
+  shape: PrismaOperations,
+): object {
+  const delegate = delegateOf(shape)
+  const get = (_: object, operation: string | symbol) => {
+    if (typeof operation === 'symbol' || typeof delegate[operation] !== 'function') return undefined
+    const call = (name: string, args: unknown) =>
+      send((client) => (delegateOf(client)[name] as Operation)(args), isShortRead(model, name, args))
+    const unbatched = unbatchedOperations[operation]
+    if (unbatched === undefined) return (args: unknown) => call(operation, args)
+    return (args: { where?: unknown } = {}) => call(unbatched, { ...args, where: plainWhere(model, args.where) })
+  }
+  return new Proxy({}, { get })
+}
 
 /** Prisma batches `findUnique` calls of one tick and sends the batch in the first caller's context. */
 const unbatchedOperations: Readonly<Record<string, string>> = { findUnique: 'findFirst', findUniqueOrThrow: 'findFirstOrThrow' }
