@@ -1,7 +1,22 @@
 /** One byte per type, never reused: ids are handed out for ever. */
-const tags = { Tenant: 1, ApiKey: 2, Agent: 3, AgentConfig: 4, Conversation: 5, Message: 6, Run: 7 } as const
+const tags = {
+  Tenant: 1,
+  ApiKey: 2,
+  Agent: 3,
+  AgentConfig: 4,
+  Conversation: 5,
+  Message: 6,
+  Run: 7,
+  TenantExport: 8,
+  Secret: 9,
+} as const
 
 export type NodeType = keyof typeof tags
+
+/** Whether things of the type called `name` have global ids. */
+export function isNodeType(name: string): name is NodeType {
+  return Object.hasOwn(tags, name)
+}
 
 /** The nil UUID (RFC 9562): no row has it. */
 const nil = '00000000-0000-0000-0000-000000000000'
