@@ -83,7 +83,7 @@ export async function writeArchive(
 
 /** All rows of a table in the order of its key. */
 async function* batchesOf(tx: TenantTransaction, { model, key, fields }: ArchivedTable): AsyncGenerator<Row[], void, undefined> {
-  const select = Object.fromEntries([...key, ...fields].map((field) => [field, true]))
+  const select = Object.fromEntries(fields.map((field) => [field, true]))
   const orderBy = key.map((field) => ({ [field]: 'asc' }))
   let where: object = {}
   for (;;) {
