@@ -26,6 +26,7 @@ const examples: Readonly<Record<string, Example>> = {
   'RunFilter.status': undefined,
   'CreateApiKeyInput.role': 'END_USER',
   'CreateConversationInput.userId': (own: Party) => rowOf(own, 'Conversation')['userId'],
+  'EraseTenantInput.confirmName': (own: Party) => rowOf(own, 'Tenant')['name'],
   'UpdateAgentConfigInput.enabledTools': 'current_time',
 }
 
@@ -47,6 +48,9 @@ const examplesByType: Readonly<Record<string, unknown>> = {
   DateTime: '2100-01-01T00:00:00Z',
   JSONObject: { own: 'own-text' },
 }
+
+/** Every argument that the tables above tell of by its coordinate. */
+export const describedArguments: readonly string[] = [typesOfIds, texts, examples].flatMap(Object.keys)
 
 /** What the argument names; null when it names nothing. Throws when it is an id and nobody knows of what. */
 export function referenceOf({ coordinate, name, type }: ArgumentPlace): Reference | null {
