@@ -27,6 +27,12 @@ export type Config = {
   defaultModel: string
   /** The secret under which API keys are hashed; null means one generated into the data directory. */
   keyPepper: string | null
+  /**
+   * What everything encrypted rests on, 32 bytes in base64; null means one generated into the data directory. The old ones only
+   * decrypt what they encrypted while they were it.
+   */
+  masterKey: string | null
+  oldMasterKeys: string[]
   /** Origins whose pages may open sockets, besides the server's own. */
   allowedOrigins: string[]
   logLevel: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent'
@@ -56,6 +62,12 @@ const integer = (min: number, max: number) =>
     .transform(Number)
     .refine((value) => value >= min && value <= max, { error: `must be between ${min} and ${max}` })
 const secret = z.string().min(32, 'must have at least 32 characters')
+const isKey = (text: string) => /^[A-Za-z0-9+/]{43}=$/.test(text)
+const key = z.string().refine(isKey, { error: 'must be 32 random bytes in base64, as `openssl rand -base64 32` prints them' })
+const keys = z
+  .string()
+  .transform(listed)
+  .refine((texts) => texts.every(isKey), { error: 'must be keys of 32 bytes in base64, with commas between them' })
 
 const environment = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
@@ -75,6 +87,8 @@ const environment = z.object({
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).optional(),
   BULKHEAD_DATA_DIR: z.string().min(1).default('.bulkhead'),
   BULKHEAD_KEY_PEPPER: secret.optional(),
+  BULKHEAD_MASTER_KEY: key.optional(),
+  BULKHEAD_OLD_MASTER_KEYS: keys.default([]),
   BULKHEAD_DEFAULT_MODEL: z.string().min(1).optional(),
   BULKHEAD_ALLOWED_ORIGINS: z.string().default(''),
   BULKHEAD_RUN_CONCURRENCY: integer(1, 10_000).default(100),
@@ -128,7 +142,9 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     upstream,
     defaultModel: values.BULKHEAD_DEFAULT_MODEL ?? (upstream || production ? 'gpt-4o-mini' : demoModel),
     keyPepper: values.BULKHEAD_KEY_PEPPER ?? null,
-    allowedOrigins: values.BULKHEAD_ALLOWED_ORIGINS.split(',').flatMap((origin) => origin.trim() || []),
+    masterKey: values.BULKHEAD_MASTER_KEY ?? null,
+    oldMasterKeys: values.BULKHEAD_OLD_MASTER_KEYS,
+    allowedOrigins: listed(values.BULKHEAD_ALLOWED_ORIGINS),
     logLevel: values.LOG_LEVEL ?? (production ? 'info' : 'warn'),
     runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
     backupRetentionDays: values.BULKHEAD_BACKUP_RETENTION_DAYS,
@@ -138,7 +154,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
 type Values = z.infer<typeof environment>
 
 function requireSecrets(values: Values): void {
-  for (const name of ['DATABASE_URL', 'DATABASE_PLATFORM_URL', 'BULKHEAD_KEY_PEPPER'] as const) {
+  for (const name of ['DATABASE_URL', 'DATABASE_PLATFORM_URL', 'BULKHEAD_KEY_PEPPER', 'BULKHEAD_MASTER_KEY'] as const) {
     if (values[name] === undefined)
       throw new ConfigError(`${name} is not set. Production has no default for it: set it and start again.`)
   }
@@ -163,6 +179,11 @@ function databaseOf(values: Values): Config['database'] {
 function upstreamOf(values: Values): Config['upstream'] {
   if (values.OPENAI_API_KEY === undefined && values.OPENAI_BASE_URL === undefined) return null
   return { apiKey: values.OPENAI_API_KEY ?? 'none', baseUrl: values.OPENAI_BASE_URL ?? 'https://api.openai.com/v1' }
+}
+
+/** What is between the commas. */
+function listed(text: string): string[] {
+  return text.split(',').flatMap((item) => item.trim() || [])
 }
 
 /** Says what is wrong without repeating the value: it may be a secret. */

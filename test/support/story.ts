@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { Catalog } from '../../src/data/catalog.ts'
 import type { Plan } from '../../src/data/generated/client.ts'
+import { placedPools } from '../../src/data/placed-pools.ts'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData } from '../../src/data/tenant-scope.ts'
 import type { NewAgent } from '../../src/domain/agent.ts'
@@ -15,7 +16,11 @@ import { seedPrices } from '../../src/llm/prices.ts'
 import { MemoryEventLog } from '../../src/memory/event-log.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
+import { EnvelopeVault } from '../../src/secrets/envelope-vault.ts'
+import { createLocalKeyProvider } from '../../src/secrets/key-provider.ts'
+import { masterKeysOf } from '../../src/secrets/master-keys.ts'
 import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
+import { testCipher } from './placement.ts'
 import { createTestDatabase, type TestDatabase } from './postgres.ts'
 
 /** One tenant and its people, each signed in with a key of their own. */
@@ -61,9 +66,10 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
   const database = await createTestDatabase()
   const errors: unknown[] = []
   const onError = (error: unknown) => void errors.push(error)
-  const pool = new TenantPool({ connectionString: database.appUrl, max: options.poolSize ?? 10, onIdleError: onError })
-  const data = new TenantData(pool)
-  const catalog = new Catalog({ connectionString: database.platformUrl, onIdleError: onError })
+  const openPool = (connectionString: string) =>
+    new TenantPool({ connectionString, max: options.poolSize ?? 10, onIdleError: onError })
+  const catalog = new Catalog({ connectionString: database.platformUrl, cipher: testCipher, onIdleError: onError })
+  const data = new TenantData(openPool(database.appUrl), { elsewhere: placedPools(catalog.placements, openPool) })
   await catalog.registerPrices(seedPrices)
 
   let ahead = 0
@@ -74,6 +80,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     runQueue: new MemoryRunQueue({ onError }),
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(now),
+    vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),
     now,
     ...options.ports,
   }
