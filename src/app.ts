@@ -26,9 +26,6 @@ import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
 import { RedisRunQueue } from './redis/run-queue.ts'
 import { RedisSignals } from './redis/signals.ts'
-import { EnvelopeVault } from './secrets/envelope-vault.ts'
-import { createLocalKeyProvider } from './secrets/key-provider.ts'
-import { masterKeysOf } from './secrets/master-keys.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
 
@@ -70,6 +67,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   const server = createServer({
     authenticate: createAuthenticator({ data, catalog, ports, settings }),
     signals: ports.signals,
+    accessVersions: (tenantIds) => catalog.tenants.accessVersions(tenantIds),
     logger,
     development: !config.production,
     api: config.role !== 'worker',
@@ -141,7 +139,7 @@ function localPlatformUrl(appUrl: string, { platformPassword }: LocalSecrets): s
 
 /** Production sets every secret itself; nothing is written to its disk. */
 async function localSecretsOf(config: Config): Promise<LocalSecrets> {
-  return config.production ? { keyPepper: '', platformPassword: '', masterKey: '' } : localSecrets(config.dataDir)
+  return config.production ? { keyPepper: '', platformPassword: '' } : localSecrets(config.dataDir)
 }
 
 /** The first statement of every start, so it also tells whether the database is there and ready. */
@@ -172,10 +170,7 @@ async function passGate(appUrl: string, { production }: Config, logger: Logger):
 
 async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
-  const secrets = await localSecretsOf(config)
-  const masterKeys = masterKeysOf(config.masterKey ?? secrets.masterKey, config.oldMasterKeys)
-  const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
-  const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, now: Date.now }
+  const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), now: Date.now }
   if (config.redisUrl === null) {
     return {
       ...common,

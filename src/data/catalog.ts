@@ -2,8 +2,9 @@ import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
 import { Erasures } from './erasures.ts'
-import { type OperatorKey, type Plan, Prisma, PrismaClient, type Tenant } from './generated/client.ts'
+import { type OperatorKey, Prisma, PrismaClient, type Tenant } from './generated/client.ts'
 import type { PriceCreateManyInput } from './generated/models.ts'
+import { TenantRegister } from './tenant-register.ts'
 
 export type CatalogOptions = {
   /** Connects as `bulkhead_platform`. */
@@ -20,9 +21,13 @@ export type CatalogOptions = {
  * It connects as `bulkhead_platform`, which has no grant on any column that holds a tenant's content.
  */
 export class Catalog {
+  readonly tenants: TenantRegister
   readonly erasures: Erasures
   readonly #pool: pg.Pool
-  /** A connection of their own for heartbeats: a worker must not look dead because others crowd the pool. */
+  /**
+   * A connection of their own for heartbeats and access versions: no worker must look dead, and no revoked key be heard of late,
+   * because others crowd the pool.
+   */
   readonly #pulse: pg.Pool
   readonly #client: PrismaClient
 
@@ -31,6 +36,7 @@ export class Catalog {
     this.#pulse = openPool(options, 1)
     this.erasures = new Erasures(this.#pool)
     this.#client = new PrismaClient({ adapter: new PrismaPg(this.#pool), errorFormat: 'minimal' })
+    this.tenants = new TenantRegister(this.#client, this.#pulse)
   }
 
   findOperatorKey(id: string): Promise<OperatorKey | null> {
@@ -57,10 +63,6 @@ export class Catalog {
       () => true,
       () => false,
     )
-  }
-
-  async createTenant(tenant: { id: string; name: string; plan: Plan }): Promise<void> {
-    await this.#client.tenant.create({ data: tenant })
   }
 
   /** Adds the versions that are missing; a version that is there is never changed. */

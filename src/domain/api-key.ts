@@ -5,6 +5,7 @@ import { formatApiKey, hashSecret, newSecret } from './credential.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
+import { apiKeyRevoked, requestStop, stopRuns } from './run-stop.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
 import { latestTime } from './time.ts'
@@ -56,7 +57,7 @@ type NewApiKey = {
   name: string
   role: TenantRole
   userId?: string | null
-  memberId?: string
+  memberId?: string | null
   expiresAt?: Date | null
 }
 
@@ -74,7 +75,10 @@ export async function issueApiKey(
   return { apiKey, secret: formatApiKey({ kind: 'tenant', tenantId, id: key.id, secret }) }
 }
 
-/** Ends a key for good, and soon after every connection that uses it. Revoking it again changes nothing. For admins. */
+/**
+ * Ends a key for good, and within a second every connection that uses it and every run that was asked for with it. Revoking it
+ * again changes nothing. For admins.
+ */
 export async function revokeApiKey(scope: Scope, { apiKeyId }: { apiKeyId: string }): Promise<{ apiKey: ApiKey }> {
   requireRole(scope, 'ADMIN')
   if (!isUuid(apiKeyId)) throw new NotFound('API key')
@@ -82,11 +86,14 @@ export async function revokeApiKey(scope: Scope, { apiKeyId }: { apiKeyId: strin
   await scope.db.$transaction(async (tx) => {
     const { count } = await tx.apiKey.updateMany({ where: { id: apiKeyId, revokedAt: null }, data: { revokedAt } })
     if (count === 0) return
+    await requestStop(tx, { apiKeyId }, apiKeyRevoked, revokedAt)
     await recordAudit(scope, tx, { action: 'revokeApiKey', subject: 'ApiKey', subjectId: apiKeyId, details: {} })
+    await tx.tenant.updateMany({ where: { id: scope.tenant.id }, data: { accessVersion: { increment: 1 } } })
   })
   const apiKey = await readApiKey(scope, apiKeyId)
-  // Also when it was revoked before: that signal may have been lost, as this one may. Connections check their keys by themselves, too.
-  await Promise.allSettled([scope.ports.signals.publish({ type: 'RevokeApiKey', tenantId: scope.tenant.id, apiKeyId })])
+  // Also when it was revoked before: whoever did that may not have come this far. A signal may be lost; versions are polled, too.
+  await Promise.allSettled([scope.ports.signals.publish({ type: 'AccessChanged', tenantId: scope.tenant.id })])
+  await stopRuns(scope, { apiKeyId }, apiKeyRevoked)
   return { apiKey }
 }
 

@@ -3,7 +3,7 @@ import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { newId } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
 import { requireRole, type Scope } from './scope.ts'
-import type { JsonObject } from './text.ts'
+import { cleanText, type JsonObject } from './text.ts'
 
 /** What was done, by an actor that the caller knows. */
 export type AuditEntry = {
@@ -18,9 +18,6 @@ export type AuditEntry = {
 
 /** Who acted. `id` is the credential's, and null for the platform itself. */
 export type AuditActor = { kind: AuditActorKind; id: string | null; name: string }
-
-/** A row of the audit log, as whoever may add to it stores it. */
-export type NewAuditEvent = ReturnType<typeof auditRow>
 
 /** The entry as a row of `tenantId`, done at `now` in milliseconds. */
 export function auditRow(tenantId: string, actor: AuditActor, entry: AuditEntry, now: number) {
@@ -52,7 +49,7 @@ export type AuditFilter = {
 /** What was done in the tenant, newest first. Throws ValidationProblem as `paginate` does. For admins. */
 export async function listAuditEvents(scope: Scope, page: PageArgs, filter: AuditFilter = {}): Promise<Page<AuditEvent>> {
   requireRole(scope, 'ADMIN')
-  const action = filter.action ?? undefined
+  const action = filter.action == null ? undefined : cleanText('action', filter.action, { min: 0, max: 100 })
   const createdAt = { gte: filter.since ?? undefined, lt: filter.until ?? undefined }
   return paginate(page, { direction: 'desc' }, (where, orderBy, take) =>
     scope.db.auditEvent.findMany({ where: { ...where, action, createdAt }, orderBy, take }),

@@ -1,3 +1,4 @@
+import type { TenantStatus } from '../data/generated/enums.ts'
 import { isOutage } from '../data/outage.ts'
 import { type ApiKeyClaim, parseApiKey, verifySecret } from './credential.ts'
 import { Unavailable } from './errors.ts'
@@ -10,8 +11,8 @@ import type { Platform, Scope } from './scope.ts'
  */
 export type OperatorScope = { operator: { id: string; name: string } } & Platform
 
-/** Whose request it is. */
-export type Principal = { kind: 'tenant'; scope: Scope } | { kind: 'operator'; operator: OperatorScope }
+/** Whose request it is. `expiresAt` is when the credential stops working, and null when it never does by itself. */
+export type Principal = { kind: 'tenant'; scope: Scope; expiresAt: Date | null } | { kind: 'operator'; operator: OperatorScope }
 
 /**
  * Who holds this credential; null for nobody. Malformed, unknown, wrong, revoked and expired keys, unknown and suspended
@@ -51,7 +52,7 @@ async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform): Promise<Pr
   ])
   const verified = verifySecret(claim.secret, key, settings.peppers)
   if (!verified || !key || key.revokedAt || !isBefore(ports.now(), key.expiresAt)) return null
-  if (tenant?.status !== 'ACTIVE') return null
+  if (!tenant || !servedStatuses.has(tenant.status)) return null
 
   const { id, name, role, userId } = key
   const isEndUser = role === 'END_USER'
@@ -62,8 +63,12 @@ async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform): Promise<Pr
   return {
     kind: 'tenant',
     scope: { tenant: { ...tenant, id: tenantId }, actor: { id, name, role, userId }, db, ports, settings },
+    expiresAt: key.expiresAt,
   }
 }
+
+/** A tenant that is being moved is still read; its mutations are refused, see schema/mutation.ts. */
+const servedStatuses: ReadonlySet<TenantStatus> = new Set<TenantStatus>(['ACTIVE', 'MOVING'])
 
 /** Whether `now`, in milliseconds, is before `end`; null is the end of time. */
 function isBefore(now: number, end: Date | null): boolean {

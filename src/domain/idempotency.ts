@@ -30,17 +30,13 @@ export type Effect<T> = {
 export async function idempotent<T>(scope: Scope, call: IdempotentCall, effect: Effect<T>): Promise<T> {
   const { mutation, key } = call
   if (key === null || key === undefined) return effect.perform(async () => undefined)
-  if (!/^[!-~]{1,255}$/.test(key)) {
-    throw new ValidationProblem(['idempotencyKey'], 'The idempotency key must be 1 to 255 visible ASCII characters.')
-  }
-
-  const slot = { actor: scope.actor.id, mutation, key }
+  const slot = { actor: scope.actor.id, mutation, key: checkIdempotencyKey(key) }
   const inputHash = hashInput(call.input)
   const now = scope.ports.now()
   const known = await scope.db.idempotencyKey.findFirst({ where: slot })
   const expired = known !== null && known.createdAt.getTime() <= now - idempotencyTtl
   if (known && !expired) {
-    if (!inputHash.equals(known.inputHash)) throw new Conflict('The idempotency key was used with another input.')
+    if (!inputHash.equals(known.inputHash)) throw keyUsedOtherwise()
     return effect.replay(known.resultId)
   }
 
@@ -63,8 +59,18 @@ export async function idempotent<T>(scope: Scope, call: IdempotentCall, effect: 
 /** Rolls the transaction back: an equal call committed first. Never leaves this file. */
 class LostRace extends Error {}
 
+/** `key` when it is 1 to 255 visible ASCII characters; else throws a ValidationProblem. */
+export function checkIdempotencyKey(key: string): string {
+  if (/^[!-~]{1,255}$/.test(key)) return key
+  throw new ValidationProblem(['idempotencyKey'], 'The idempotency key must be 1 to 255 visible ASCII characters.')
+}
+
+export function keyUsedOtherwise(): Conflict {
+  return new Conflict('The idempotency key was used with another input.')
+}
+
 /** SHA-256 of the input's JSON, whatever the order of its fields. */
-function hashInput(input: unknown): Buffer<ArrayBuffer> {
+export function hashInput(input: unknown): Buffer<ArrayBuffer> {
   const canonical = JSON.stringify(input ?? null, (_name, value: unknown) => {
     if (typeof value === 'bigint') return value.toString()
     if (typeof value !== 'object' || value === null || Array.isArray(value)) return value

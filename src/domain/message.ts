@@ -36,7 +36,9 @@ export async function sendMessage(scope: Scope, { idempotencyKey, ...input }: Se
           if (!place) throw new NotFound('conversation')
           const { at, userId, agentId, configVersion, model } = place
           const common = { tenantId, conversationId: input.conversationId, userId, createdAt: at }
-          const run = await tx.run.create({ data: { ...common, id: runId, agentId, configVersion, model, queuedAt: at } })
+          const run = await tx.run.create({
+            data: { ...common, id: runId, apiKeyId: scope.actor.id, agentId, configVersion, model, queuedAt: at },
+          })
           const userMessage = await tx.message.create({
             data: { ...common, id: newId(), runId, role: 'USER', content, tokensUsed },
           })

@@ -1,15 +1,17 @@
 import type { TenantDb } from '../data/tenant-scope.ts'
 import type { TenantId } from './ids.ts'
 import type { RunTask } from './run-loop.ts'
+import { apiKeyRevoked, requestStop } from './run-stop.ts'
 
 /**
  * Claims the tenant's oldest queued run and pins, at its first claim, the configuration that is active. A conversation has
- * one run under way at a time, in the order in which they were asked for: the first that has not ended. Null when there is none to claim.
+ * one run under way at a time, in the order in which they were asked for: the first that has not ended. Of a tenant that is not
+ * active, only runs that have to end are claimed, to be ended. Null when there is none to claim.
  *
  * `finished_at`, null in all these rows, leads both orders so that the planner reads them off an index.
  */
 export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<RunTask['run'] | null> {
-  const [claim] = await db.$queryRaw<{ id: string; epoch: number }[]>`
+  const [claim] = await db.$queryRaw<{ id: string; epoch: number; revokedAt: Date | null }[]>`
     update runs set
       status = 'RUNNING', epoch = runs.epoch + 1, worker_id = ${workerId}::uuid, started_at = coalesce(runs.started_at, now()),
       config_version = case when runs.epoch = 0 then v.version else runs.config_version end,
@@ -17,7 +19,10 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id and v.version = a.active_version
     where runs.tenant_id = ${tenantId}::uuid and a.tenant_id = runs.tenant_id and a.id = runs.agent_id and runs.id = (
       select r.id from runs r
-      where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED' and r.id = (
+      where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED'
+        and (r.cancel_requested_at is not null or exists (
+          select from tenants t where t.id = ${tenantId}::uuid and t.status = 'ACTIVE'))
+        and r.id = (
         select first.id from runs first
         where first.tenant_id = r.tenant_id and first.conversation_id = r.conversation_id and first.finished_at is null
         order by first.finished_at, first.created_at, first.id
@@ -25,7 +30,11 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
       order by r.finished_at, r.queued_at, r.id
       limit 1
       for update skip locked)
-    returning runs.id, runs.epoch`
+    returning runs.id, runs.epoch, (
+      select k.revoked_at from api_keys k where k.tenant_id = ${tenantId}::uuid and k.id = runs.api_key_id
+    ) as "revokedAt"`
   if (!claim) return null
+  // It was asked for while the key was being revoked, and came too late to be stopped with the others.
+  if (claim.revokedAt) await requestStop(db, { id: claim.id }, apiKeyRevoked, claim.revokedAt)
   return db.run.findFirst({ where: { id: claim.id, epoch: claim.epoch }, include: { config: true } })
 }

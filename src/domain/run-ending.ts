@@ -96,7 +96,8 @@ type Change = Pick<RunUncheckedUpdateManyInput, 'finishReason' | 'failureCode' |
 function changeFor(outcome: LoopOutcome): Change | null {
   switch (outcome.outcome) {
     case 'completed':
-      return { status: 'COMPLETED', finishReason: outcome.finishReason }
+      // Its end may have been asked for meanwhile, and why is of no interest any more.
+      return { status: 'COMPLETED', finishReason: outcome.finishReason, failureCode: null, failureMessage: null }
     case 'failed':
       return { status: 'FAILED', failureCode: outcome.failure.code, failureMessage: outcome.failure.message }
     case 'cancelled':

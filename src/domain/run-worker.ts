@@ -36,11 +36,11 @@ export type WorkerTiming = {
   sweep: number
   /** How long a run may be queued before its tenant is woken again. Default 2,000. */
   overdueAfter: number
-  /** Between two looks for what became of the runs under way. Default 1,000. */
+  /** Between two looks for what became of the runs under way. Default 500. */
   watch: number
 }
 
-const defaultTiming: WorkerTiming = { heartbeat: 2_000, deadAfter: 10_000, sweep: 2_000, overdueAfter: 2_000, watch: 1_000 }
+const defaultTiming: WorkerTiming = { heartbeat: 2_000, deadAfter: 10_000, sweep: 2_000, overdueAfter: 2_000, watch: 500 }
 
 /** Claims of one run, after which it is given up: something about it kills workers. */
 const mostClaims = 20

@@ -2,10 +2,8 @@ import type { Run, RunStatus } from '../data/generated/client.ts'
 import { NotFound } from './errors.ts'
 import { isUuid } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
-import { endRun, readEnding } from './run-ending.ts'
-import { logEpoch, openingEvents } from './run-log.ts'
-import { isFinished, terminalStatuses, waitingStatuses } from './run-status.ts'
-import { turnsOf } from './run-turn.ts'
+import { isFinished, terminalStatuses } from './run-status.ts'
+import { endWaiting } from './run-stop.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { type RunUsage, sumUsage } from './usage.ts'
 
@@ -59,32 +57,13 @@ export async function cancelRun(scope: Scope, { runId }: { runId: string }): Pro
   if (ended) return { run: ended }
   const run = await readRun(scope, runId)
   // It may be lost: workers also look for the request, and whoever claims the run sees it.
-  if (!isFinished(run)) await Promise.allSettled([scope.ports.signals.publish({ type: 'CancelRun', ...refOf(scope, runId) })])
+  if (!isFinished(run))
+    await Promise.allSettled([scope.ports.signals.publish({ type: 'CancelRun', tenantId: scope.tenant.id, runId })])
   return { run }
-}
-
-/** Ends a run that no worker is at, as a claim of its own. Null when a worker was faster, or it had ended. */
-async function endWaiting(scope: Scope, run: Run): Promise<Run | null> {
-  if (!waitingStatuses.includes(run.status)) return null
-  const where = { id: run.id, epoch: run.epoch, status: { in: waitingStatuses } }
-  const change = { status: 'CANCELLED' as const, epoch: run.epoch + 1, turns: turnsOf(run) }
-  const [ended, ending] = await scope.db.$transaction(async (tx) => {
-    const ended = await endRun(tx, run, where, change, scope.ports.now())
-    return [ended, ended && (await readEnding(tx, ended))]
-  })
-  if (!ended || !ending) return null
-  // It may be lost: followers also look at the run.
-  const events = [...openingEvents(ended.epoch, ending.text), ending.event]
-  await Promise.allSettled([scope.ports.eventLog.append(refOf(scope, run.id), logEpoch(ended.epoch), 1, events)])
-  return ended
 }
 
 async function readRun(scope: Scope, id: string): Promise<Run> {
   const run = await findRun(scope, id)
   if (!run) throw new NotFound('run')
   return run
-}
-
-function refOf({ tenant }: Scope, runId: string) {
-  return { tenantId: tenant.id, runId }
 }

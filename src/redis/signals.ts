@@ -29,8 +29,8 @@ export class RedisSignals implements Signals {
 }
 
 function decodeSignal(payload: string): Signal {
-  const { type, tenantId, runId, apiKeyId } = JSON.parse(payload)
+  const { type, tenantId, runId } = JSON.parse(payload)
   if (type === 'CancelRun' && isUuid(runId)) return { type, tenantId: tenantIdOf(tenantId), runId }
-  if (type === 'RevokeApiKey' && isUuid(apiKeyId)) return { type, tenantId: tenantIdOf(tenantId), apiKeyId }
+  if (type === 'AccessChanged') return { type, tenantId: tenantIdOf(tenantId) }
   throw new TypeError('It is not a signal.')
 }

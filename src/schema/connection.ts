@@ -5,7 +5,7 @@ import { builder } from './builder.ts'
 type Types = (typeof builder)['$inferSchemaTypes']
 
 /** Whoever may read a list at all may read how it is cut into pages: the nodes guard themselves. */
-const readers = { endUser: true } as const
+const readers = { endUser: true, operator: true } as const
 
 const PageInfo = builder.objectRef<Page<unknown>['pageInfo']>('PageInfo').implement({
   description: 'Where a page lies in its list.',

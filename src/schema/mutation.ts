@@ -1,6 +1,6 @@
 import type { FieldMap, InputFieldMap, InputShapeFromFields } from '@pothos/core'
 import type { OperatorScope } from '../domain/authenticate.ts'
-import { Forbidden } from '../domain/errors.ts'
+import { Forbidden, Unavailable } from '../domain/errors.ts'
 import type { Scope } from '../domain/scope.ts'
 import { builder } from './builder.ts'
 import { type Context, operatorOf, scopeOf, Unauthenticated } from './context.ts'
@@ -26,7 +26,7 @@ export function mutation<Input extends InputFieldMap, Payload extends object>(
   verbNoun: string,
   { authScopes, ...options }: MutationOptions<Scope, Input, Payload> & { authScopes: TenantAccess },
 ): void {
-  define(verbNoun, authScopes, scopeOf, options)
+  define(verbNoun, authScopes, writableScopeOf, options)
 }
 
 /** Defines a mutation of the platform's operators, as `mutation` does for tenants. */
@@ -35,6 +35,15 @@ export function operatorMutation<Input extends InputFieldMap, Payload extends ob
   options: MutationOptions<OperatorScope, Input, Payload>,
 ): void {
   define(verbNoun, { operator: true }, operatorOf, options)
+}
+
+/** The tenant's scope, for a change. Throws Unavailable while the tenant's rows are on their way to another database. */
+function writableScopeOf(context: Context): Scope {
+  const scope = scopeOf(context)
+  if (scope.tenant.status === 'MOVING') {
+    throw new Unavailable('The tenant is being moved to another database. Try again shortly.', 5)
+  }
+  return scope
 }
 
 function define<Actor, Input extends InputFieldMap, Payload extends object>(
@@ -67,7 +76,7 @@ function define<Actor, Input extends InputFieldMap, Payload extends object>(
       },
       args: { input: t.arg({ type: InputType, required: true, description: 'What to do.' }) },
       resolve: (_root, args, context) =>
-        attempt(() => resolve(actorOf(context), (args as { input: InputShapeFromFields<Input> }).input)) as never,
+        attempt(async () => resolve(actorOf(context), (args as { input: InputShapeFromFields<Input> }).input)) as never,
     }),
   )
 }

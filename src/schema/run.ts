@@ -3,6 +3,7 @@ import type { RunStatus } from '../data/generated/enums.ts'
 import { messagesByRun } from '../domain/message.ts'
 import { cancelRun, findRun, listRuns, runsByIds, usageByRun } from '../domain/run.ts'
 import type { RunFailure as Failure } from '../domain/run-event.ts'
+import { isFinished } from '../domain/run-status.ts'
 import { builder } from './builder.ts'
 import { connectionOf, pageArgs } from './connection.ts'
 import { scopeOf } from './context.ts'
@@ -32,13 +33,13 @@ const Status = builder.enumType('RunStatus', {
     PAUSED_BUDGET: { description: 'Waiting for budget.' },
     COMPLETED: { description: 'Ended with a reply.' },
     FAILED: { description: 'Ended without a reply; `failure` says why.' },
-    CANCELLED: { description: 'Ended because somebody asked for it.' },
+    CANCELLED: { description: 'Ended because somebody asked for it, or because whoever asked for the answer was shut out.' },
     INTERRUPTED: { description: 'Ended half-way, and could not be taken up again without doing something twice.' },
   } satisfies Record<RunStatus, { description: string }>,
 })
 
 export const RunFailure = builder.objectRef<Failure>('RunFailure').implement({
-  description: 'Why a run failed.',
+  description: 'Why a run failed, or was cancelled without anybody asking for that.',
   authScopes: { endUser: true },
   fields: (t) => ({
     code: t.exposeString('code', { description: 'The kind of failure, for programs, as in MODEL_UNAVAILABLE.' }),
@@ -91,9 +92,10 @@ Run.implement({
     failure: t.field({
       type: RunFailure,
       nullable: true,
-      description: 'Why it failed. Null unless it did.',
-      resolve: ({ failureCode, failureMessage }) =>
-        failureCode === null ? null : { code: failureCode, message: failureMessage ?? '' },
+      description:
+        'Why it failed, or was cancelled without anybody asking for that: API_KEY_REVOKED, TENANT_SUSPENDED. Null for all others.',
+      resolve: (run) =>
+        run.failureCode === null || !isFinished(run) ? null : { code: run.failureCode, message: run.failureMessage ?? '' },
     }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was asked for.' }),
     startedAt: t.expose('startedAt', {

@@ -1,11 +1,13 @@
 import type { Plan, TenantStatus } from '../data/generated/enums.ts'
 import { findErasure } from '../domain/erasure.ts'
 import type { TenantProfile } from '../domain/scope.ts'
-import { findTenant } from '../domain/tenant.ts'
+import { createTenant, findTenant, listTenants } from '../domain/tenant.ts'
 import { builder } from './builder.ts'
+import { connectionOf, pageArgs } from './connection.ts'
 import { type Context, operatorOf, Unauthenticated } from './context.ts'
 import { ErasureCertificate } from './erasure.ts'
 import { decodeId } from './global-id.ts'
+import { operatorMutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 
 const PlanName = builder.enumType('Plan', {
@@ -69,3 +71,47 @@ builder.queryField('tenant', (t) =>
     resolve: (_root, { id }, context) => read(context, id == null ? undefined : decodeId('Tenant', id)),
   }),
 )
+
+const TenantConnection = connectionOf(Tenant, 'tenants')
+
+const TenantFilter = builder.inputType('TenantFilter', {
+  description: 'Which tenants. Everything that is named must hold.',
+  fields: (t) => ({
+    status: t.field({ type: Status, description: 'Only those that stand here.' }),
+    plan: t.field({ type: PlanName, description: 'Only those with this plan.' }),
+    namePrefix: t.string({ description: 'Only those whose name begins with this, in the same letter case.' }),
+  }),
+})
+
+builder.queryField('tenants', (t) =>
+  t.field({
+    type: TenantConnection,
+    description: 'All tenants, newest first. For operators.',
+    authScopes: { operator: true },
+    args: { ...pageArgs(t.arg), filter: t.arg({ type: TenantFilter, description: 'Which ones. Default: all.' }) },
+    resolve: (_root, { filter, ...page }, context) => listTenants(operatorOf(context), page, filter ?? {}),
+  }),
+)
+
+operatorMutation('createTenant', {
+  description:
+    "Registers a customer, with an agent that answers and its first admin's key: keep it, it is in the answer and nowhere else. Repeating a call that was cut off completes it. For operators.",
+  input: (t) => ({
+    name: t.string({ required: true, description: 'Unique on the platform.' }),
+    plan: t.field({ type: PlanName, required: true, description: 'What it has subscribed to.' }),
+    adminEmail: t.string({
+      description: 'Address of the first admin, who becomes a member of its staff. Default: there is only the key.',
+    }),
+    idempotencyKey: t.string({
+      description: 'Makes repeating the call safe for 24 hours: the same key with the same input makes no second one.',
+    }),
+  }),
+  resolve: (operator, input) => createTenant(operator, input),
+  payload: (t) => ({
+    tenant: t.expose('tenant', { type: Tenant, description: 'The new customer.' }),
+    adminKey: t.exposeString('adminKey', {
+      nullable: true,
+      description: 'What its admin sends as Bearer. Null when an idempotency key repeats an earlier call: it is shown once.',
+    }),
+  }),
+})

@@ -24,8 +24,8 @@ export type Limits = {
   keepAliveMs: number
   /** Until a client that neither sends nor takes a byte is cut off, in milliseconds: what it does not take is held in memory. Default 60,000. */
   stalledMs: number
-  /** Between two checks of the credentials of an open connection, in milliseconds. Default 30,000. */
-  recheckMs: number
+  /** Between two looks for changed access of those who have connections open, in milliseconds. Default 500. */
+  pollMs: number
 }
 
 export const defaultLimits: Limits = {
@@ -41,5 +41,5 @@ export const defaultLimits: Limits = {
   connectionInitMs: 5_000,
   keepAliveMs: 12_000,
   stalledMs: 60_000,
-  recheckMs: 30_000,
+  pollMs: 500,
 }

@@ -8,12 +8,13 @@ import { createErrorMask } from './errors.ts'
 import { contentSecurityPolicy } from './graphiql.ts'
 import { createGraphQL } from './graphql.ts'
 import { defaultLimits, type Limits } from './limits.ts'
-import { Sessions } from './sessions.ts'
+import { type AccessVersions, Sessions } from './sessions.ts'
 import { Sockets } from './sockets.ts'
 
 export type ServerOptions = {
   authenticate: Authenticator
   signals: Signals
+  accessVersions: AccessVersions
   logger: Logger
   /** What differs from `defaultLimits`. */
   limits?: Partial<Limits>
@@ -36,13 +37,14 @@ export type Server = {
 
 /** The HTTP and WebSocket edge: the API on /graphql, the health checks, nothing else. */
 export function createServer(options: ServerOptions): Server {
-  const { authenticate, signals, logger, allowedOrigins = [], development, api = true } = options
+  const { authenticate, signals, accessVersions, logger, allowedOrigins = [], development, api = true } = options
   const limits = { ...defaultLimits, ...options.limits }
   const mask = createErrorMask(logger)
   const sessions = new Sessions({
     authenticate,
     signals,
-    recheckMs: limits.recheckMs,
+    accessVersions,
+    pollMs: limits.pollMs,
     onError: (err) => logger.warn({ err }, 'Credentials could not be checked again.'),
   })
   const graphql = createGraphQL({ authenticate, sessions, mask, limits, allowedOrigins, development })

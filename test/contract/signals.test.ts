@@ -42,7 +42,7 @@ describe.each([
     test('every listener of every instance receives each signal, in order', async () => {
       const { signals, other } = await open()
       const heard = await Promise.all([listen(signals), listen(signals), listen(other), listen(other)])
-      const sent = [cancelRun(), revokeApiKey(), cancelRun()]
+      const sent = [cancelRun(), accessChanged(), cancelRun()]
       for (const signal of sent) await signals.publish(signal)
       await vi.waitFor(() => expect(heard).toEqual([sent, sent, sent, sent]))
     })
@@ -65,7 +65,7 @@ describe.each([
       const leave = await other.subscribe(() => undefined)
       const [heard] = await Promise.all([listen(other), leave()])
       const [, late] = await Promise.all([(await other.subscribe(() => undefined))(), listen(other)])
-      const signal = revokeApiKey()
+      const signal = accessChanged()
       await signals.publish(signal)
       await vi.waitFor(() => expect([heard, late]).toEqual([[signal], [signal]]))
     })
@@ -98,8 +98,8 @@ function cancelRun(): Signal {
   return { type: 'CancelRun', tenantId: tenantIdOf(newId()), runId: newId() }
 }
 
-function revokeApiKey(): Signal {
-  return { type: 'RevokeApiKey', tenantId: tenantIdOf(newId()), apiKeyId: newId() }
+function accessChanged(): Signal {
+  return { type: 'AccessChanged', tenantId: tenantIdOf(newId()) }
 }
 
 /** Listens for the rest of the test and returns the growing list of what was heard. */

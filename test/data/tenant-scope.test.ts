@@ -1,5 +1,4 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Catalog } from '../../src/data/catalog.ts'
 import { SharedConnections } from '../../src/data/shared-connections.ts'
 import { UnscopedOperation } from '../../src/data/tenant-filter.ts'
 import { MissingScope, TenantPool } from '../../src/data/tenant-pool.ts'
@@ -9,20 +8,17 @@ import { adminQuery } from '../support/database-url.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 
 let database: TestDatabase
-let catalog: Catalog
 let pool: TenantPool
 let data: TenantData
 
 beforeAll(async () => {
   database = await createTestDatabase()
-  catalog = new Catalog({ connectionString: database.platformUrl })
   pool = new TenantPool({ connectionString: database.appUrl, max: 3 })
   data = new TenantData(pool)
 })
 
 afterAll(async () => {
   await data.close()
-  await catalog.close()
   await database.drop()
 })
 
@@ -40,7 +36,7 @@ const config = {
 async function seedTenant(source = data) {
   const tenantId = newId()
   const name = `tenant ${tenantId}`
-  await catalog.createTenant({ id: tenantId, name, plan: 'FREE' })
+  await adminQuery(database.adminUrl, `insert into tenants (id, name, plan) values ('${tenantId}', '${name}', 'FREE')`)
   const db = source.of({ tenantId, userId: null })
   const agent = await db.agent.create({
     data: {

@@ -83,14 +83,19 @@ describe('createApiKey', () => {
 describe('revokeApiKey', () => {
   test('ends the key and tells every instance; again, it changes nothing and tells them again', async () => {
     const { apiKey } = await createApiKey(acme.admin, member)
-    const signal = { type: 'RevokeApiKey', tenantId: acme.tenant.id, apiKeyId: apiKey.id }
-    const sent = () => story.signals.filter((one) => one.type === 'RevokeApiKey' && one.apiKeyId === apiKey.id)
+    const before = story.signals.length
+    const sent = () => story.signals.slice(before)
+    const signal = { type: 'AccessChanged', tenantId: acme.tenant.id }
+    const version = async () => (await acme.admin.db.tenant.findFirstOrThrow()).accessVersion
+    const versionBefore = await version()
     const first = await revokeApiKey(acme.admin, { apiKeyId: apiKey.id })
     expect(first.apiKey.revokedAt).not.toBeNull()
     expect(sent()).toEqual([signal])
+    expect(await version()).toBe(versionBefore + 1)
     story.advance(1000)
     expect(await revokeApiKey(acme.admin, { apiKeyId: apiKey.id })).toEqual(first)
     expect(sent()).toEqual([signal, signal])
+    expect(await version()).toBe(versionBefore + 1)
   })
 
   test('holds although nobody could be told', async () => {

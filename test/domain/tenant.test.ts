@@ -27,7 +27,7 @@ const initech = (name: string): TenantRegistration => ({
 })
 
 describe('findTenant', () => {
-  const asTenant = (scope: Scope): Principal => ({ kind: 'tenant', scope })
+  const asTenant = (scope: Scope): Principal => ({ kind: 'tenant', scope, expiresAt: null })
   const operator = (): Principal => ({
     kind: 'operator',
     operator: { ...story, operator: { id: newId(), name: 'Olga' } },

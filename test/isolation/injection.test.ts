@@ -48,6 +48,7 @@ beforeAll(async () => {
   server = createServer({
     authenticate: story.authenticate,
     signals: story.ports.signals,
+    accessVersions: (tenantIds) => story.catalog.tenants.accessVersions(tenantIds),
     logger: pino({ level: 'silent' }),
     development: true,
     isReady: async () => true,
@@ -94,7 +95,7 @@ describe.each(operations.filter(({ places }) => places.length > 0))('$kind $name
     for (const place of operation.places) {
       for (const injection of injections) {
         const value = place.type.name === 'JSONObject' ? { [injection]: injection, nested: [injection] } : injection
-        const variables = withValue(validVariables(operation, own), place, value)
+        const variables = withValue(validVariables(operation, own, 'every'), place, value)
         const query = documentOf(operation, 2)
         const ask = operation.kind === 'subscription' ? overWebSocket : overHttp
         const { shown } = await ask({ url, key, query, variables })

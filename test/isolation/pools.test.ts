@@ -1,6 +1,5 @@
 // @module-tag rule-4
 import { afterAll, beforeAll, describe, expect, it, type RunnerTestCase } from 'vitest'
-import { Catalog } from '../../src/data/catalog.ts'
 import { TenantPool, type TenantPoolOptions } from '../../src/data/tenant-pool.ts'
 import { newId } from '../../src/domain/ids.ts'
 import { watchCheckIns } from '../support/check-ins.ts'
@@ -15,9 +14,7 @@ let tenants: Awaited<ReturnType<typeof seedCrowd>>
 
 beforeAll(async () => {
   database = await createTestDatabase()
-  const catalog = new Catalog({ connectionString: database.platformUrl })
-  tenants = await seedCrowd(catalog, database.adminUrl)
-  await catalog.close()
+  tenants = await seedCrowd(database.adminUrl)
 })
 
 afterAll(() => database.drop())

@@ -17,8 +17,8 @@ function withAnyText(eventLog: EventLog, runQueue: RunQueue, signals: Signals, t
   void eventLog.subscribe({ tenantId: text, runId: text }, () => undefined, run)
   // @ts-expect-error a wake-up is for a verified tenant
   void runQueue.wake(text)
-  // @ts-expect-error so is a signal about a key,
-  void signals.publish({ type: 'RevokeApiKey', tenantId: text, apiKeyId: text })
+  // @ts-expect-error so is a signal about who may do what,
+  void signals.publish({ type: 'AccessChanged', tenantId: text })
   // @ts-expect-error and about a run
   void signals.publish({ type: 'CancelRun', tenantId: text, runId: text })
   // @ts-expect-error so are the tools

@@ -11,6 +11,7 @@ beforeAll(async () => {
   server = createServer({
     authenticate: async () => null,
     signals: new MemorySignals({ onError: () => undefined }),
+    accessVersions: async () => new Map(),
     logger: pino({ level: 'silent' }),
     development: false,
     allowedOrigins: ['https://app.example', 'https://admin.example'],

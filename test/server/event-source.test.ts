@@ -161,6 +161,7 @@ describe('a subscription over server-sent events', () => {
         return story.authenticate(credential)
       },
       signals: story.ports.signals,
+      accessVersions: (tenantIds) => story.catalog.tenants.accessVersions(tenantIds),
       logger: pino({ level: 'silent' }),
       limits: { subscriptions: 1 },
       development: true,

@@ -23,6 +23,9 @@ beforeAll(async () => {
   server = createServer({
     authenticate: story.authenticate,
     signals: story.ports.signals,
+    accessVersions: (tenantIds) => story.catalog.tenants.accessVersions(tenantIds),
+    // What the server asks by itself is not counted.
+    limits: { pollMs: 600_000 },
     logger: pino({ level: 'silent' }),
     development: true,
     isReady: async () => true,

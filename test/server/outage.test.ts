@@ -43,6 +43,7 @@ beforeAll(async () => {
   server = createPlatformServer({
     authenticate: (credential) => authenticate(credential),
     signals: ports.signals,
+    accessVersions: (tenantIds) => catalog.tenants.accessVersions(tenantIds),
     logger: pino({ level: 'silent' }),
     development: true,
     isReady: () => catalog.isReachable(),

@@ -278,7 +278,7 @@ describe('a key', { tags: ['rule-17'] }, () => {
   })
 
   it('whose revocation was not heard of ends its sockets at the next check', async () => {
-    const attentive = await startTestPlatform({ limits: { recheckMs: 50 } })
+    const attentive = await startTestPlatform({ limits: { pollMs: 50 } })
     const { admin } = attentive.acme
     const { endUser, key: doomed } = await attentive.story.endUser(admin, 'unheard')
     const socket = await signIn(attentive.url, doomed)

@@ -1,5 +1,4 @@
 import pg from 'pg'
-import type { Catalog } from '../../src/data/catalog.ts'
 import type { Wall } from '../../src/data/scoped-query.ts'
 import { statementNames } from '../../src/data/statement-names.ts'
 import type { TenantPool } from '../../src/data/tenant-pool.ts'
@@ -27,18 +26,18 @@ const read = `select tenant_id, user_id, current_setting('app.current_tenant') a
               from conversations`
 
 /** Makes the crowd's tenants. */
-export async function seedCrowd(catalog: Catalog, adminUrl: string): Promise<Tenant[]> {
+export async function seedCrowd(adminUrl: string): Promise<Tenant[]> {
   const tenants = Array.from({ length: 20 }, () => ({
     tenantId: newId(),
     agentId: newId(),
     conversations: new Map(users.map((user) => [user, newId()])),
   }))
   for (const { tenantId, agentId, conversations } of tenants) {
-    await catalog.createTenant({ id: tenantId, name: `tenant ${tenantId}`, plan: 'FREE' })
     const rows = [...conversations].map(([user, id]) => `('${id}', '${tenantId}', '${agentId}', ${user ? `'${user}'` : 'null'})`)
     await adminQuery(
       adminUrl,
-      `insert into agents (id, tenant_id, slug, name, active_version) values ('${agentId}', '${tenantId}', 'main', 'main', 1);
+      `insert into tenants (id, name, plan) values ('${tenantId}', 'tenant ${tenantId}', 'FREE');
+       insert into agents (id, tenant_id, slug, name, active_version) values ('${agentId}', '${tenantId}', 'main', 'main', 1);
        insert into conversations (id, tenant_id, agent_id, user_id) values ${rows.join(', ')}`,
     )
   }

@@ -49,6 +49,7 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
   const server = createServer({
     authenticate: story.authenticate,
     signals: ports.signals,
+    accessVersions: (tenantIds) => catalog.tenants.accessVersions(tenantIds),
     logger: pino(
       { level: 'debug' },
       new PassThrough().on('data', (line) => lines.push(String(line))),

@@ -1,0 +1,71 @@
+import type { Run } from '../data/generated/client.ts'
+import type { TenantTransaction } from '../data/tenant-scope.ts'
+import type { RunRef } from './ports.ts'
+import { endRun, readEnding } from './run-ending.ts'
+import type { RunFailure } from './run-event.ts'
+import { logEpoch, openingEvents } from './run-log.ts'
+import { waitingStatuses } from './run-status.ts'
+import { turnsOf } from './run-turn.ts'
+import type { Scope } from './scope.ts'
+
+/** Whose runs these are: all rows of a tenant, or those of an end user. */
+type Owner = Pick<Scope, 'tenant' | 'db' | 'ports'>
+
+/** Which runs: all, those that were asked for with one API key, or a single one. */
+type Which = { apiKeyId?: string; id?: string }
+
+export const apiKeyRevoked: RunFailure = { code: 'API_KEY_REVOKED', message: 'The API key that asked for it was revoked.' }
+
+export const tenantSuspended: RunFailure = { code: 'TENANT_SUSPENDED', message: 'The tenant was suspended.' }
+
+/**
+ * Notes on the unfinished ones among these runs that they have to end, and why. Those that have to end already keep their reason.
+ * Workers look for it, and a run that waits is claimed to be ended.
+ */
+export async function requestStop(tx: TenantTransaction, which: Which, reason: RunFailure, at: Date): Promise<void> {
+  await tx.run.updateMany({
+    // By `finishedAt`, which an index answers.
+    where: { ...which, finishedAt: null, cancelRequestedAt: null },
+    data: { cancelRequestedAt: at, failureCode: reason.code, failureMessage: reason.message },
+  })
+}
+
+/** Waiting runs that one call ends itself; workers end the rest. */
+const mostEndedHere = 100
+
+/**
+ * Ends the unfinished ones among these runs, after whoever asked for them was shut out: workers are told, and those that wait
+ * are ended here. What is lost on the way to the workers they find by themselves.
+ */
+export async function stopRuns(owner: Owner, which: Which, reason: RunFailure): Promise<void> {
+  const { db, ports, tenant } = owner
+  // Again, for those that were asked for while the others' stop was being committed.
+  await requestStop(db, which, reason, new Date(ports.now()))
+  const unfinished = { ...which, finishedAt: null }
+  const running = await db.run.findMany({ where: { ...unfinished, status: 'RUNNING' }, select: { id: true } })
+  await Promise.allSettled(running.map(({ id }) => ports.signals.publish({ type: 'CancelRun', ...refOf(owner, id) })))
+  const waiting = await db.run.findMany({ where: { ...unfinished, status: { in: waitingStatuses } }, take: mostEndedHere })
+  for (const run of waiting) await endWaiting(owner, run)
+  if (waiting.length === mostEndedHere) await Promise.allSettled([ports.runQueue.wake(tenant.id)])
+}
+
+/** Ends a run that no worker is at, as a claim of its own. Null when a worker was faster, or it had ended. */
+export async function endWaiting(owner: Owner, run: Run): Promise<Run | null> {
+  if (!waitingStatuses.includes(run.status)) return null
+  const { db, ports } = owner
+  const where = { id: run.id, epoch: run.epoch, status: { in: waitingStatuses } }
+  const change = { status: 'CANCELLED' as const, epoch: run.epoch + 1, turns: turnsOf(run) }
+  const [ended, ending] = await db.$transaction(async (tx) => {
+    const ended = await endRun(tx, run, where, change, ports.now())
+    return [ended, ended && (await readEnding(tx, ended))]
+  })
+  if (!ended || !ending) return null
+  // It may be lost: followers also look at the run.
+  const events = [...openingEvents(ended.epoch, ending.text), ending.event]
+  await Promise.allSettled([ports.eventLog.append(refOf(owner, run.id), logEpoch(ended.epoch), 1, events)])
+  return ended
+}
+
+function refOf({ tenant }: Owner, runId: string): RunRef {
+  return { tenantId: tenant.id, runId }
+}
