@@ -9,6 +9,7 @@ import { TenantPool } from './data/tenant-pool.ts'
 import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
+import { startErasureSweep } from './domain/erasure.ts'
 import type { Model, Ports } from './domain/ports.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
@@ -26,6 +27,9 @@ import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
 import { RedisRunQueue } from './redis/run-queue.ts'
 import { RedisSignals } from './redis/signals.ts'
+import { EnvelopeVault } from './secrets/envelope-vault.ts'
+import { createLocalKeyProvider } from './secrets/key-provider.ts'
+import { masterKeysOf } from './secrets/master-keys.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
 
@@ -62,6 +66,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
     await worker.start()
     opened.defer(() => worker.drain(grace))
+    opened.defer(startErasureSweep({ data, catalog, ports, settings }, onError))
   }
 
   const server = createServer({
@@ -104,6 +109,7 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
     refuseUnpricedModels: config.production,
     defaultModel: config.defaultModel,
     peppers: { current: 1, secrets: new Map([[1, config.keyPepper ?? secrets.keyPepper]]) },
+    backupRetentionDays: config.backupRetentionDays,
   }
   return { data, catalog, settings, databaseDirectory: urls.directory }
 }
@@ -139,7 +145,7 @@ function localPlatformUrl(appUrl: string, { platformPassword }: LocalSecrets): s
 
 /** Production sets every secret itself; nothing is written to its disk. */
 async function localSecretsOf(config: Config): Promise<LocalSecrets> {
-  return config.production ? { keyPepper: '', platformPassword: '' } : localSecrets(config.dataDir)
+  return config.production ? { keyPepper: '', platformPassword: '', masterKey: '' } : localSecrets(config.dataDir)
 }
 
 /** The first statement of every start, so it also tells whether the database is there and ready. */
@@ -170,7 +176,10 @@ async function passGate(appUrl: string, { production }: Config, logger: Logger):
 
 async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
-  const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), now: Date.now }
+  const secrets = await localSecretsOf(config)
+  const masterKeys = masterKeysOf(config.masterKey ?? secrets.masterKey, config.oldMasterKeys)
+  const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
+  const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, now: Date.now }
   if (config.redisUrl === null) {
     return {
       ...common,

@@ -8,6 +8,7 @@ export type Ports = {
   runQueue: RunQueue
   model: Model
   tools: Toolbox
+  vault: Vault
   /** The clock: milliseconds since the epoch. */
   now: () => number
 }
@@ -180,6 +181,37 @@ export class ModelError extends Error {
     this.retryable = options.retryable
     this.retryAfterMs = options.retryAfterMs ?? null
   }
+}
+
+/** A tenant's data key as it is stored: encrypted under the wrapping key of this id. */
+export type WrappedKey = { wrappedKey: Uint8Array<ArrayBuffer>; wrappingKeyId: string }
+
+/**
+ * Encrypts what tenants entrust to the platform, each tenant's under data keys of its own. They are stored beside what they
+ * encrypt, wrapped under a key that is not. What cannot be decrypted throws, and the error says nothing of the content.
+ */
+export type Vault = {
+  /** A new data key for the tenant, to be stored. */
+  createKey(tenantId: TenantId): Promise<WrappedKey>
+  /**
+   * Opens a data key that was made for the tenant. May ask a key service, so never in a transaction. Remembered for 5 minutes
+   * under `key.id`.
+   */
+  unlock(tenantId: TenantId, key: WrappedKey & { id: string }): Promise<SecretCipher>
+  /** The same data key under the wrapping key that new ones get; null when it is that already. */
+  rewrap(tenantId: TenantId, key: WrappedKey): Promise<WrappedKey | null>
+  /** Forgets the tenant's data keys, since they were destroyed. */
+  forget(tenantId: TenantId): void
+}
+
+/** One of a tenant's data keys, open. */
+export type SecretCipher = {
+  /** The value, encrypted for the secret of this id alone. Different each time. */
+  encrypt(secretId: string, value: string): Uint8Array<ArrayBuffer>
+  /** What `encrypt` encrypted for the secret of this id. */
+  decrypt(secretId: string, ciphertext: Uint8Array): string
+  /** Equal for equal values and says no more of them to whoever has not the key: an HMAC-SHA-256 in hexadecimal. */
+  fingerprint(value: string): string
 }
 
 /** Encrypts what the platform itself has to keep, such as the addresses of databases. */
