@@ -229,7 +229,7 @@ describe('an operation on a socket', () => {
   })
 
   it('whose id is used again ends with its socket all the same', { tags: ['edge-subscriptions'] }, async () => {
-    for (let count = 0; count < 10; count++) {
+    for (let count = 0; count < 8; count++) {
       const socket = await signIn(platform.url, key)
       const { runId } = await say(platform.api(key), 'Tell me a story.')
       const payload = { query: `subscription { agentReply(runId: "${runId}") { __typename } }` }
