@@ -18,6 +18,8 @@ export type Limits = {
   subscriptions: number
   /** Those of one tenant. Default 2,000. */
   subscriptionsPerTenant: number
+  /** Archives that this process sends at a time: each holds a connection to the database. Default 3. */
+  exports: number
   /** Until a new socket must have sent its credentials, in milliseconds. Default 5,000. */
   connectionInitMs: number
   /** Between signs of life to the client, in milliseconds. A socket that does not answer within as long is closed. Default 12,000. */
@@ -38,6 +40,7 @@ export const defaultLimits: Limits = {
   operationsPerSocket: 100,
   subscriptions: 10_000,
   subscriptionsPerTenant: 2_000,
+  exports: 3,
   connectionInitMs: 5_000,
   keepAliveMs: 12_000,
   stalledMs: 60_000,

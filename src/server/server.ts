@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import type { Authenticator } from '../domain/authenticate.ts'
 import type { Signals } from '../domain/ports.ts'
 import { createErrorMask } from './errors.ts'
+import { createExports, exportsPath } from './exports.ts'
 import { contentSecurityPolicy } from './graphiql.ts'
 import { createGraphQL } from './graphql.ts'
 import { defaultLimits, type Limits } from './limits.ts'
@@ -35,7 +36,7 @@ export type Server = {
   close(graceMs: number): Promise<void>
 }
 
-/** The HTTP and WebSocket edge: the API on /graphql, the health checks, nothing else. */
+/** The HTTP and WebSocket edge: the API on /graphql, archives on /exports, the health checks, nothing else. */
 export function createServer(options: ServerOptions): Server {
   const { authenticate, signals, accessVersions, logger, allowedOrigins = [], development, api = true } = options
   const limits = { ...defaultLimits, ...options.limits }
@@ -49,6 +50,7 @@ export function createServer(options: ServerOptions): Server {
   })
   const graphql = createGraphQL({ authenticate, sessions, mask, limits, allowedOrigins, development })
   const sockets = new Sockets({ graphql, authenticate, sessions, mask, limits, logger })
+  const serveExport = createExports({ authenticate, sessions, mask, most: limits.exports })
   let closing: Promise<void> | null = null
 
   const http = createHttpServer((request, response) => {
@@ -56,7 +58,9 @@ export function createServer(options: ServerOptions): Server {
     if (!isHost(request.headers.host)) return answer(response, 400, 'The Host header is not valid.')
     if (!api && !pathOf(request)?.startsWith('/health/'))
       return answer(response, 404, 'This process executes runs and serves no API.')
-    switch (pathOf(request)) {
+    const path = pathOf(request)
+    if (path?.startsWith(exportsPath)) return void serveExport(request, response, path.slice(exportsPath.length))
+    switch (path) {
       case '/graphql':
         response.setHeader('Content-Security-Policy', contentSecurityPolicy)
         return void graphql.requestListener(request, response)
