@@ -4,6 +4,7 @@ import { newId } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText, type JsonObject } from './text.ts'
+import { checkTime } from './time.ts'
 
 /** What was done, by an actor that the caller knows. */
 export type AuditEntry = {
@@ -50,7 +51,7 @@ export type AuditFilter = {
 export async function listAuditEvents(scope: Scope, page: PageArgs, filter: AuditFilter = {}): Promise<Page<AuditEvent>> {
   requireRole(scope, 'ADMIN')
   const action = filter.action == null ? undefined : cleanText('action', filter.action, { min: 0, max: 100 })
-  const createdAt = { gte: filter.since ?? undefined, lt: filter.until ?? undefined }
+  const createdAt = { gte: checkTime('since', filter.since), lt: checkTime('until', filter.until) }
   return paginate(page, { direction: 'desc' }, (where, orderBy, take) =>
     scope.db.auditEvent.findMany({ where: { ...where, action, createdAt }, orderBy, take }),
   )
