@@ -1,19 +1,16 @@
-import { PrismaPg } from '@prisma/adapter-pg'
-import pg from 'pg'
+import type pg from 'pg'
 import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
+import type { UrlCipher } from './database-address.ts'
 import { Erasures } from './erasures.ts'
-import { type OperatorKey, Prisma, PrismaClient, type Tenant } from './generated/client.ts'
+import { type OperatorKey, Prisma, type PrismaClient, type Tenant } from './generated/client.ts'
 import type { PriceCreateManyInput } from './generated/models.ts'
+import { Placements } from './placements.ts'
+import { openPlatformPool, PlatformDatabase, type PlatformDatabaseOptions } from './platform-database.ts'
 import { TenantRegister } from './tenant-register.ts'
 
-export type CatalogOptions = {
-  /** Connects as `bulkhead_platform`. */
-  connectionString: string
-  /** Default 3. */
-  max?: number
-  /** Bound on waiting for a connection, in milliseconds. Default 5,000. */
-  connectionTimeoutMillis?: number
-  onIdleError?: (error: Error) => void
+export type CatalogOptions = PlatformDatabaseOptions & {
+  /** Reads the URLs of the databases that some tenants have to themselves. Default: none, and there are no such tenants. */
+  cipher?: UrlCipher | null
 }
 
 /**
@@ -23,7 +20,8 @@ export type CatalogOptions = {
 export class Catalog {
   readonly tenants: TenantRegister
   readonly erasures: Erasures
-  readonly #pool: pg.Pool
+  readonly placements: Placements
+  readonly #database: PlatformDatabase
   /**
    * A connection of their own for heartbeats and access versions: no worker must look dead, and no revoked key be heard of late,
    * because others crowd the pool.
@@ -32,10 +30,15 @@ export class Catalog {
   readonly #client: PrismaClient
 
   constructor(options: CatalogOptions) {
-    this.#pool = openPool(options, options.max ?? 3)
-    this.#pulse = openPool(options, 1)
-    this.erasures = new Erasures(this.#pool)
-    this.#client = new PrismaClient({ adapter: new PrismaPg(this.#pool), errorFormat: 'minimal' })
+    const { cipher = null, onIdleError } = options
+    this.#database = new PlatformDatabase(options)
+    this.#pulse = openPlatformPool({ ...options, max: 1 })
+    this.#client = this.#database.client
+    this.placements = new Placements(this.#database, {
+      cipher,
+      onError: (error) => onIdleError?.(error instanceof Error ? error : new Error(String(error))),
+    })
+    this.erasures = new Erasures(this.#database.pool)
     this.tenants = new TenantRegister(this.#client, this.#pulse)
   }
 
@@ -81,54 +84,52 @@ export class Catalog {
     await this.#client.worker.deleteMany({ where: { id: workerId } })
   }
 
-  /** Runs that a worker claimed and has not been heard of for `deadAfterMs`, oldest first, at most 1,000. */
-  async orphanedRuns(deadAfterMs: number): Promise<ClaimedRun[]> {
-    const rows = await this.#client.$queryRaw<ClaimedRow[]>`
-      select tenant_id, id, epoch from runs
-      where status = 'RUNNING' and ${unfenced} and not exists (
-        select from workers where workers.id = runs.worker_id and heartbeat_at > now() - make_interval(secs => ${deadAfterMs / 1000}))
-      order by queued_at limit 1000`
-    return rows.map(claimedRun)
+  /** Runs that a worker claimed and has not been heard of for `deadAfterMs`, oldest first, at most 1,000 of each database. */
+  orphanedRuns(deadAfterMs: number): Promise<ClaimedRun[]> {
+    return this.placements.everywhere(async (client) => {
+      // Who is alive is asked second: a worker that has just begun must not look dead.
+      const claims = await client.$queryRaw<{ worker_id: string | null }[]>`
+        select distinct worker_id from runs where status = 'RUNNING' and ${unfenced}`
+      const workers = claims.flatMap(({ worker_id }) => worker_id ?? [])
+      if (workers.length === 0) return []
+      const alive = await this.#client.$queryRaw<{ id: string }[]>`
+        select id from workers where id = any(${workers}::uuid[]) and heartbeat_at > now() - make_interval(secs => ${deadAfterMs / 1000})`
+      const dead = workers.filter((worker) => !alive.some(({ id }) => id === worker))
+      return dead.length === 0 ? [] : runsOf(client, dead)
+    })
   }
 
-  /** Runs that this worker claimed and that have not ended, oldest first, at most 1,000. */
-  async runsOfWorker(workerId: string): Promise<ClaimedRun[]> {
-    const rows = await this.#client.$queryRaw<ClaimedRow[]>`
-      select tenant_id, id, epoch from runs where status = 'RUNNING' and ${unfenced} and worker_id = ${workerId}::uuid
-      order by queued_at limit 1000`
-    return rows.map(claimedRun)
+  /** Runs that this worker claimed and that have not ended, oldest first, at most 1,000 of each database. */
+  runsOfWorker(workerId: string): Promise<ClaimedRun[]> {
+    return this.placements.everywhere((client) => runsOf(client, [workerId]))
   }
 
-  /** Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000. */
+  /** Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000 of each database. */
   async tenantsWithOverdueRuns(olderThanMs: number): Promise<TenantId[]> {
-    const rows = await this.#client.$queryRaw<{ tenant_id: string }[]>`
-      select distinct tenant_id from runs
-      where status = 'QUEUED' and ${unfenced} and queued_at < now() - make_interval(secs => ${olderThanMs / 1000})
-      limit 1000`
-    return rows.map((row) => tenantIdOf(row.tenant_id))
+    const tenants = await this.placements.everywhere(async (client) => {
+      const rows = await client.$queryRaw<{ tenant_id: string }[]>`
+        select distinct tenant_id from runs
+        where status = 'QUEUED' and ${unfenced} and queued_at < now() - make_interval(secs => ${olderThanMs / 1000})
+        limit 1000`
+      return rows.map((row) => ({ tenantId: tenantIdOf(row.tenant_id) }))
+    })
+    return tenants.map(({ tenantId }) => tenantId)
   }
 
   async close(): Promise<void> {
-    await this.#client.$disconnect()
-    await Promise.all([this.#pool.end(), this.#pulse.end()])
+    await Promise.all([this.placements.close(), this.#pulse.end()])
+    await this.#database.close()
   }
 }
 
-function openPool({ connectionString, connectionTimeoutMillis = 5_000, onIdleError }: CatalogOptions, max: number): pg.Pool {
-  const pool = new pg.Pool({ connectionString, max, connectionTimeoutMillis })
-  // A pool has ended before its connections have, and a server that stops then is no news.
-  pool.on('error', (error) => !pool.ending && onIdleError?.(error))
-  // Of a connection in use the pool hears nothing, and an error that nobody hears ends the process.
-  pool.on('connect', (client) => client.on('error', () => undefined))
-  return pool
+async function runsOf(client: PrismaClient, workers: string[]): Promise<ClaimedRun[]> {
+  const rows = await client.$queryRaw<{ tenant_id: string; id: string; epoch: number }[]>`
+    select tenant_id, id, epoch from runs where status = 'RUNNING' and ${unfenced} and worker_id = any(${workers}::uuid[])
+    order by queued_at limit 1000`
+  return rows.map(({ tenant_id, id, epoch }) => ({ tenantId: tenantIdOf(tenant_id), runId: id, epoch }))
 }
 
 /** Runs of a tenant that is being moved away or erased are let be: this database refuses to write them. */
 const unfenced = Prisma.sql`exists (select from tenants where tenants.id = runs.tenant_id and fenced_at is null)`
 
 type ClaimedRun = { tenantId: TenantId; runId: string; epoch: number }
-type ClaimedRow = { tenant_id: string; id: string; epoch: number }
-
-function claimedRun({ tenant_id, id, epoch }: ClaimedRow): ClaimedRun {
-  return { tenantId: tenantIdOf(tenant_id), runId: id, epoch }
-}

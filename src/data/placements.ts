@@ -25,9 +25,6 @@ const connections = 2
 /** How long one database among several is waited for, in milliseconds. */
 const patience = 5_000
 
-/** What a tenant's row says of where the tenant is, when that is the catalogue's own database and this row is elsewhere. */
-export const inCatalogue = '00000000-0000-0000-0000-000000000000'
-
 /**
  * Which tenants are in a database other than the catalogue's, and that database as the platform sees it. Looking a tenant up is
  * reading a map. It may be half a second old, and nothing goes wrong by that: the database that a tenant was moved away from
