@@ -1,16 +1,19 @@
 import type { Logger } from 'pino'
-import { type Config, ConfigError } from './config.ts'
+import { type Config, ConfigError, isPostgresUrl } from './config.ts'
 import { inspectDatabase } from './data/boot-gate.ts'
 import { Catalog } from './data/catalog.ts'
 import { startEmbeddedPostgres } from './data/embedded.ts'
 import { migrate } from './data/migrate.ts'
 import { isOutage } from './data/outage.ts'
+import { placedPools } from './data/placed-pools.ts'
+import { keepUp, type UpkeepOptions } from './data/placement-upkeep.ts'
+import { TenantMover } from './data/tenant-move.ts'
 import { TenantPool } from './data/tenant-pool.ts'
 import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
 import { startErasureSweep } from './domain/erasure.ts'
-import type { Model, Ports } from './domain/ports.ts'
+import type { Model, PlatformCipher, Ports } from './domain/ports.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
@@ -30,6 +33,7 @@ import { RedisSignals } from './redis/signals.ts'
 import { EnvelopeVault } from './secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from './secrets/key-provider.ts'
 import { masterKeysOf } from './secrets/master-keys.ts'
+import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
 
@@ -95,14 +99,16 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
   const urls = await openDatabase(config, secrets, progress, opened)
   const onIdleError = (error: Error) => logger.warn({ err: error }, 'A database connection broke.')
 
-  const catalog = new Catalog({ connectionString: urls.platformUrl, onIdleError })
+  const cipher = cipherOf(config, secrets)
+  const catalog = new Catalog({ connectionString: urls.platformUrl, cipher, onIdleError })
   opened.defer(() => catalog.close())
   await registerPrices(catalog)
   await passGate(urls.appUrl, config, logger)
+  await openPlacements(catalog, { migrateLike: urls.migrated ? urls : null, cipher, onProgress: progress }, config, logger)
 
   const { size, ...options } = config.pool
-  const pool = new TenantPool({ connectionString: urls.appUrl, max: size, ...options, onIdleError })
-  const data = new TenantData(pool)
+  const openPool = (connectionString: string) => new TenantPool({ connectionString, max: size, ...options, onIdleError })
+  const data = new TenantData(openPool(urls.appUrl), { elsewhere: placedPools(catalog.placements, openPool) })
   opened.defer(() => data.close())
 
   const settings: DomainSettings = {
@@ -114,7 +120,7 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
   return { data, catalog, settings, databaseDirectory: urls.directory }
 }
 
-type Database = { appUrl: string; platformUrl: string; directory: string | null }
+type Database = { appUrl: string; platformUrl: string; directory: string | null; migrated: boolean }
 
 async function openDatabase(
   config: Config,
@@ -127,12 +133,12 @@ async function openDatabase(
     const embedded = await startEmbeddedPostgres({ dataDir: config.dataDir, onProgress: progress })
     opened.defer(() => embedded.stop())
     await migrate({ ...embedded, onProgress: progress })
-    return { ...embedded, directory: embedded.clusterDirectory }
+    return { ...embedded, directory: embedded.clusterDirectory, migrated: true }
   }
   const { appUrl, adminUrl } = database
   const platformUrl = database.platformUrl ?? localPlatformUrl(appUrl, secrets)
   if (adminUrl !== null) await migrate({ adminUrl, appUrl, platformUrl, onProgress: progress })
-  return { appUrl, platformUrl, directory: null }
+  return { appUrl, platformUrl, directory: null, migrated: adminUrl !== null }
 }
 
 /** Development may leave the platform role's URL out: it is the application's, with a password of this data directory. */
@@ -174,13 +180,33 @@ async function passGate(appUrl: string, { production }: Config, logger: Logger):
   for (const warning of warnings) logger.warn(warning)
 }
 
+/** The cipher for what the platform itself has to keep. */
+function cipherOf(config: Config, secrets: LocalSecrets): PlatformCipher {
+  return createPlatformCipher(masterKeysOf(config.masterKey ?? secrets.masterKey, config.oldMasterKeys))
+}
+
+/** Refuses a database of single tenants that could not keep them apart. One that is not to be had keeps nobody else from starting. */
+async function openPlacements(catalog: Catalog, options: UpkeepOptions, { production }: Config, logger: Logger): Promise<void> {
+  await catalog.placements.start()
+  const outcomes = await keepUp(catalog.placements, options).catch((error) => {
+    logger.error({ err: error }, 'The databases of single tenants cannot be reached: their URLs cannot be read.')
+    return []
+  })
+  for (const { name, refusals, warnings, problem } of outcomes) {
+    const [refusal] = production ? [...refusals, ...warnings] : refusals
+    if (refusal !== undefined) throw new ConfigError(`The database ${name} would not keep tenants apart. ${refusal}`)
+    for (const warning of warnings) logger.warn(`${name}: ${warning}`)
+    if (problem) logger.error({ err: problem }, `The database ${name} cannot be used, and its tenants cannot be served.`)
+  }
+}
+
 async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const secrets = await localSecretsOf(config)
   const masterKeys = masterKeysOf(config.masterKey ?? secrets.masterKey, config.oldMasterKeys)
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
   const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, now: Date.now }
-  if (config.redisUrl === null) {
+  if (config.redis === null) {
     return {
       ...common,
       eventLog: new MemoryEventLog({ onError }),
@@ -188,7 +214,7 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
       runQueue: new MemoryRunQueue({ onError }),
     }
   }
-  const redis = await connectRedis(config.redisUrl, { onError })
+  const redis = await connectRedis(config.redis, { onError })
   opened.defer(() => redis.close())
   return { ...common, eventLog: new RedisEventLog(redis), signals: new RedisSignals(redis), runQueue: new RedisRunQueue(redis) }
 }
@@ -227,26 +253,63 @@ async function noteDemoUrl(dataDir: string, url: string): Promise<boolean> {
   return demo !== null
 }
 
-/** `bulkhead migrate`. */
+/** `bulkhead migrate`: the database of DATABASE_URL, then each that single tenants have to themselves. */
 export async function migrateDatabase(config: Config, progress: Progress): Promise<void> {
   if (config.database.kind === 'embedded' || config.database.adminUrl === null) {
     throw new ConfigError(
       'DATABASE_ADMIN_URL is not set. Set it, and DATABASE_URL, to the database to migrate. The embedded one migrates itself.',
     )
   }
-  const { appUrl, adminUrl, platformUrl } = config.database
+  const { appUrl, adminUrl } = config.database
   const secrets = await localSecretsOf(config)
-  const { applied } = await migrate({
-    adminUrl,
-    appUrl,
-    platformUrl: platformUrl ?? localPlatformUrl(appUrl, secrets),
-    onProgress: progress,
+  const platformUrl = config.database.platformUrl ?? localPlatformUrl(appUrl, secrets)
+  progress(outcomeOf('The database', await migrate({ adminUrl, appUrl, platformUrl, onProgress: progress })))
+
+  await using opened = new AsyncDisposableStack()
+  const cipher = cipherOf(config, secrets)
+  const catalog = new Catalog({ connectionString: platformUrl, cipher })
+  opened.defer(() => catalog.close())
+  const upkeep = await keepUp(catalog.placements, { migrateLike: { appUrl, platformUrl }, cipher, onProgress: progress })
+  for (const { name, applied, problem } of upkeep) {
+    progress(problem ? `${name} failed: ${problem.message}` : outcomeOf(name, { applied }))
+  }
+  const failed = upkeep.filter(({ problem }) => problem !== null)
+  if (failed.length > 0) throw new ConfigError(`Not migrated: ${failed.map(({ name }) => name).join(', ')}. Run it again.`)
+}
+
+function outcomeOf(name: string, { applied }: { applied: string[] }): string {
+  if (applied.length === 0) return `${name} is up to date.`
+  return `${name}: applied ${applied.length} migration${applied.length === 1 ? '' : 's'}.`
+}
+
+/** Where to: another database, the one that tenants share, or nowhere, since the move is to be undone. */
+export type Destination = { kind: 'database'; adminUrl: string } | { kind: 'pooled' } | { kind: 'abort' }
+
+/** `bulkhead tenant place`. */
+export async function placeTenant(config: Config, tenant: string, to: Destination, progress: Progress): Promise<void> {
+  const { database } = config
+  if (database.kind === 'embedded')
+    throw new ConfigError('DATABASE_URL is not set. Tenants of the embedded database cannot be moved out of it.')
+  if (to.kind === 'database' && !isPostgresUrl(to.adminUrl))
+    throw new ConfigError("--database must be an administrator's URL that starts with postgres:// or postgresql://.")
+  const secrets = await localSecretsOf(config)
+  const { appUrl } = database
+  const mover = new TenantMover({
+    ...{ appUrl, platformUrl: database.platformUrl ?? localPlatformUrl(appUrl, secrets) },
+    ...{ cipher: cipherOf(config, secrets), strict: config.production, onProgress: progress },
   })
-  progress(
-    applied.length === 0
-      ? 'The database is up to date.'
-      : `Applied ${applied.length} migration${applied.length === 1 ? '' : 's'}.`,
-  )
+  try {
+    if (to.kind === 'abort') await mover.abort(tenant)
+    else await mover.place(tenant, to.kind === 'database' ? to.adminUrl : null)
+  } catch (error) {
+    if (isOutage(error))
+      throw new ConfigError('A database cannot be reached. Check that all are running, and run the command again.', {
+        cause: error,
+      })
+    throw error
+  } finally {
+    await mover.close()
+  }
 }
 
 /** `bulkhead seed`: the demo accounts, in whatever database is configured. */

@@ -20,7 +20,12 @@ export type Config = {
     /** Bound on one statement, in milliseconds; 0 leaves it to the server. */
     statementTimeoutMillis: number
   }
-  redisUrl: string | null
+  /** Null leaves everything that processes share in this one. The URLs of Sentinel name sentinels. */
+  redis:
+    | { mode: 'single'; url: string }
+    | { mode: 'sentinel'; urls: string[]; master: string; sentinelPassword: string | null }
+    | { mode: 'cluster'; urls: string[] }
+    | null
   /** The OpenAI-compatible endpoint; null when there is no key: scripted in development, none in production. */
   upstream: { apiKey: string; baseUrl: string } | null
   /** The model a new agent starts with. */
@@ -55,6 +60,22 @@ const url = (...protocols: string[]) =>
     error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
   })
 const postgresUrl = url('postgres:', 'postgresql:')
+
+export function isPostgresUrl(text: string): boolean {
+  return postgresUrl.safeParse(text).success
+}
+
+/** Commas separate URLs only where another begins: a password may have one. */
+const redisUrls = z
+  .string()
+  .transform((text) => text.split(/\s*,\s*(?=rediss?:\/\/)/))
+  .pipe(z.array(url('redis:', 'rediss:')))
+  .refine((urls) => urls.every((each) => /^\/?\d*$/.test(new URL(each).pathname)), {
+    error: 'must name a database by its number',
+  })
+  .refine((urls) => new Set(urls.map(accessOf)).size === 1, {
+    error: 'must have the same protocol, user, password and database in each of its URLs',
+  })
 const integer = (min: number, max: number) =>
   z
     .string()
@@ -80,7 +101,10 @@ const environment = z.object({
   DATABASE_SHARED_CONNECTIONS: integer(0, 100).default(2),
   DATABASE_STATEMENT_TIMEOUT: integer(0, 3_600_000).default(30_000),
   DATABASE_NAMED_STATEMENTS: z.enum(['on', 'off']).default('on'),
-  REDIS_URL: url('redis:', 'rediss:').optional(),
+  REDIS_URL: redisUrls.optional(),
+  REDIS_MODE: z.enum(['single', 'sentinel', 'cluster']).optional(),
+  REDIS_SENTINEL_MASTER: z.string().min(1).optional(),
+  REDIS_SENTINEL_PASSWORD: z.string().min(1).optional(),
   OPENAI_API_KEY: z.string().min(1).optional(),
   OPENAI_BASE_URL: url('http:', 'https:').optional(),
   BULKHEAD_ROLE: z.enum(['all', 'api', 'worker']).default('all'),
@@ -138,7 +162,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
       namedStatements: values.DATABASE_NAMED_STATEMENTS === 'on',
       statementTimeoutMillis: values.DATABASE_STATEMENT_TIMEOUT,
     },
-    redisUrl: values.REDIS_URL ?? null,
+    redis: redisOf(values),
     upstream,
     defaultModel: values.BULKHEAD_DEFAULT_MODEL ?? (upstream || production ? 'gpt-4o-mini' : demoModel),
     keyPepper: values.BULKHEAD_KEY_PEPPER ?? null,
@@ -173,6 +197,40 @@ function databaseOf(values: Values): Config['database'] {
   if (stray)
     throw new ConfigError(`${stray} is set and DATABASE_URL is not. Set DATABASE_URL too, or neither for the embedded database.`)
   return { kind: 'embedded' }
+}
+
+function redisOf(values: Values): Config['redis'] {
+  const { REDIS_URL: urls, REDIS_MODE: mode = 'single', REDIS_SENTINEL_MASTER: master } = values
+  if (!urls) {
+    if (values.REDIS_MODE) throw new ConfigError('REDIS_MODE is set and REDIS_URL is not. Set REDIS_URL too, or neither.')
+    return null
+  }
+  const stray = (['REDIS_SENTINEL_MASTER', 'REDIS_SENTINEL_PASSWORD'] as const).find((name) => values[name] !== undefined)
+  if (mode !== 'sentinel' && stray)
+    throw new ConfigError(`${stray} is set and REDIS_MODE is ${mode}. Set REDIS_MODE to sentinel, or remove ${stray}.`)
+  const [first = '', second] = urls
+  switch (mode) {
+    case 'single':
+      if (second !== undefined)
+        throw new ConfigError('REDIS_URL has several URLs. Set REDIS_MODE to sentinel or cluster, or leave one URL.')
+      return { mode, url: first }
+    case 'sentinel':
+      if (master === undefined)
+        throw new ConfigError('REDIS_SENTINEL_MASTER is not set. Set it to the name that the sentinels give the master.')
+      return { mode, urls, master, sentinelPassword: values.REDIS_SENTINEL_PASSWORD ?? null }
+    case 'cluster':
+      if (/\d/.test(new URL(first).pathname))
+        throw new ConfigError('REDIS_URL names a database, and a cluster has only one. Remove the number after the last slash.')
+      return { mode, urls }
+    default:
+      return mode satisfies never
+  }
+}
+
+/** Everything of a URL but where it leads. */
+function accessOf(text: string): string {
+  const { protocol, username, password, pathname } = new URL(text)
+  return JSON.stringify([protocol, username, password, pathname.slice(1)])
 }
 
 /** An endpoint without a key is one that asks for none, such as a local model server. */

@@ -37,10 +37,10 @@ function modelLine(config: Config): string {
   return 'scripted demo answers, no real model. Set OPENAI_API_KEY for a real one.'
 }
 
-function dataLine({ redisUrl }: Config, databaseDirectory: string | null): string {
+function dataLine({ redis }: Config, databaseDirectory: string | null): string {
   const where =
     databaseDirectory === null ? 'the Postgres of DATABASE_URL' : `embedded Postgres, kept in ${shortPath(databaseDirectory)}`
-  return `${where}; streams ${redisUrl === null ? 'in this process' : 'in Redis'}`
+  return `${where}; streams ${redis === null ? 'in this process' : 'in Redis'}`
 }
 
 /** As seen from here when it is below, whole when it is not. */

@@ -3,12 +3,9 @@ import { type RedisConnection, replyTo } from './connection.ts'
 
 type Listener<T> = { receive: (message: T) => void; lost: () => void }
 
-type Channel<T> = { listeners: Set<Listener<T>>; subscribed: Promise<unknown> }
+type Channel<T> = { listeners: Set<Listener<T>>; subscribed: Promise<void> }
 
-/**
- * Sharded Pub/Sub with one Redis subscription per channel and process, however many listen here.
- * Subscriptions outlive a lost connection.
- */
+/** Sharded Pub/Sub with one Redis subscription per channel and process, however many listen here. */
 export class RedisChannels<T> {
   readonly #connection: RedisConnection
   readonly #decode: (payload: string) => T
@@ -18,16 +15,14 @@ export class RedisChannels<T> {
   constructor(connection: RedisConnection, decode: (payload: string) => T) {
     this.#connection = connection
     this.#decode = decode
-    connection.subscriber.on('smessage', (name: string, payload: string) => this.#deliver(name, payload))
-    connection.subscriber.on('ready', () => this.#resubscribe())
   }
 
   /**
    * Resolves once Redis has acknowledged the subscription; throws Unavailable when it does not.
-   * `lost` is called after a lost connection was replaced and the channel subscribed again.
+   * `lost` is called after the subscription was lost, with its connection or its slot, and made again.
    */
   async subscribe(name: string, receive: (message: T) => void, lost: () => void): Promise<Unsubscribe> {
-    const channel = this.#channels.get(name) ?? { listeners: new Set(), subscribed: this.#subscribe(name) }
+    const channel = this.#channels.get(name) ?? this.#open(name)
     const listener = { receive, lost }
     channel.listeners.add(listener)
     this.#channels.set(name, channel)
@@ -41,39 +36,34 @@ export class RedisChannels<T> {
     return unsubscribe
   }
 
-  #subscribe(name: string): Promise<unknown> {
-    return this.#connection.subscriber.ssubscribe(name)
+  #open(name: string): Channel<T> {
+    const listeners = new Set<Listener<T>>()
+    const subscribed = this.#connection.subscriber.subscribe(
+      name,
+      (payload) => this.#deliver(name, listeners, payload),
+      () => this.#notify(listeners, (listener) => listener.lost()),
+    )
+    return { listeners, subscribed }
   }
 
   async #leave(name: string, channel: Channel<T>, listener: Listener<T>): Promise<void> {
     channel.listeners.delete(listener)
     if (channel.listeners.size > 0 || this.#channels.get(name) !== channel) return
     this.#channels.delete(name)
-    // Without a connection there is no subscription to end.
-    if (this.#connection.subscriber.status !== 'ready') return
-    await this.#connection.subscriber.sunsubscribe(name).catch(this.#connection.onError)
+    await this.#connection.subscriber.unsubscribe(name)
   }
 
-  #resubscribe(): void {
-    for (const [name, channel] of this.#channels) {
-      channel.subscribed = this.#subscribe(name)
-      channel.subscribed.then(() => this.#notify(channel, (listener) => listener.lost())).catch(this.#connection.onError)
-    }
-  }
-
-  #deliver(name: string, payload: string): void {
-    const channel = this.#channels.get(name)
-    if (!channel) return
+  #deliver(name: string, listeners: Set<Listener<T>>, payload: string): void {
     try {
       const message = this.#decode(payload)
-      this.#notify(channel, (listener) => listener.receive(message))
+      this.#notify(listeners, (listener) => listener.receive(message))
     } catch (error) {
       this.#connection.onError(new Error(`Dropped a malformed message on ${name}.`, { cause: error }))
     }
   }
 
-  #notify(channel: Channel<T>, call: (listener: Listener<T>) => void): void {
-    for (const listener of channel.listeners) {
+  #notify(listeners: Set<Listener<T>>, call: (listener: Listener<T>) => void): void {
+    for (const listener of listeners) {
       try {
         call(listener)
       } catch (error) {

@@ -1,5 +1,10 @@
-import { Redis, type RedisOptions, ReplyError } from 'ioredis'
+import { setTimeout as delay } from 'node:timers/promises'
+import { type Cluster, type Redis, type RedisOptions, ReplyError } from 'ioredis'
 import { Unavailable } from '../domain/errors.ts'
+import { openCluster } from './cluster.ts'
+import { openOneMaster } from './one-master.ts'
+import { Subscriber } from './subscriber.ts'
+import { hostsOf, type RedisTarget } from './target.ts'
 
 export type ConnectOptions = {
   /** Given what goes wrong outside of any call: lost connections, failed attempts to reconnect, what a listener throws. */
@@ -8,17 +13,19 @@ export type ConnectOptions = {
   commandTimeout?: number
   /** How long to wait for Redis at first. Milliseconds, default 5,000. */
   startTimeout?: number
-  /** How often to make sure that the subscriber's connection is alive. Milliseconds, default 5,000. */
+  /** How often to make sure that the subscriber's connections are alive. Milliseconds, default 5,000. */
   pingInterval?: number
 }
 
-/** A process's two connections to one Redis (7.0 or later, for sharded Pub/Sub). */
+/** A process's connections to one Redis (7.0 or later, for sharded Pub/Sub), be that one server or a cluster. */
 export type RedisConnection = {
-  commands: Redis
-  /** Carries subscriptions only, and only sharded ones: ioredis loses count when the two kinds share a connection. */
-  subscriber: Redis
+  commands: Redis | Cluster
+  /** On connections that carry sharded subscriptions and nothing else: ioredis loses count when they share one with others. */
+  subscriber: Subscriber
+  /** Those that hold all keys between them. Throws Unavailable unless each is connected. */
+  masters(): Redis[]
   onError: (error: unknown) => void
-  /** Closes both. What is still under way fails as Unavailable. */
+  /** Closes everything. What is still under way fails as Unavailable. */
   close(): Promise<void>
 }
 
@@ -27,18 +34,49 @@ const maxReconnectDelay = 2_000
 const retryAfterSeconds = maxReconnectDelay / 1_000
 
 /**
- * Opens both connections and keeps them open: a lost one is opened again, for ever, after at most 2 seconds' pause.
- * Meanwhile commands fail at once instead of piling up, and one whose reply was lost is never sent twice.
+ * Opens all connections and keeps them open: a lost one is opened again, for ever, after at most 2 seconds' pause, to whichever
+ * server is the master then. Meanwhile commands fail at once instead of piling up, and one whose reply was lost is never sent twice.
  * Throws Unavailable, saying why, when they are not ready within `startTimeout`.
  */
-export async function connectRedis(url: string, options: ConnectOptions): Promise<RedisConnection> {
+export async function connectRedis(target: RedisTarget, options: ConnectOptions): Promise<RedisConnection> {
   const { onError, commandTimeout = 1_000, startTimeout = 5_000, pingInterval = 5_000 } = options
-  const settings: RedisOptions = {
+  let started = false
+  let lastError: unknown
+  const onConnectionError = (error: unknown) => {
+    lastError = error
+    if (started) onError(error)
+  }
+  const settings = settingsFor(commandTimeout)
+  const clients =
+    target.mode === 'cluster'
+      ? openCluster(target, settings, onConnectionError)
+      : openOneMaster(target, settings, onConnectionError)
+  const subscriber = new Subscriber(clients.shards, pingInterval, onError)
+  const close = async () => {
+    await Promise.all([clients.close(), subscriber.close()])
+  }
+  const isReady = () => clients.commands.status === 'ready' && subscriber.isReady && connected(clients.masters()) !== null
+  if (!(await within(startTimeout, isReady))) {
+    await close()
+    const reason = lastError instanceof Error ? lastError.message : 'no answer'
+    throw new Unavailable(`Redis at ${hostsOf(target)} cannot be used: ${reason}`, retryAfterSeconds, { cause: lastError })
+  }
+  started = true
+  const masters = () => {
+    const nodes = connected(clients.masters())
+    if (!nodes) throw new Unavailable('Redis cannot be reached.', retryAfterSeconds)
+    return nodes
+  }
+  return { commands: clients.commands, subscriber, masters, onError, close }
+}
+
+function settingsFor(commandTimeout: number): RedisOptions {
+  return {
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
     // Nothing waits to be retried. BullMQ wants it said.
     maxRetriesPerRequest: null,
-    // RedisChannels does it, and learns whether it worked.
+    // Subscriber does it, and learns whether it worked.
     autoResubscribe: false,
     connectTimeout: 2_000,
     disconnectTimeout: commandTimeout,
@@ -46,36 +84,13 @@ export async function connectRedis(url: string, options: ConnectOptions): Promis
     // Closes a connection that owes a reply and is silent, which TCP alone would notice after minutes.
     socketTimeout: 2 * commandTimeout,
     retryStrategy: (attempt) => Math.min(25 * 2 ** attempt, maxReconnectDelay) * (0.5 + Math.random() / 2),
+    // A master that became a replica while we were connected: the next connection is made to the new master.
+    reconnectOnError: (error) => error.message.startsWith('READONLY'),
   }
-  let started = false
-  let lastError: unknown
-  const open = (role: string) => {
-    const redis = new Redis(url, { ...settings, connectionName: `bulkhead-${role}` })
-    return redis.on('error', (error) => {
-      lastError = error
-      if (started) onError(error)
-    })
-  }
-  const commands = open('commands')
-  const subscriber = open('subscriber')
-  const pings = setInterval(() => {
-    if (subscriber.status === 'ready') subscriber.ping().catch(onError)
-  }, pingInterval).unref()
-  const close = async () => {
-    clearInterval(pings)
-    await Promise.all([end(commands), end(subscriber)])
-  }
-  if (!(await allReady([commands, subscriber], startTimeout))) {
-    await close()
-    const reason = lastError instanceof Error ? lastError.message : 'no answer'
-    throw new Unavailable(`Redis at ${new URL(url).host} cannot be used: ${reason}`, retryAfterSeconds, { cause: lastError })
-  }
-  started = true
-  return { commands, subscriber, onError, close }
 }
 
 /** Replies that say "not now": they come from the state of the server and not from the command. */
-const refusedForNow = /^(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b/
+const refusedForNow = /^(BUSY|CLUSTERDOWN|LOADING|MASTERDOWN|MISCONF|MOVED|NOREPLICAS|OOM|READONLY|TRYAGAIN)\b/
 
 /** Waits for a command's reply. Throws Unavailable when Redis cannot be reached, is silent, or cannot serve it now. */
 export async function replyTo<T>(command: Promise<T>): Promise<T> {
@@ -87,20 +102,17 @@ export async function replyTo<T>(command: Promise<T>): Promise<T> {
   }
 }
 
-async function allReady(connections: Redis[], timeout: number): Promise<boolean> {
-  const signal = AbortSignal.timeout(timeout)
-  const ready = (redis: Redis) =>
-    new Promise<boolean>((resolve) => {
-      redis.once('ready', () => resolve(true))
-      signal.addEventListener('abort', () => resolve(false))
-    })
-  return (await Promise.all(connections.map(ready))).every(Boolean)
+/** All of them, or null when one is not connected. */
+function connected(nodes: (Redis | undefined)[]): Redis[] | null {
+  const ready = nodes.filter((node) => node?.status === 'ready')
+  return ready.length > 0 && ready.length === nodes.length ? (ready as Redis[]) : null
 }
 
-async function end(redis: Redis): Promise<void> {
-  // Between two attempts there is no socket whose end could be awaited.
-  const open = redis.status !== 'reconnecting' && redis.status !== 'end'
-  redis.disconnect()
-  // Not events.once, which an error on the way would reject.
-  if (open) await new Promise((resolve) => redis.once('end', resolve))
+async function within(timeout: number, isReady: () => boolean): Promise<boolean> {
+  const deadline = performance.now() + timeout
+  while (!isReady()) {
+    if (performance.now() > deadline) return false
+    await delay(5)
+  }
+  return true
 }

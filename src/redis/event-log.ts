@@ -134,12 +134,14 @@ export class RedisEventLog implements EventLog {
   async *#runsOf(tenantId: TenantId): AsyncGenerator<RunRef, void, undefined> {
     const pattern = runKeys({ tenantId, runId: '*' }).stream
     const [before = '', after = ''] = pattern.split('*')
-    let cursor = '0'
-    do {
-      const [next, streams] = await replyTo(this.#connection.commands.scan(cursor, 'MATCH', pattern, 'COUNT', scanned))
-      for (const stream of streams) yield { tenantId, runId: stream.slice(before.length, -after.length) }
-      cursor = next
-    } while (cursor !== '0')
+    for (const master of this.#connection.masters()) {
+      let cursor = '0'
+      do {
+        const [next, streams] = await replyTo(master.scan(cursor, 'MATCH', pattern, 'COUNT', scanned))
+        for (const stream of streams) yield { tenantId, runId: stream.slice(before.length, -after.length) }
+        cursor = next
+      } while (cursor !== '0')
+    }
   }
 }
 

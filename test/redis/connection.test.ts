@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { ReplyError } from 'ioredis'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
@@ -23,7 +22,7 @@ describe.skipIf(!redisAvailable)(redisSuite('when Redis fails'), () => {
       await writer.append(run, 1, seq, [delta(String(seq))])
       if (seq % 100 === 50) {
         const losses = follower.losses
-        await Promise.all([once(connection.subscriber, 'close'), killSubscribers(connection)])
+        await Promise.all([untilLost(connection), killSubscribers(connection)])
         await writer.append(run, 1, ++seq, [delta(String(seq))])
         await vi.waitFor(() => expect(follower.losses).toBe(losses + 1))
       }
@@ -136,7 +135,7 @@ describe.skipIf(!redisAvailable)(redisSuite('when Redis fails'), () => {
     const { connection } = await connectForTest(server.url, { commandTimeout: 100, pingInterval: 50 })
     const follower = await follow(new RedisEventLog(connection), newRun())
     server.pause()
-    await vi.waitFor(() => expect(connection.subscriber.status).not.toBe('ready'))
+    await vi.waitFor(() => expect(connection.subscriber.isReady).toBe(false))
     server.resume()
     await vi.waitFor(() => expect(follower.losses).toBe(1), { timeout: 5_000 })
   })
@@ -190,7 +189,8 @@ describe.skipIf(!redisAvailable)(redisSuite('when Redis fails'), () => {
   test('a Redis that cannot be used at first is named with the reason, without the password', async () => {
     const server = await serverForTest()
     const address = server.url.slice('redis://'.length)
-    const connect = (url: string) => connectRedis(url, { onError: () => undefined, startTimeout: 100, commandTimeout: 100 })
+    const connect = (url: string) =>
+      connectRedis({ mode: 'single', url }, { onError: () => undefined, startTimeout: 100, commandTimeout: 100 })
     await expect(connect(`redis://user:secret@${address}`)).rejects.toThrow(/WRONGPASS(?!.*secret)/)
 
     server.pause()
@@ -205,14 +205,14 @@ describe.skipIf(!redisAvailable)(redisSuite('when Redis fails'), () => {
 
   test('closing ends the sockets in any state, and calls fail from then on', async () => {
     const server = await serverForTest()
-    const open = await connectRedis(server.url, { onError: () => undefined })
-    const down = await connectRedis(server.url, { onError: () => undefined })
+    const open = await connectRedis({ mode: 'single', url: server.url }, { onError: () => undefined })
+    const down = await connectRedis({ mode: 'single', url: server.url }, { onError: () => undefined })
     const log = new RedisEventLog(open)
     await open.close()
     await open.close()
     await expectUnavailable(log.read(newRun(), null))
     await server.stop()
-    await vi.waitFor(() => expect(down.subscriber.status).toBe('reconnecting'))
+    await vi.waitFor(() => expect(down.commands.status).toBe('reconnecting'))
     await down.close()
     await server.restart()
     expect(await connectionsTo(server.url)).toBe(2)
@@ -259,6 +259,10 @@ async function connectionsTo(url: string): Promise<number> {
   const { connection } = await connectForTest(url)
   const clients = String(await connection.commands.client('LIST'))
   return clients.split('\n').filter((client) => client.includes('name=bulkhead-')).length
+}
+
+async function untilLost({ subscriber }: RedisConnection): Promise<void> {
+  await vi.waitFor(() => expect(subscriber.isReady).toBe(false), { interval: 1 })
 }
 
 async function killSubscribers(connection: RedisConnection): Promise<void> {

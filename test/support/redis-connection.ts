@@ -1,13 +1,17 @@
 import { onTestFinished } from 'vitest'
 import { type ConnectOptions, connectRedis, type RedisConnection } from '../../src/redis/connection.ts'
+import type { RedisTarget } from '../../src/redis/target.ts'
 
-/** Opens connections that are closed when the test ends. `errors` collects what went wrong outside of any call. */
+/** Opens connections, to a single Redis unless told otherwise, that are closed when the test ends. `errors` collects what went wrong outside of any call. */
 export async function connectForTest(
-  url: string,
+  target: string | RedisTarget,
   options: Omit<ConnectOptions, 'onError'> = {},
 ): Promise<{ connection: RedisConnection; errors: unknown[] }> {
   const errors: unknown[] = []
-  const connection = await connectRedis(url, { ...options, onError: (error) => errors.push(error) })
+  const connection = await connectRedis(typeof target === 'string' ? { mode: 'single', url: target } : target, {
+    ...options,
+    onError: (error) => errors.push(error),
+  })
   onTestFinished(() => connection.close())
   return { connection, errors }
 }
