@@ -1,10 +1,11 @@
 #!/usr/bin/env node
+import { text } from 'node:stream/consumers'
 import closeWithGrace from 'close-with-grace'
 import { Command } from 'commander'
 import { type Logger, pino } from 'pino'
-import { createApp, migrateDatabase, seedDatabase } from './app.ts'
+import { createApp, type Destination, migrateDatabase, placeTenant, seedDatabase } from './app.ts'
 import { ask } from './ask.ts'
-import { type Config, readConfig } from './config.ts'
+import { type Config, ConfigError, readConfig } from './config.ts'
 import { startText } from './start-text.ts'
 
 /**
@@ -41,6 +42,21 @@ program
     run(async (config, logger) => process.stdout.write(`${JSON.stringify(await seedDatabase(config, logger, say), null, 2)}\n`)),
   )
 
+type PlaceOptions = { database?: string; pooled?: true; abort?: true }
+
+program
+  .command('tenant')
+  .description('where tenants are')
+  .command('place')
+  .description('move a tenant, by name or id, to another database; run it again to go on with a move that was interrupted')
+  .argument('<tenant>')
+  .option('--database <url>', "to the database of this administrator's URL; - reads the URL from standard input")
+  .option('--pooled', 'to the database of DATABASE_URL, which tenants share')
+  .option('--abort', 'undo a move that has not come to its switch')
+  .action((tenant: string, options: PlaceOptions) =>
+    run(async (config) => placeTenant(config, tenant, await destinationOf(options), say)),
+  )
+
 program
   .command('ask')
   .description('ask an agent and watch the answer stream')
@@ -53,6 +69,14 @@ program
   )
 
 await program.parseAsync()
+
+async function destinationOf({ database, pooled, abort }: PlaceOptions): Promise<Destination> {
+  if ([database, pooled, abort].filter((option) => option !== undefined).length !== 1)
+    throw new ConfigError('Say where to: one of --database <url>, --pooled and --abort.')
+  if (database !== undefined)
+    return { kind: 'database', adminUrl: database === '-' ? (await text(process.stdin)).trim() : database }
+  return { kind: pooled ? 'pooled' : 'abort' }
+}
 
 /** Options of the command line, by the names of the variables that they stand for. */
 type Options = Record<string, string | undefined>

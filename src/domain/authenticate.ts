@@ -42,7 +42,7 @@ async function operatorOf(claim: ClaimOf<'operator'>, options: Platform): Promis
   return { kind: 'operator', operator: { ...options, operator: { id: key.id, name: key.name } } }
 }
 
-async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform): Promise<Principal | null> {
+async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform, isStale = false): Promise<Principal | null> {
   const { data, ports, settings } = options
   const staff = data.of({ tenantId: claim.tenantId, userId: null })
   // Two reads by key, side by side on one connection: a single round trip.
@@ -50,6 +50,12 @@ async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform): Promise<Pr
     staff.apiKey.findFirst({ where: { id: claim.id } }),
     staff.tenant.findFirst({ where: { id: claim.tenantId } }),
   ])
+  if (tenant && tenant.databaseId !== null) {
+    // It has moved since this process last looked. These rows are what it left behind.
+    if (isStale) throw new Unavailable('The tenant is being moved to another database. Try again shortly.', 1)
+    await data.refresh()
+    return tenantOf(claim, options, true)
+  }
   const verified = verifySecret(claim.secret, key, settings.peppers)
   if (!verified || !key || key.revokedAt || !isBefore(ports.now(), key.expiresAt)) return null
   if (!tenant || !servedStatuses.has(tenant.status)) return null
