@@ -38,7 +38,7 @@ export class Catalog {
       cipher,
       onError: (error) => onIdleError?.(error instanceof Error ? error : new Error(String(error))),
     })
-    this.erasures = new Erasures(this.#database.pool)
+    this.erasures = new Erasures(this.#database.pool, this.placements)
     this.tenants = new TenantRegister(this.#client, this.#pulse)
   }
 

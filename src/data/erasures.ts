@@ -1,6 +1,8 @@
 import type pg from 'pg'
 import { type TenantId, tenantIdOf } from '../domain/ids.ts'
 import type { TenantStatus } from './generated/enums.ts'
+import type { Placements } from './placements.ts'
+import { transaction } from './platform-database.ts'
 import { becomeEraser, type Counts, countRows, eraseSomeRows } from './tenant-eraser.ts'
 import type { TenantTable } from './tenant-tables.ts'
 
@@ -36,20 +38,22 @@ const columns = `id as "tenantId", operator_name as "operatorName", requested_at
  * repeated. All but the first throw ErasedElsewhere, and do nothing, while another connection is in one of them for the same tenant.
  */
 export class Erasures {
-  readonly #pool: pg.Pool
+  readonly #catalogue: pg.Pool
+  readonly #placements: Placements
 
-  constructor(pool: pg.Pool) {
-    this.#pool = pool
+  constructor(catalogue: pg.Pool, placements: Placements) {
+    this.#catalogue = catalogue
+    this.#placements = placements
   }
 
   async find(tenantId: string): Promise<ErasureRecord | null> {
-    const { rows } = await this.#pool.query<ErasureRecord>(`select ${columns} from erasures where id = $1`, [tenantId])
+    const { rows } = await this.#catalogue.query<ErasureRecord>(`select ${columns} from erasures where id = $1`, [tenantId])
     return rows[0] ?? null
   }
 
   /** Tenants whose erasure was begun and is not finished, oldest first, at most 100. */
   async unfinished(): Promise<TenantId[]> {
-    const { rows } = await this.#pool.query<{ id: string }>(
+    const { rows } = await this.#catalogue.query<{ id: string }>(
       'select id from erasures where finished_at is null order by requested_at limit 100',
     )
     return rows.map(({ id }) => tenantIdOf(id))
@@ -64,24 +68,22 @@ export class Erasures {
     operator: { id: string; name: string },
     check: (tenant: { name: string; status: TenantStatus }) => void,
   ): Promise<boolean> {
-    return this.#transaction(async (client) => {
-      const tenant = await client.query<{ name: string; status: TenantStatus }>(
+    return transaction(this.#catalogue, async (client) => {
+      const { rows } = await client.query<{ name: string; status: TenantStatus }>(
         'select name, status from tenants where id = $1 for update',
         [tenantId],
       )
-      const [found] = tenant.rows
-      if (!found) return false
+      const [tenant] = rows
+      if (!tenant) return false
       const begun = await client.query('select from erasures where id = $1', [tenantId])
       if (begun.rowCount !== 0) return true
-      check(found)
+      check(tenant)
       await client.query(
         `update tenants set status = 'ERASED', fenced_at = now(), access_version = access_version + 1 where id = $1`,
         [tenantId],
       )
       await client.query('insert into erasures (id, operator_id, operator_name) values ($1, $2, $3)', [
-        tenantId,
-        operator.id,
-        operator.name,
+        ...[tenantId, operator.id, operator.name],
       ])
       return true
     })
@@ -89,43 +91,57 @@ export class Erasures {
 
   /** Resolves once nobody writes to the tenant any more: those who saw it before it was fenced are done, and others are refused. */
   async awaitWriters(tenantId: string): Promise<void> {
-    await this.#step(tenantId, async (client) => {
-      await client.query(`SET LOCAL lock_timeout = '${longestWrite}s'`)
-      await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [tenantId])
-      // The one reference to the tenant's rows that is not from one of them.
-      await client.query('update tenants set default_agent_id = null where id = $1', [tenantId])
-    })
+    for (const home of await this.#homesOf(tenantId)) {
+      // Where the catalogue is not, its row only follows.
+      await this.#step(tenantId, home, (client) =>
+        client.query(
+          `update tenants set status = 'ERASED', fenced_at = now(), access_version = access_version + 1
+           where id = $1 and (status <> 'ERASED' or fenced_at is null)`,
+          [tenantId],
+        ),
+      )
+      await this.#step(tenantId, home, async (client) => {
+        await client.query(`SET LOCAL lock_timeout = '${longestWrite}s'`)
+        await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [tenantId])
+        // The one reference to the tenant's rows that is not from one of them.
+        await client.query('update tenants set default_agent_id = null where id = $1', [tenantId])
+      })
+    }
   }
 
   /** Runs that a worker took and has not ended, as far as anybody knows. */
   async openRuns(tenantId: string): Promise<string[]> {
-    const { rows } = await this.#pool.query<{ id: string }>(
-      `select id from runs where tenant_id = $1 and epoch > 0
-       and status in ('QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET')`,
-      [tenantId],
-    )
-    return rows.map(({ id }) => id)
+    const runs: string[] = []
+    for (const home of await this.#homesOf(tenantId)) {
+      const { rows } = await home.query<{ id: string }>(
+        `select id from runs where tenant_id = $1 and epoch > 0
+         and status in ('QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET')`,
+        [tenantId],
+      )
+      runs.push(...rows.map(({ id }) => id))
+    }
+    return runs
   }
 
   /** Notes how many rows there are, and `more`, unless that was noted before. */
   async noteFound(tenantId: string, more: Counts): Promise<void> {
-    await this.#step(tenantId, async (client) => {
-      await becomeEraser(client, tenantId)
-      const found = { ...(await countRows(client)), ...more }
-      await client.query('RESET ROLE')
-      await client.query("update erasures set found = $2 where id = $1 and found = '{}'", [tenantId, found])
-    })
+    const found = { ...(await this.#countRows(tenantId)), ...more }
+    await this.#step(tenantId, this.#catalogue, (client) =>
+      client.query("update erasures set found = $2 where id = $1 and found = '{}'", [tenantId, found]),
+    )
   }
 
   /** Deletes all the tenant's rows of these tables, one after the other. */
   async eraseRows(tenantId: string, tables: readonly TenantTable[]): Promise<void> {
-    for (const table of tables) {
-      const some = () =>
-        this.#step(tenantId, async (client) => {
-          await becomeEraser(client, tenantId)
-          return eraseSomeRows(client, table)
-        })
-      while (await some());
+    for (const home of await this.#homesOf(tenantId)) {
+      for (const table of tables) {
+        const some = () =>
+          this.#step(tenantId, home, async (client) => {
+            await becomeEraser(client, tenantId)
+            return eraseSomeRows(client, table)
+          })
+        while (await some());
+      }
     }
   }
 
@@ -133,53 +149,57 @@ export class Erasures {
    * Counts again, and when nothing is left but what is `retained`, writes the certificate, and takes the tenant's name from it.
    * Otherwise answers what is left, and the erasure goes on. `more` is what is left elsewhere.
    */
-  finish(tenantId: string, retained: readonly string[], more: Counts, backupsDays: number): Promise<Counts> {
-    return this.#step(tenantId, async (client) => {
-      // Whoever adds to it as an operator holds the tenant's row.
-      await client.query('select from tenants where id = $1 for update', [tenantId])
-      await becomeEraser(client, tenantId)
-      const counts = Object.entries({ ...(await countRows(client)), ...more })
-      await client.query('RESET ROLE')
-      const left = counts.filter(([kind, count]) => count > 0 && !retained.includes(kind))
-      if (left.length > 0) return Object.fromEntries(left)
+  async finish(tenantId: string, retained: readonly string[], more: Counts, backupDays: number): Promise<Counts> {
+    const counts = Object.entries({ ...(await this.#countRows(tenantId)), ...more })
+    const left = counts.filter(([kind, count]) => count > 0 && !retained.includes(kind))
+    if (left.length > 0) return Object.fromEntries(left)
 
-      const kept = Object.fromEntries(counts.filter(([kind]) => retained.includes(kind)))
-      await client.query(
-        `update erasures set finished_at = now(), retained = $2, backups_expire_at = now() + make_interval(days => $3),
-           erased = (select jsonb_object_agg(key, value::bigint - coalesce(($2::jsonb ->> key)::bigint, 0)) from jsonb_each_text(found))
-         where id = $1 and finished_at is null`,
-        [tenantId, kept, backupsDays],
-      )
-      await client.query("update tenants set name = 'erased-' || id where id = $1", [tenantId])
-      return {}
-    })
+    const kept = Object.fromEntries(counts.filter(([kind]) => retained.includes(kind)))
+    const homes = await this.#homesOf(tenantId)
+    // The catalogue's last: by then the name is nowhere else.
+    for (const home of homes.toReversed()) {
+      await this.#step(tenantId, home, async (client) => {
+        await client.query("update tenants set name = 'erased-' || id where id = $1", [tenantId])
+        if (home !== this.#catalogue) return
+        await client.query(
+          `update erasures set finished_at = now(), retained = $2, backups_expire_at = now() + make_interval(days => $3),
+             erased = (select jsonb_object_agg(key, value::bigint - coalesce(($2::jsonb ->> key)::bigint, 0)) from jsonb_each_text(found))
+           where id = $1 and finished_at is null`,
+          [tenantId, kept, backupDays],
+        )
+      })
+    }
+    return {}
   }
 
-  /** A transaction that no other for the same tenant runs beside. */
-  #step<T>(tenantId: string, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    return this.#transaction(async (client) => {
+  /** The rows in all databases together. */
+  async #countRows(tenantId: string): Promise<Counts> {
+    const sum: Record<string, number> = {}
+    for (const home of await this.#homesOf(tenantId)) {
+      const counts = await this.#step(tenantId, home, async (client) => {
+        await becomeEraser(client, tenantId)
+        return countRows(client)
+      })
+      for (const [table, rows] of Object.entries(counts)) sum[table] = (sum[table] ?? 0) + rows
+    }
+    return sum
+  }
+
+  /** The databases that may hold rows of the tenant: the catalogue's, and the one that it was moved to. */
+  async #homesOf(tenantId: string): Promise<pg.Pool[]> {
+    await this.#placements.refresh()
+    return [...new Set([this.#catalogue, (await this.#placements.platformOf(tenantId)).pool])]
+  }
+
+  /** A transaction in one of the tenant's databases, beside which there is no other step for the same tenant in any of them. */
+  #step<T>(tenantId: string, home: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
+    return transaction(this.#catalogue, async (client) => {
       const { rows } = await client.query<{ mine: boolean }>(
         `select pg_try_advisory_xact_lock(hashtextextended('erasure of ' || $1, 0)) as mine`,
         [tenantId],
       )
       if (!rows[0]?.mine) throw new ErasedElsewhere()
-      return work(client)
+      return home === this.#catalogue ? work(client) : transaction(home, work)
     })
-  }
-
-  async #transaction<T>(work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    const client = await this.#pool.connect()
-    try {
-      await client.query('BEGIN')
-      const result = await work(client)
-      await client.query('COMMIT')
-      return result
-    } catch (error) {
-      await client.query('ROLLBACK').catch(() => undefined)
-      throw error
-    } finally {
-      // One that is still inside a transaction could be anybody's, with the eraser's rights: it is closed instead.
-      client.release(client.getTransactionStatus() !== 'I')
-    }
   }
 }

@@ -90,6 +90,7 @@ async function erase({ catalog, ports, settings }: Platform, tenantId: TenantId)
   const openRuns = await erasures.openRuns(tenantId)
   await erasures.noteFound(tenantId, { [eventStreams]: await eventLog.count(tenantId) })
   await erasures.eraseRows(tenantId, keysAndSecrets)
+  ports.vault.forget(tenantId)
   // While the runs are known: whoever works on one and does not know yet must not write to its log.
   await eventLog.erase(tenantId, openRuns)
   await erasures.eraseRows(tenantId, rowsInOrder)
