@@ -29,7 +29,7 @@ describe('a secret', { tags: ['rule-15'] }, () => {
     fc.assert(
       fc.property(fc.string({ unit: 'binary' }), fc.nat({ max: 1_000 }), fc.uuid(), (part, times, id) => {
         const text = part.repeat(times)
-        expect(cipher.decrypt(id, cipher.encrypt(id, text))).toBe(text)
+        return cipher.decrypt(id, cipher.encrypt(id, text)) === text
       }),
     )
   })
