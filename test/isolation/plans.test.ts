@@ -3,7 +3,9 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
-import { newId } from '../../src/domain/ids.ts'
+import { newId, tenantIdOf } from '../../src/domain/ids.ts'
+import { claimRun } from '../../src/domain/run-claim.ts'
+import { apiKeyRevoked, requestStop } from '../../src/domain/run-stop.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { tenantParty } from './rows.ts'
 import { seed, tenantTables } from './world.ts'
@@ -70,6 +72,12 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     table: 'runs',
     reading: 'the waiting',
     read: (db) => db.run.findMany({ where: { status: 'QUEUED' }, orderBy: { queuedAt: 'asc' } }),
+  },
+  { table: 'runs', reading: 'the next to claim', read: (db) => claimRun(db, tenantIdOf(party.wall.tenantId), newId()) },
+  {
+    table: 'runs',
+    reading: 'those to stop',
+    read: (db) => requestStop(db, { apiKeyId: id }, apiKeyRevoked, new Date()),
   },
   {
     table: 'usage_records',
