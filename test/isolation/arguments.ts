@@ -1,4 +1,5 @@
 import { isEnumType, isInputObjectType, isNonNullType } from 'graphql'
+import { newId } from '../../src/domain/ids.ts'
 import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
 import { type ArgumentPlace, type Operation, typesWithId, withValue } from './operations.ts'
 import { type Party, rowOf } from './rows.ts'
@@ -26,6 +27,11 @@ const examples: Readonly<Record<string, Example>> = {
   'RunFilter.status': undefined,
   'CreateApiKeyInput.role': 'END_USER',
   'CreateConversationInput.userId': (own: Party) => rowOf(own, 'Conversation')['userId'],
+  'AuditFilter.action': 'createApiKey',
+  'AuditFilter.since': undefined,
+  'SetSecretInput.name': (own: Party) => rowOf(own, 'Secret')['name'],
+  'CreateTenantInput.adminEmail': 'ada@example.com',
+  'CreateTenantInput.name': () => `Tenant ${newId()}`,
   'EraseTenantInput.confirmName': (own: Party) => rowOf(own, 'Tenant')['name'],
   'UpdateAgentConfigInput.enabledTools': 'current_time',
 }

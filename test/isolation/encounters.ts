@@ -4,7 +4,7 @@ import pg from 'pg'
 import { PrismaClient } from '../../src/data/generated/client.ts'
 import { userModels } from '../../src/data/tenant-filter.ts'
 import { formatApiKey, hashSecret, newSecret } from '../../src/domain/credential.ts'
-import { newId } from '../../src/domain/ids.ts'
+import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { NodeType } from '../../src/schema/global-id.ts'
 import type { RoleName } from '../../src/schema/role.ts'
 import { operatorKey } from '../support/operator.ts'
@@ -52,7 +52,8 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
   // All fields at once are more than a client may ask for.
   const unlimited = { tokens: 1e6, fields: 1e6, cost: 1e9 }
   const platform = await startTestPlatform({ limits: unlimited })
-  const { adminUrl } = platform.story.database
+  const { database, settings, ports } = platform.story
+  const { adminUrl } = database
   const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: adminUrl }) })
   await prisma.price.create({ data: price })
   const admin = new pg.Client({ connectionString: adminUrl })
@@ -64,8 +65,9 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
     platform,
     async meet({ make }) {
       const { own, other, parted, rows } = make()
-      const { keys, row: keyRows } = keysOf(own, platform.story.settings.peppers)
-      await insert(prisma, [...rows, ...keyRows])
+      const { keys, row: keyRows } = keysOf(own, settings.peppers)
+      const dataKey = { ...rowOf(own, 'DataKey'), ...(await ports.vault.createKey(tenantIdOf(own.wall.tenantId))) }
+      await insert(prisma, [...rows, ...keyRows, { DataKey: dataKey }])
       const texts = (party: Party, models: readonly string[]) => models.flatMap((model) => tracesOf(party, model))
       const content = Object.keys(own.rows).filter((model) => model !== 'Tenant')
       const hidden = texts(other, parted)
@@ -137,10 +139,11 @@ function marked(party: Party): Party {
   })
 }
 
-/** The party can act on its things: its run has ended, its configuration is in use, what it spent is money. */
+/** The party can act on its things: its run has ended, its configuration is in use, its archive can be fetched. */
 function workable(party: Party): Party {
   const { createdAt } = rowOf(party, 'Run')
-  const ended = withRow(party, 'Run', { status: 'FAILED', finishedAt: createdAt, turns: [] })
+  const fetchable = withRow(party, 'TenantExport', { expiresAt: new Date('2100-01-01') })
+  const ended = withRow(fetchable, 'Run', { status: 'FAILED', finishedAt: createdAt, turns: [] })
   const metered = withRow(ended, 'UsageRecord', { currency: 'USD' })
   return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
 }

@@ -1,3 +1,4 @@
+import { gunzipSync } from 'node:zlib'
 import { openSocket } from '../support/raw-socket.ts'
 
 /** An operation as a client sends it. */
@@ -56,6 +57,14 @@ export async function overWebSocket({ url, key, query, variables }: Request): Pr
   const shown = [...frames, await closed].join('\n')
   const payloads = frames.map((frame) => JSON.parse(frame)).filter(({ payload }) => payload)
   return { shown, results: payloads.map(({ payload }) => (Array.isArray(payload) ? { errors: payload } : payload)) }
+}
+
+/** Fetches a path: status, headers and body, unpacked. */
+export async function overGet({ url, key }: Pick<Request, 'url' | 'key'>): Promise<Answer> {
+  const response = await fetch(url, { headers: { authorization: `Bearer ${key}` } })
+  const bytes = Buffer.from(await response.arrayBuffer())
+  const packed = response.headers.get('content-type') === 'application/gzip'
+  return { shown: shownOf(response, String(packed ? gunzipSync(bytes) : bytes)), results: [] }
 }
 
 function post({ url, key, query, variables }: Request, accept: string, signal?: AbortSignal): Promise<Response> {
