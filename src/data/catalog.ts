@@ -39,7 +39,7 @@ export class Catalog {
       onError: (error) => onIdleError?.(error instanceof Error ? error : new Error(String(error))),
     })
     this.erasures = new Erasures(this.#database.pool, this.placements)
-    this.tenants = new TenantRegister(this.#client, this.#pulse)
+    this.tenants = new TenantRegister(this.#client, this.#pulse, this.placements)
   }
 
   findOperatorKey(id: string): Promise<OperatorKey | null> {

@@ -185,10 +185,9 @@ export class Erasures {
     return sum
   }
 
-  /** The databases that may hold rows of the tenant: the catalogue's, and the one that it was moved to. */
+  /** The databases that may hold rows of the tenant, the catalogue's first. */
   async #homesOf(tenantId: string): Promise<pg.Pool[]> {
-    await this.#placements.refresh()
-    return [...new Set([this.#catalogue, (await this.#placements.platformOf(tenantId)).pool])]
+    return (await this.#placements.homesOf(tenantId)).map(({ pool }) => pool)
   }
 
   /** A transaction in one of the tenant's databases, beside which there is no other step for the same tenant in any of them. */

@@ -68,9 +68,14 @@ export class Placements {
     return this.#refreshing
   }
 
-  /** The database that holds the tenant's rows. Throws DatabaseAway when it is not to be had. */
-  async platformOf(tenantId: string): Promise<PlatformDatabase> {
-    return this.at(this.databaseOf(tenantId))
+  /** Every database that may hold rows of the tenant, the catalogue's own first, as the catalogue has it now. */
+  async homesOf(tenantId: string): Promise<PlatformDatabase[]> {
+    const { rows } = await this.#catalogue.pool.query<{ id: string }>(
+      `select database_id as id from tenants where id = $1 and database_id is not null
+       union select unnest(array[source_id, target_id]) from tenant_moves where id = $1 and phase <> 'DONE'`,
+      [tenantId],
+    )
+    return Promise.all([null, ...rows.flatMap(({ id }) => id ?? [])].map((id) => this.at(id)))
   }
 
   /** The database with this id; null is the catalogue's own. Throws DatabaseAway when it is not to be had. */

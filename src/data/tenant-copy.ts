@@ -51,6 +51,16 @@ export async function digestRows(client: pg.Client, tenantId: string): Promise<D
   return Object.fromEntries(digests)
 }
 
+/** How many rows of the tenant a table has. `client` connects as `bulkhead_app`. */
+export async function countRowsOf(client: pg.Client, tenantId: string, table: string): Promise<number> {
+  const { rows } = await behindWall(client, tenantId, () =>
+    client.query<{ rows: number }>(`select count(*)::int as rows from ${pg.escapeIdentifier(table)} where tenant_id = $1`, [
+      tenantId,
+    ]),
+  )
+  return rows[0]?.rows ?? 0
+}
+
 /**
  * Copies all the tenant's rows, table by table, each after those that it refers to, a batch at a time in the order of the primary
  * key. Both clients connect as `bulkhead_app`; nobody else may write these rows meanwhile. The tenant's own row must be there.

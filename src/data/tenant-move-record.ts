@@ -69,19 +69,30 @@ export async function advance(
 
 /**
  * The switch: one transaction of the catalogue, after which the tenant is in the target, what it may do is as before, and every
- * connection of it is checked again. `accessVersion` is the one in the source.
+ * connection of it is checked again. `accessVersion` is the one in the source. False, and nothing is changed, when `isStill` says
+ * so, which is asked while the platform cannot change anything of the tenant.
  */
-export async function switchOver(catalogue: pg.Pool, move: TenantMove, accessVersion: number): Promise<void> {
-  await transaction(catalogue, async (client) => {
-    const { rowCount } = await client.query(
+export async function switchOver(
+  catalogue: pg.Pool,
+  move: TenantMove,
+  accessVersion: number,
+  isStill: () => Promise<boolean>,
+): Promise<boolean> {
+  return transaction(catalogue, async (client) => {
+    const { rowCount } = await client.query("select from tenants where id = $1 and status <> 'ERASED' for update", [
+      move.tenantId,
+    ])
+    if (rowCount !== 1) throw new MoveError('The tenant is erased. There is nothing to move.')
+    if (!(await isStill())) return false
+    await client.query(
       `update tenants set database_id = $2, access_version = greatest(access_version, $3) + 1,
          status = case status when 'MOVING' then 'ACTIVE' else status end,
          fenced_at = case when $2::uuid is not null then coalesce(fenced_at, now()) end
-       where id = $1 and status <> 'ERASED'`,
+       where id = $1`,
       [move.tenantId, move.targetId, accessVersion],
     )
-    if (rowCount !== 1) throw new MoveError('The tenant is erased. There is nothing to move.')
     await advance(client, move, 'SWITCHED')
+    return true
   })
 }
 

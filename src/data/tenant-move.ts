@@ -4,7 +4,7 @@ import type { UrlCipher } from './database-address.ts'
 import { MoveError, prepareTarget } from './placement-target.ts'
 import { Placements } from './placements.ts'
 import { PlatformDatabase } from './platform-database.ts'
-import { copyRows, type Digests, digestRows } from './tenant-copy.ts'
+import { copyRows, countRowsOf, type Digests, digestRows } from './tenant-copy.ts'
 import {
   advance,
   beginMove,
@@ -43,6 +43,9 @@ export type MoverOptions = {
   onProgress: (message: string) => void
   timing?: Partial<MoveTiming>
 }
+
+/** The one table of tenants that the platform adds to. */
+const operatorsTable = 'audit_events'
 
 /** Between two looks at what is waited for, in milliseconds. */
 const lookEvery = 250
@@ -85,8 +88,7 @@ export class TenantMover {
       const move = await this.#begin(await this.#tenant(id), targetId)
       if (!move) return
       await this.#shut(move)
-      await this.#copy(move)
-      await this.#switch(move)
+      while (!(await this.#switch(move, await this.#copy(move)))) this.#tell('something was added meanwhile: copying again')
       await this.#finish(move)
     })
   }
@@ -207,14 +209,13 @@ export class TenantMover {
     await delay(settle)
   }
 
-  async #copy(move: TenantMove): Promise<void> {
-    const { target } = await this.#ends(move)
+  async #copy(move: TenantMove): Promise<Digests> {
+    const { source, target } = await this.#ends(move)
     const { tenantId, sourceId, targetId } = move
     await clear(target, tenantId)
     if (targetId === null) await unfence(target, tenantId)
     else await admit(target, this.#catalogue, tenantId)
 
-    const { source } = await this.#ends(move)
     const [from, to] = [await this.#connect(sourceId), await this.#connect(targetId)]
     try {
       const digests = await digestRows(from, tenantId)
@@ -228,6 +229,7 @@ export class TenantMover {
         [tenantId, defaultAgentId, accessVersion],
       )
       await advance(this.#catalogue, move, 'COPYING', digests)
+      return digests
     } finally {
       await Promise.all([from.end(), to.end()])
     }
@@ -247,11 +249,19 @@ export class TenantMover {
     }
   }
 
-  async #switch(move: TenantMove): Promise<void> {
+  /** False when the source is not what was copied any more: the fence binds tenants, and not an operator who changes their standing. */
+  async #switch(move: TenantMove, copied: Digests): Promise<boolean> {
     const { source } = await this.#ends(move)
-    const { accessVersion } = await readResident(source, move.tenantId)
-    await switchOver(this.#catalogue, move, accessVersion)
-    this.#tell('switched')
+    const from = await this.#connect(move.sourceId)
+    try {
+      const { accessVersion } = await readResident(source, move.tenantId)
+      const isStill = async () => (await countRowsOf(from, move.tenantId, operatorsTable)) === copied[operatorsTable]?.rows
+      const isSwitched = await switchOver(this.#catalogue, move, accessVersion, isStill)
+      if (isSwitched) this.#tell('switched')
+      return isSwitched
+    } finally {
+      await from.end()
+    }
   }
 
   async #finish(move: TenantMove): Promise<void> {

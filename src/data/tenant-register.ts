@@ -1,7 +1,9 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import type pg from 'pg'
 import { type TenantId, tenantIdOf } from '../domain/ids.ts'
 import type { OperatorIdempotencyKey, Plan, PrismaClient, Tenant, TenantStatus } from './generated/client.ts'
 import type { AuditEventCreateManyInput, TenantOrderByWithRelationInput, TenantWhereInput } from './generated/models.ts'
+import type { Placements } from './placements.ts'
 
 /** Names an operator's call of a mutation under a key of the operator's choice. */
 export type CallSlot = Pick<OperatorIdempotencyKey, 'operatorId' | 'mutation' | 'key'>
@@ -9,18 +11,25 @@ export type CallSlot = Pick<OperatorIdempotencyKey, 'operatorId' | 'mutation' | 
 /** That call, with the hash of its input. Those made until `forgottenBefore` are forgotten. */
 export type OperatorCall = { slot: CallSlot; inputHash: Uint8Array<ArrayBuffer>; createdAt: Date; forgottenBefore: Date }
 
+/** How long a database that single tenants have to themselves is waited for, in milliseconds, when others wait meanwhile. */
+const patience = 300
+
 /**
- * The tenants' rows, as the platform keeps them. What it changes is in the tenant's audit log, by the same transaction; the
- * platform adds to that log and cannot read it.
+ * The tenants' rows, as the platform keeps them. What it changes is in the tenant's audit log, by the same transaction where that
+ * is in the same database; the platform adds to that log and cannot read it.
  */
 export class TenantRegister {
   readonly #client: PrismaClient
   /** For what must not wait behind others. */
   readonly #express: pg.Pool
+  readonly #placements: Placements
+  /** As they were last read, of tenants that are elsewhere. */
+  readonly #lastVersions = new Map<TenantId, number>()
 
-  constructor(client: PrismaClient, express: pg.Pool) {
+  constructor(client: PrismaClient, express: pg.Pool, placements: Placements) {
     this.#client = client
     this.#express = express
+    this.#placements = placements
   }
 
   list(where: TenantWhereInput, orderBy: TenantOrderByWithRelationInput[], take: number): Promise<Tenant[]> {
@@ -41,7 +50,9 @@ export class TenantRegister {
         // Waits for a registration of the same name that has not been committed yet.
         const { count } = await tx.tenant.createMany({ data: tenant, skipDuplicates: true })
         if (count === 1) await tx.auditEvent.createMany({ data: audit })
-        const row = await tx.tenant.findFirst({ where: { name: tenant.name, status: 'ACTIVE', defaultAgentId: null } })
+        const row = await tx.tenant.findFirst({
+          where: { name: tenant.name, status: 'ACTIVE', defaultAgentId: null, databaseId: null },
+        })
         if (!row) return null
         if (call) {
           const { slot, inputHash, createdAt, forgottenBefore } = call
@@ -70,18 +81,52 @@ export class TenantRegister {
         where: { id: tenantId, status: from },
         data: { status: to, accessVersion: { increment: 1 } },
       })
-      if (count === 1) await tx.auditEvent.createMany({ data: audit })
+      if (count === 0) return
+      const { databaseId } = await tx.tenant.findFirstOrThrow({ where: { id: tenantId }, select: { databaseId: true } })
+      // Rather noted and not done than done and not noted.
+      const { client } = databaseId === null ? { client: tx } : await this.#placements.at(databaseId)
+      await client.auditEvent.createMany({ data: audit })
     })
+    await this.#placements.repeatStanding(tenantId)
   }
 
-  /** How often who may do what has changed in each of these tenants; one that does not exist is left out. */
+  /**
+   * How often who may do what has changed in each of these tenants; one that does not exist is left out. Of a tenant whose own
+   * database does not answer at once, what is known: nobody else waits for it.
+   */
   async accessVersions(tenantIds: TenantId[]): Promise<Map<TenantId, number>> {
-    const { rows } = await this.#express.query<{ id: string; version: number }>(
-      'select id, access_version as version from tenants where id = any($1::uuid[])',
-      [tenantIds],
+    const byDatabase = Map.groupBy(tenantIds, (tenantId) => this.#placements.databaseOf(tenantId))
+    const answers = await Promise.all(
+      Array.from(byDatabase, ([databaseId, ids]) =>
+        databaseId === null ? readVersions(this.#express, ids) : this.#versionsElsewhere(databaseId, ids),
+      ),
     )
-    return new Map(rows.map(({ id, version }) => [tenantIdOf(id), version]))
+    return new Map(answers.flat())
   }
+
+  async #versionsElsewhere(databaseId: string, tenantIds: TenantId[]): Promise<[TenantId, number][]> {
+    const read = this.#placements.at(databaseId).then(({ pool }) => readVersions(pool, tenantIds))
+    read.then(
+      (versions) => {
+        for (const [tenantId, version] of versions) this.#lastVersions.set(tenantId, version)
+      },
+      () => undefined,
+    )
+    const known = () =>
+      tenantIds.flatMap((tenantId): [TenantId, number][] => {
+        const version = this.#lastVersions.get(tenantId)
+        return version === undefined ? [] : [[tenantId, version]]
+      })
+    return Promise.race([read.catch(known), delay(patience, undefined, { ref: false }).then(known)])
+  }
+}
+
+async function readVersions(pool: pg.Pool, tenantIds: TenantId[]): Promise<[TenantId, number][]> {
+  const { rows } = await pool.query<{ id: string; version: number }>(
+    'select id, access_version as version from tenants where id = any($1::uuid[])',
+    [tenantIds],
+  )
+  return rows.map(({ id, version }) => [tenantIdOf(id), version])
 }
 
 /** Rolls the transaction back. Never leaves this file. */
