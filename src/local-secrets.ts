@@ -1,4 +1,4 @@
-import { hkdfSync, randomBytes } from 'node:crypto'
+import { hkdfSync, randomBytes, randomUUID } from 'node:crypto'
 import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
@@ -28,7 +28,7 @@ export async function localSecrets(dataDir: string): Promise<LocalSecrets> {
 async function addMasterKey(path: string, stored: Omit<LocalSecrets, 'masterKey'>): Promise<LocalSecrets> {
   const bytes = Buffer.from(hkdfSync('sha256', stored.keyPepper, '', 'bulkhead master key', 32))
   const complete = { ...stored, masterKey: bytes.toString('base64') }
-  const draft = `${path}.${process.pid}`
+  const draft = `${path}.${randomUUID()}`
   await writeFile(draft, `${JSON.stringify(complete, null, 2)}\n`, { mode: 0o600 })
   await rename(draft, path)
   return complete

@@ -36,6 +36,11 @@ async function follow(client: GraphQLClient, runId: string): Promise<ReplyEvent[
   return events
 }
 
+async function setSecret(client: GraphQLClient, name: string): Promise<void> {
+  const set = 'mutation ($input: SetSecretInput!) { setSecret(input: $input) { ... on SetSecretPayload { secret { name } } } }'
+  expect(await client.data(set, { input: { name, value: 'v' } })).toEqual({ setSecret: { secret: { name } } })
+}
+
 describe('two tenants on one platform', () => {
   it('stream at once, and neither sees a byte of the other', { tags: ['rule-13'] }, async () => {
     const { url, tenants } = await readDemo()
@@ -91,6 +96,7 @@ describe('two tenants on one platform', () => {
     const [first] = before.tenants
     const client = graphqlClient(before.url, first?.adminKey ?? '')
     const { conversationId } = await sendMessage(client, 'remember me')
+    await setSecret(client, 'before')
     await client.close()
 
     // Twice: npm passes on the Ctrl-C that the terminal has sent to the platform too.
@@ -110,6 +116,8 @@ describe('two tenants on one platform', () => {
       { id: conversationId },
     )
     expect(conversation).toEqual({ id: conversationId })
+    // Encrypted under the same data key, so it could be unwrapped.
+    await setSecret(again, 'after')
     expect(platform.output()).not.toContain(first?.adminKey)
     expect(platform.output()).toContain(`Keys    in ${join(dataDir, 'demo.json')}`)
     expect(platform.output()).toContain(`kept in ${join(dataDir, 'postgres')}`)
