@@ -5,7 +5,6 @@ import { PrismaClient } from '../../src/data/generated/client.ts'
 import { userModels } from '../../src/data/tenant-filter.ts'
 import { formatApiKey, hashSecret, newSecret } from '../../src/domain/credential.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
-import type { NodeType } from '../../src/schema/global-id.ts'
 import type { RoleName } from '../../src/schema/role.ts'
 import { operatorKey } from '../support/operator.ts'
 import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
@@ -13,8 +12,6 @@ import { idempotencyKey, idOf } from './arguments.ts'
 import { operations, typesWithId } from './operations.ts'
 import { type Party, price, type Row, type Rows, rowOf, tenantParty, userParty } from './rows.ts'
 import { delegates, operate, type StoredRow, tenantTables } from './world.ts'
-
-export type { RoleName } from '../../src/schema/role.ts'
 
 /** Two parties that never met: one acts by keys of its own, the other has what the first must not learn. */
 export type Encounter = {
@@ -30,7 +27,8 @@ export type Encounter = {
 /** A pair of parties to make an encounter of, and the roles in which the first acts. */
 export type Between = { title: string; tags: string[]; callers: readonly RoleName[]; make: () => Cast }
 
-type Cast = { own: Party; other: Party; parted: readonly string[]; rows: Rows[] }
+/** `more` is what the other party has besides one row of each model. */
+type Cast = { own: Party; other: Party; more: Party[]; parted: readonly string[]; rows: Rows[] }
 
 export const betweens: readonly Between[] = [
   { title: 'two tenants', tags: [], callers: ['ADMIN', 'MEMBER', 'END_USER', 'OPERATOR'], make: twoTenants },
@@ -64,14 +62,13 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
   return {
     platform,
     async meet({ make }) {
-      const { own, other, parted, rows } = make()
+      const { own, other, more, parted, rows } = make()
       const { keys, row: keyRows } = keysOf(own, settings.peppers)
       const dataKey = { ...rowOf(own, 'DataKey'), ...(await ports.vault.createKey(tenantIdOf(own.wall.tenantId))) }
       await insert(prisma, [...rows, ...keyRows, { DataKey: dataKey }])
-      const texts = (party: Party, models: readonly string[]) => models.flatMap((model) => tracesOf(party, model))
       const content = Object.keys(own.rows).filter((model) => model !== 'Tenant')
-      const hidden = texts(other, parted)
-      const fromOperators = [...texts(own, content), ...texts(other, content)]
+      const hidden = [other, ...more].flatMap((party) => tracesOf(party, parted))
+      const fromOperators = [own, other, ...more].flatMap((party) => tracesOf(party, content))
       return {
         own,
         other,
@@ -101,17 +98,19 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
 function twoTenants(): Cast {
   const own = workable(marked(tenantParty('OwnCanary')))
   const other = cancellable(marked(tenantParty('OtherCanary')))
-  return { own, other, parted: Object.keys(other.rows), rows: [own.rows, other.rows, ...namesakes(own, other)] }
+  const twin = namesake(own, other)
+  const rows = [own.rows, other.rows, twin.rows, ...sameCalls(own, twin)]
+  return { own, other, more: [twin], parted: Object.keys(other.rows), rows }
 }
 
 function twoUsers(): Cast {
   const { own, user, rows } = tenantOfUsers()
-  return { own, other: user, parted: [...userModels], rows }
+  return { own, other: user, more: [], parted: [...userModels], rows }
 }
 
 function userAndStaff(): Cast {
   const { own, staff, rows } = tenantOfUsers()
-  return { own, other: staff, parted: ['Conversation', 'Message', 'Run'], rows }
+  return { own, other: staff, more: [], parted: ['Conversation', 'Message', 'Run'], rows }
 }
 
 /** A tenant with content of its staff and of two end users. */
@@ -157,17 +156,20 @@ function withRow(party: Party, model: string, change: Row): Party {
   return { ...party, rows: { ...party.rows, [model]: { ...rowOf(party, model), ...change } } }
 }
 
-/** Rows of the other tenant that are called as one's own are, and what it did under one's idempotency key, as oneself. */
-function namesakes(own: Party, other: Party): Rows[] {
+/** Rows of the other tenant that are called as one's own are. */
+function namesake(own: Party, { wall, canary }: Party): Party {
   const ids = new Map(Object.values(own.rows).map(({ id }) => [id, newId()]))
-  ids.set(own.wall.tenantId, other.wall.tenantId)
-  const { Tenant: _, IdempotencyKey: key, ...rows } = own.rows
-  const copies = withTexts(rows, (text) => ids.get(text) ?? text) as Rows
-  const resultId = rowOf({ rows: copies }, 'Conversation')['id']
-  const actor = rowOf(own, 'ApiKey')['id']
-  const calls = operations.filter(({ kind }) => kind === 'mutation').map(({ name: mutation }) => ({ mutation }))
-  const taken = { ...key, tenantId: other.wall.tenantId, actor, key: idempotencyKey, resultId }
-  return [copies, ...calls.map((call) => ({ IdempotencyKey: { ...taken, ...call } }))]
+  ids.set(own.wall.tenantId, wall.tenantId)
+  const { Tenant: _, ...rows } = own.rows
+  return { wall, canary, rows: withTexts(rows, (text) => ids.get(text) ?? text) as Rows }
+}
+
+/** What the other tenant has done as if it were oneself, under one's idempotency key: every mutation. */
+function sameCalls(own: Party, twin: Party): Rows[] {
+  const [actor, resultId] = [rowOf(own, 'ApiKey')['id'], rowOf(twin, 'Conversation')['id']]
+  const call = { ...rowOf(twin, 'IdempotencyKey'), actor, key: idempotencyKey, resultId }
+  const mutations = operations.filter(({ kind }) => kind === 'mutation')
+  return mutations.map(({ name }) => ({ IdempotencyKey: { ...call, mutation: name } }))
 }
 
 /** Keys to each role in the party's tenant, its own API key being that of the admin. */
@@ -202,16 +204,22 @@ async function insert(prisma: PrismaClient, parts: Rows[]): Promise<void> {
   }
 }
 
-/** What tells of the party's row of the model: its canaries, and its id in either form. */
-function tracesOf(party: Party, model: string): string[] {
-  const row = rowOf(party, model)
+/** What tells of the party's rows of these models: its canaries, bytes in two spellings, and ids in both of their forms. */
+function tracesOf(party: Party, models: readonly string[]): string[] {
   const traces: string[] = []
-  withTexts(row, (text) => {
-    if (/Canary/.test(text)) traces.push(text)
-    return text
-  })
-  if (row['id']) traces.push(String(row['id']))
-  if (typesWithId.includes(model)) traces.push(idOf(party, model as NodeType))
+  for (const model of models.filter((each) => party.rows[each])) {
+    const row = rowOf(party, model)
+    withTexts(row, (text) => {
+      if (text.includes(party.canary)) traces.push(text)
+      return text
+    })
+    for (const value of Object.values(row)) {
+      if (value instanceof Buffer && String(value).includes(party.canary))
+        traces.push(value.toString('base64'), value.toString('hex'))
+    }
+    if (row['id']) traces.push(String(row['id']))
+    if (typesWithId.includes(model)) traces.push(idOf(party, model))
+  }
   return traces
 }
 

@@ -1,5 +1,6 @@
+import type { RoleName } from '../../src/schema/role.ts'
 import { type Reference, referenceOf, validVariables } from './arguments.ts'
-import type { Encounter, RoleName } from './encounters.ts'
+import type { Encounter } from './encounters.ts'
 import { documentOf, type Operation, operations, withValue } from './operations.ts'
 import { type Answer, overEventStream, overGet, overHttp, overWebSocket, type Transport } from './transports.ts'
 
