@@ -36,6 +36,7 @@ export const canaryModel: UpstreamScript = (answer) => {
 const apiKeyOf = `mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { ... on CreateApiKeyPayload { secret } ... on Problem { message } } }`
 const configure = `mutation ($input: UpdateAgentConfigInput!) { updateAgentConfig(input: $input) { __typename ... on Problem { message } } }`
 const converse = `mutation ($input: CreateConversationInput!) { createConversation(input: $input) { ... on CreateConversationPayload { conversation { id } } ... on Problem { message } } }`
+const keep = `mutation ($input: SetSecretInput!) { setSecret(input: $input) { __typename ... on Problem { message } } }`
 const rename = `mutation ($input: RenameConversationInput!) { renameConversation(input: $input) { __typename ... on Problem { message } } }`
 const send = `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { ... on SendMessagePayload { run { id } } ... on Problem { message } } }`
 const cancel = `mutation ($id: ID!) { cancelRun(input: { runId: $id }) { __typename } }`
@@ -58,6 +59,7 @@ export async function becomeCanary(url: string, adminUrl: string, name: string, 
   const admin = graphqlClient(url, adminKey)
   const config = { systemPrompt: `You are ${canary}.`, model: `${canary}-model`, fallbackModels: [`${canary}-fallback`] }
   await admin.data(configure, { input: { ...config, enabledTools: ['current_time'], branding: { [canary]: canary } } })
+  await admin.data(keep, { input: { name: canary, value: `The secret of ${canary}`, idempotencyKey: canary } })
   const key = { name: `Key of ${canary}`, role: 'END_USER', userId: canary, idempotencyKey: canary }
   const { createApiKey } = await admin.data<{ createApiKey: { secret: string } }>(apiKeyOf, { input: key })
   await admin.close()
@@ -132,10 +134,13 @@ export async function provoke(tenant: CanaryTenant, url: string): Promise<void> 
   await ask(configure, { input: { model: `${canary} with spaces` } }, asAdmin)
   await ask(configure, { input: { systemPrompt: canary, enabledTools: [canary] } }, asAdmin)
   await ask(apiKeyOf, { input: { name: canary, role: 'MEMBER', userId: canary } }, asAdmin)
+  await ask(keep, { input: { name: `${canary} with spaces`, value: canary } }, asAdmin)
+  await ask(keep, { input: { name: canary, value: `Another of ${canary}`, idempotencyKey: canary } }, asAdmin)
   // Postgres refuses these, and says which row it was.
   await ask(converse, { input: { title: `${canary} unstorable` } })
   await ask(configure, { input: { systemPrompt: `${canary} unstorable` } }, asAdmin)
   await ask(apiKeyOf, { input: { name: `${canary} unstorable`, role: 'MEMBER' } }, asAdmin)
+  await ask(keep, { input: { name: `${canary}.unstorable`, value: canary } }, asAdmin)
 
   const socket = await signIn(url, userKey)
   for (const query of [`{ ${canary} }`, `subscription { agentReply(runId: "${canary}") { __typename } }`, canary]) {
@@ -158,6 +163,8 @@ export async function refuseUnstorable(adminUrl: string): Promise<void> {
     agent_configs: 'system_prompt',
     api_keys: 'name',
     runs: 'turns::text',
+    secrets: 'name',
+    audit_events: 'details::text',
   }
   const db = new pg.Client({ connectionString: adminUrl })
   await db.connect()
