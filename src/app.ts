@@ -83,10 +83,11 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     allowedOrigins: config.allowedOrigins,
     isReady: () => catalog.isReachable(),
   })
+  // Also when it cannot listen: it watches its sessions by then.
+  opened.defer(() => server.close(grace))
   const { url } = await server.listen(config.port, config.host).catch((error) => {
     throw new ConfigError(refusedAddress(config, error), { cause: error })
   })
-  opened.defer(() => server.close(grace))
 
   const hasDemo = seedable && (await noteDemoUrl(config.dataDir, url))
   const resources = opened.move()
