@@ -12,8 +12,8 @@ export function openCluster(
   const redisOptions = { ...others, ...accessOf(first), connectionName: 'bulkhead-commands' }
   const seeds = urls.map((url) => addressOf(url, 6_379))
   const cluster = new Cluster(seeds, { ...clusterOptions, redisOptions, clusterRetryStrategy: retryStrategy })
-  // A node that is connected to at its first command fails all that come before the connection is there.
-  cluster.on('+node', (node: Redis) => setImmediate(() => connect(node)))
+  cluster.on('ready', () => connectAll(cluster))
+  cluster.on('refresh', () => connectAll(cluster))
   cluster.on('node error', onError)
   cluster.on('error', onError)
 
@@ -49,14 +49,19 @@ const clusterOptions = {
   // What is sent again was refused. It must be over within the time that a command may take.
   maxRedirections: 5,
   retryDelayOnTryAgain: 100,
-  slotsRefreshInterval: 5_000,
+  slotsRefreshInterval: 2_000,
   // Certificates name hosts, so they are not replaced by addresses.
   dnsLookup: (host: string, done: (error: null, address: string) => void) => done(null, host),
 }
 
-function connect(node: Redis): void {
-  // What goes wrong is told as an event of the cluster too.
-  if (node.status === 'wait') node.connect().catch(() => undefined)
+/** A node that is connected to at its first command fails all that come before the connection is there. */
+function connectAll(cluster: Cluster): void {
+  // Before that, the client needs a node that is not being connected to for its own first command.
+  if (cluster.status !== 'ready') return
+  for (const node of cluster.nodes()) {
+    // What goes wrong is told as an event of the cluster too.
+    if (node.status === 'wait') node.connect().catch(() => undefined)
+  }
 }
 
 /** Each as `host:port`. */

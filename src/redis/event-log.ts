@@ -32,10 +32,11 @@ declare module 'ioredis' {
 
 /**
  * An entry's id is its cursor, so the last entry says which epoch owns the run and where the log stands; trimming never
- * removes it. There is no second key that could expire or be evicted apart from the stream.
+ * removes it. There is no second key that could expire or be evicted apart from the stream. The channel is not given as a key:
+ * while a cluster moves a slot, it refuses what names one key that is there and one that is not.
  */
 const appendScript = `
-local epoch, firstSeq, maxEvents, ttl = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local channel, epoch, firstSeq, maxEvents, ttl = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], ARGV[5]
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 last = last and last[1] or '0-0'
 local lastEpoch, lastSeq = string.match(last, '(%d+)-(%d+)')
@@ -44,29 +45,29 @@ lastEpoch, lastSeq = tonumber(lastEpoch), tonumber(lastSeq)
 if epoch < lastEpoch then return {'fenced', last} end
 local nextSeq = epoch == lastEpoch and lastSeq + 1 or 1
 if firstSeq > nextSeq then return {'gap', last} end
-local first = 5 + nextSeq - firstSeq
+local first = 6 + nextSeq - firstSeq
 if first > #ARGV then return {'duplicate', last} end
 
 for i = first, #ARGV do
-  local id = string.format('%d-%d', epoch, firstSeq + i - 5)
+  local id = string.format('%d-%d', epoch, firstSeq + i - 6)
   redis.call('XADD', KEYS[1], 'MAXLEN', '~', maxEvents, id, 'event', ARGV[i])
 end
 redis.call('PEXPIRE', KEYS[1], ttl)
 local events = table.concat(ARGV, ',', first, #ARGV)
-redis.call('SPUBLISH', KEYS[2], string.format('{"epoch":%d,"firstSeq":%d,"events":[', epoch, nextSeq) .. events .. ']}')
+redis.call('SPUBLISH', channel, string.format('{"epoch":%d,"firstSeq":%d,"events":[', epoch, nextSeq) .. events .. ']}')
 return {'appended', last}
 `
 
 /** Leaves of a stream the one entry that is given, and tells followers. One that has it already is left as it is. */
 const eraseScript = `
-local epoch, seq, ttl, event = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
+local channel, epoch, seq, ttl, event = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local id = epoch .. '-' .. seq
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if last and last[1] == id then return 0 end
 redis.call('DEL', KEYS[1])
 redis.call('XADD', KEYS[1], id, 'event', event)
 redis.call('PEXPIRE', KEYS[1], ttl)
-redis.call('SPUBLISH', KEYS[2], '{"epoch":' .. epoch .. ',"firstSeq":' .. seq .. ',"events":[' .. event .. ']}')
+redis.call('SPUBLISH', channel, '{"epoch":' .. epoch .. ',"firstSeq":' .. seq .. ',"events":[' .. event .. ']}')
 return 1
 `
 
@@ -80,8 +81,8 @@ export class RedisEventLog implements EventLog {
   readonly #limits: EventLogLimits
 
   constructor(connection: RedisConnection, limits: EventLogLimits = defaultEventLogLimits) {
-    connection.commands.defineCommand('appendEvents', { numberOfKeys: 2, lua: appendScript })
-    connection.commands.defineCommand('eraseEvents', { numberOfKeys: 2, lua: eraseScript })
+    connection.commands.defineCommand('appendEvents', { numberOfKeys: 1, lua: appendScript })
+    connection.commands.defineCommand('eraseEvents', { numberOfKeys: 1, lua: eraseScript })
     this.#connection = connection
     this.#channels = new RedisChannels(connection, decodeAppend)
     this.#limits = limits

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { accessSync, constants } from 'node:fs'
-import { createServer } from 'node:net'
+import { type AddressInfo, createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 
 /** Where `program` is installed, or null. Looks where Debian puts servers too, which ordinary users lack on their PATH. */
@@ -11,13 +11,25 @@ export function findProgram(program: string): string | null {
 
 /** A port of loopback that nobody listened on a moment ago. */
 export async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const address = probe.address()
-  probe.close()
-  await once(probe, 'close')
-  if (address === null || typeof address === 'string') throw new Error('The probe has no port.')
-  return address.port
+  const [port = 0] = await freePorts(1)
+  return port
+}
+
+/** So many of them, each another. */
+export async function freePorts(count: number): Promise<number[]> {
+  const probes = await Promise.all(
+    Array.from({ length: count }, async () => {
+      const probe = createServer().listen(0, '127.0.0.1')
+      await once(probe, 'listening')
+      return probe
+    }),
+  )
+  const ports = probes.map((probe) => (probe.address() as AddressInfo).port)
+  for (const probe of probes) {
+    probe.close()
+    await once(probe, 'close')
+  }
+  return ports
 }
 
 function isExecutable(path: string): boolean {

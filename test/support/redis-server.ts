@@ -13,6 +13,7 @@ export function redisSuite(name: string): string {
 
 /** A real Redis of the test's own: nothing persisted, on loopback. */
 export type RedisServer = {
+  port: number
   url: string
   /** Freezes the process: connections stay open and nothing is answered. */
   pause(): void
@@ -23,23 +24,24 @@ export type RedisServer = {
   restart(): Promise<void>
 }
 
-/** Starts a `redis-server` on a free port; resolves when it accepts connections. */
-export async function startRedisServer(): Promise<RedisServer> {
-  const port = await freePort()
-  let server = await launch(port)
+/** Starts a `redis-server`, on a free port unless `settings` name one; resolves when it accepts connections. */
+export async function startRedisServer(settings: Record<string, string | number> = {}): Promise<RedisServer> {
+  const port = Number(settings['port'] ?? (await freePort()))
+  let server = await launch({ ...settings, port })
   return {
+    port,
     url: `redis://127.0.0.1:${port}`,
     pause: () => server.kill('SIGSTOP'),
     resume: () => server.kill('SIGCONT'),
     stop: () => end(server),
     restart: async () => {
-      server = await launch(port)
+      server = await launch({ ...settings, port })
     },
   }
 }
 
-async function launch(port: number): Promise<ChildProcess> {
-  const options = { port, bind: '127.0.0.1', save: '', appendonly: 'no', daemonize: 'no', logfile: '' }
+async function launch(settings: Record<string, string | number>): Promise<ChildProcess> {
+  const options = { bind: '127.0.0.1', save: '', appendonly: 'no', daemonize: 'no', logfile: '', ...settings }
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
   const server = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
   await once(server, 'spawn')
