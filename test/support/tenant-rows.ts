@@ -1,0 +1,43 @@
+import pg from 'pg'
+import { tenantTables } from '../../src/data/tenant-tables.ts'
+import type { TestDatabase } from './postgres.ts'
+
+/** Runs `work` as the superuser. */
+export async function asAdmin<T>({ adminUrl }: TestDatabase, work: (admin: pg.Client) => Promise<T>): Promise<T> {
+  const admin = new pg.Client({ connectionString: adminUrl })
+  await admin.connect()
+  try {
+    return await work(admin)
+  } finally {
+    await admin.end()
+  }
+}
+
+/** What a query answers to the superuser. */
+export function selectRows(database: TestDatabase, query: string): Promise<Record<string, unknown>[]> {
+  return asAdmin(database, async (admin) => (await admin.query(query)).rows)
+}
+
+/** Every row of the tenant in a database, by table, in no order that tells anything. */
+export function rowsOf(database: TestDatabase, tenantId: string): Promise<Record<string, string[]>> {
+  return asAdmin(database, async (admin) => {
+    const found: Record<string, string[]> = {}
+    for (const { name } of tenantTables) {
+      const { rows } = await admin.query(`select t::text as row from ${name} t where tenant_id = $1 order by t::text`, [tenantId])
+      found[name] = rows.map(({ row }) => row)
+    }
+    return found
+  })
+}
+
+/** Gives the tenant conversations, with titles of up to 500 bytes that are hard to write down. */
+export function addConversations(database: TestDatabase, tenantId: string, count: number): Promise<unknown> {
+  return asAdmin(database, (admin) =>
+    admin.query(
+      `insert into conversations (id, tenant_id, agent_id, title, created_at)
+       select gen_random_uuid(), $1, (select id from agents where tenant_id = $1 limit 1), repeat(E'ä"\\\\\\n ', i % 100), now()
+       from generate_series(1, $2) i`,
+      [tenantId, count],
+    ),
+  )
+}
