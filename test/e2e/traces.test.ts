@@ -99,11 +99,14 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
     // Whether it is refused or waits for Redis to come back is no matter here.
     await all((tenant, urls) => Promise.race([say(tenant, urls, 'without Redis').catch(() => undefined), delay(5_000)]))
     await redis.restart()
+    // The same once more, until both have found it again.
+    await vi.waitFor(() => all((tenant, urls) => say(tenant, urls, 'hello again')), { timeout: 20_000, interval: 500 })
+    stored.push(...(await readAllOfRedis(redis.url)))
   }
 
   /** Resolves once a process has logged such a line. */
   async function logged(message: string): Promise<void> {
-    await vi.waitFor(() => expect(processes.map(({ errors }) => errors()).join()).toContain(message), { timeout: 10_000 })
+    await vi.waitFor(() => expect(processes.map(({ errors }) => errors()).join()).toContain(message), { timeout: 40_000 })
   }
 
   const canariesIn = (text: string) => tenants.filter(({ canary }) => text.includes(canary))
