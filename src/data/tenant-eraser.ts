@@ -5,7 +5,7 @@ import { type TenantTable, tenantTables } from './tenant-tables.ts'
 export type Counts = Readonly<Record<string, number>>
 
 /** Rows that one transaction deletes at most. */
-const batch = 20_000
+const batch = 5_000
 
 /**
  * Makes the transaction in progress the eraser's, for one tenant: it may delete rows and see whose they are, no more. Ends with the
