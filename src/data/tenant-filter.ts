@@ -178,7 +178,7 @@ function restrictSelected(model: string, selected: Args, wall: Wall): Args {
 
 /** Refused where the wall is between users too: a key does not contain the user, and Prisma filters no to-one relation. */
 function restrictToOne(relation: Relation, value: unknown, wall: Wall): unknown {
-  if (Object.hasOwn(wallOf(relation.model, wall), 'userId'))
+  if (wall.userId !== null && userModels.has(relation.model))
     throw new UnscopedOperation(`Reading ${relation.model} through a key`)
   return value === true ? true : restrictSelection(relation.model, asArgs(value), wall)
 }

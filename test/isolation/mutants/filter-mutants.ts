@@ -1,18 +1,12 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { pathToFileURL } from 'node:url'
-import { dataModel } from '../../../src/data/generated/data-model.ts'
-import type { restrict as Restrict } from '../../../src/data/tenant-filter.ts'
-import { plainCases, relationCases, unknownModels } from '../filter-cases.ts'
 import { tableOf } from '../tags.ts'
 import type { Mutant } from './mutant.ts'
 import { inserted, type Site, sitesIn } from './source.ts'
+import { type Trace, trace } from './trace.ts'
 
 /** The file that is mutated, and never written to. */
 export const filterPath = join(import.meta.dirname, '../../../src/data/tenant-filter.ts')
-
-const walls = [null, 'ann'].map((userId) => ({ tenantId: 't', userId }))
 
 /**
  * The filter without one of the things that it does, for one model: each call that adds a wall, each refusal, each column that
@@ -21,7 +15,7 @@ const walls = [null, 'ann'].map((userId) => ({ tenantId: 't', userId }))
 export async function filterMutants(): Promise<Mutant[]> {
   const source = await readFile(filterPath, 'utf8')
   const sites = sitesIn(source)
-  const { reached, fixed } = await trace(source, sites)
+  const { reached, fixed } = await trace(filterPath, source, sites)
   const ofSites = sites.flatMap((site, index) => siteMutants(source, site, reached[index] ?? new Set(), fixed))
   return [...ofSites, ...columnMutants(source, fixed)]
 }
@@ -66,45 +60,4 @@ function mutant(kind: string, what: string, model: string | null, filter: string
     change: { filter },
     witnesses: leaks ? ['filter-alone'] : ['filter-rules', 'filter-alone'],
   }
-}
-
-type Trace = { reached: Set<string | null>[]; fixed: Map<string, Set<string>> }
-
-/** With which models each site comes into play, and which columns the wall fixes on those that it lets through. */
-async function trace(source: string, sites: Site[]): Promise<Trace> {
-  const noted = inserted(
-    source,
-    sites.map((site, index) => site.noting(`reached[${index}].add(${site.model})`)),
-  )
-  const absolute = noted.replaceAll(
-    /from '(\.[^']+)'/g,
-    (_, path) => `from '${pathToFileURL(join(filterPath, '..', path)).href}'`,
-  )
-  const directory = await mkdtemp(join(tmpdir(), 'bulkhead-mutants-'))
-  const file = join(directory, 'traced-filter.ts')
-  await writeFile(file, `${absolute}\nexport const reached: any[] = Array.from({ length: ${sites.length} }, () => new Set())\n`)
-  const traced: { restrict: typeof Restrict; reached: Set<string | null>[] } = await import(pathToFileURL(file).href)
-  await rm(directory, { recursive: true })
-  return { reached: traced.reached, fixed: tried(traced.restrict) }
-}
-
-function tried(restrict: typeof Restrict): Trace['fixed'] {
-  const fixed = new Map<string, Set<string>>()
-  const attempt = (model: string, operation: string, args: object, wall: (typeof walls)[number]) => {
-    try {
-      return restrict(model, operation, args, wall)
-    } catch {
-      return {}
-    }
-  }
-  for (const wall of walls) {
-    for (const model of [...Object.keys(dataModel), ...unknownModels]) {
-      const relations = Object.entries(dataModel[model]?.relations ?? {})
-      const cases = [...plainCases(model), ...relations.flatMap(([name, relation]) => relationCases(model, name, relation))]
-      for (const { operation, args } of cases) attempt(model, operation, args, wall)
-      const [own] = (attempt(model, 'findMany', {}, wall)['where'] as { AND?: object[] } | undefined)?.AND ?? []
-      if (own) fixed.set(model, new Set([...(fixed.get(model) ?? []), ...Object.keys(own)]))
-    }
-  }
-  return fixed
 }

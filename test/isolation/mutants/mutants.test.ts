@@ -28,20 +28,20 @@ describe('the filter’s source', () => {
 
   it('has a site for each call of a filter, each refusal and each rule', () => {
     expect(sitesIn(source).map(({ name, model }) => `${name} of ${model}`)).toEqual([
-      'line 5, refuseOthers(args, key) of model',
-      "line 6, restrictWhere(model, [args['where'], { key }], wall) of model",
-      'line 10, wallOf(model, wall) of model',
-      'line 14, findMany: restrictRead of model',
-      "line 3, UnscopedOperation('(with a cursor') of model",
+      'restrictRead, line 5: refuseOthers(args, key) of model',
+      "restrictRead, line 6: restrictWhere(model, [args['where'], { key }], wall) of model",
+      'restrictWhere, line 10: wallOf(model, wall) of model',
+      'findMany, line 14: restrictRead of model',
+      "restrictRead, line 3: UnscopedOperation('(with a cursor') of model",
     ])
   })
 
   it('loses exactly one of them at a time', () => {
-    expect(without('restrictWhere')).toContain(
+    expect(without(': restrictWhere')).toContain(
       "where: (off ? ([args['where'], { key }] ?? {}) : restrictWhere(model, [args['where'], { key }], wall)) }",
     )
-    expect(without('wallOf')).toContain('...(off ? {} : wallOf(model, wall)) }')
-    expect(without('refuseOthers')).toContain('\n  void (off ? undefined : refuseOthers(args, key))\n')
+    expect(without(': wallOf')).toContain('...(off ? {} : wallOf(model, wall)) }')
+    expect(without(': refuseOthers')).toContain('\n  void (off ? undefined : refuseOthers(args, key))\n')
     expect(without('findMany')).toContain('findMany: (model, args, wall) => (off ? args : restrictRead(model, args, wall)),')
     expect(without('cursor')).toContain('undefined) if (!(off)) throw new UnscopedOperation')
   })

@@ -1,7 +1,7 @@
 /** A place in the filter's source where it adds a wall or refuses. */
 export type Site = {
   kind: string
-  /** Its line and what stands there. */
+  /** The function or rule that it is in, its line, and what stands there. */
   name: string
   /** Whether it is the columns themselves that are added there. */
   columns: boolean
@@ -9,8 +9,8 @@ export type Site = {
   model: string | null
   /** What to put around it so that it is skipped when `condition` holds. */
   skipped(condition: string): Insertion
-  /** What to put around it so that `note` is evaluated whenever it comes into play. */
-  noting(note: string): Insertion
+  /** What to put around it so that `entered` is evaluated before, and `left(entered, result)` after, if it comes to that. */
+  noted(entered: string): Insertion
 }
 
 /** Text to put before `start` and after `end`. */
@@ -52,7 +52,7 @@ function callSite(source: string, { start, end, text, parts }: Call, callee: str
   const [first = ''] = parts
   // A statement of its own that began with a parenthesis would belong to the line before.
   const open = callee.startsWith('refuse') ? 'void (' : '('
-  const around = (before: string) => ({ start, end, before: `${open}${before}`, after: ')' })
+  const around = (before: string, after = ')') => ({ start, end, before: `${open}${before}`, after })
   return {
     kind: 'filter skipped',
     columns: callee === 'wallOf',
@@ -60,7 +60,7 @@ function callSite(source: string, { start, end, text, parts }: Call, callee: str
     model:
       { model: 'model', relation: 'relation.model', 'relation.model': 'relation.model' }[first] ?? modelAround(source, start),
     skipped: (condition) => around(`${condition} ? ${withoutCall(callee, parts)} : `),
-    noting: (note) => around(`${note}, `),
+    noted: (entered) => around(`left(${entered}, `, '))'),
   }
 }
 
@@ -73,20 +73,16 @@ function withoutCall(callee: string, [first = '', second = '', third]: string[])
 
 /** An operation whose rule is a filter by its name. */
 function ruleSite(source: string, { index: start, 0: rule }: RegExpExecArray): Site {
-  const around = (before: string) => ({
-    start,
-    end: start + rule.length,
-    before: `(model, args, wall) => (${before}`,
-    after: '(model, args, wall))',
-  })
-  const line = source.slice(source.lastIndexOf('\n', start), start + rule.length)
+  const around = (before: string, after = '(model, args, wall))') => {
+    return { start, end: start + rule.length, before: `(model, args, wall) => (${before}`, after }
+  }
   return {
     kind: 'operation unfiltered',
     columns: false,
-    name: nameAt(source, start, line),
+    name: nameAt(source, start, rule),
     model: 'model',
     skipped: (condition) => around(`${condition} ? args : `),
-    noting: (note) => around(`${note}, `),
+    noted: (entered) => around(`left(${entered}, `, '(model, args, wall)))'),
   }
 }
 
@@ -97,12 +93,15 @@ function refusalSite(source: string, { start, end, text }: Call): Site {
     name: nameAt(source, start, text.replace('throw new ', '')),
     model: modelAround(source, start),
     skipped: (condition) => ({ start, end, before: `if (!(${condition})) `, after: '' }),
-    noting: (note) => ({ start, end, before: `if ((${note}, true)) `, after: '' }),
+    noted: (entered) => ({ start, end, before: `if (${entered}) `, after: '' }),
   }
 }
 
 function nameAt(source: string, start: number, text: string): string {
-  return `line ${source.slice(0, start).split('\n').length}, ${text.trim().replaceAll(/\s+/g, ' ')}`
+  const before = source.slice(0, start)
+  const [, name = '', rule = ''] =
+    [...before.matchAll(/^(?:export )?function (\w+)|^ {2}(\w+): (?:\(|restrict|$)/gm)].at(-1) ?? []
+  return `${name || rule}, line ${before.split('\n').length}: ${text.trim().replaceAll(/\s+/g, ' ')}`
 }
 
 /** How the function around names the model: by its first parameter, itself or as the end of a relation. */
