@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { updateAgentConfig } from '../../src/domain/agent-config.ts'
@@ -80,7 +79,7 @@ describe('a worker', () => {
     expect(model.requests[0]?.messages.slice(1)).toEqual([{ role: 'user', content: 'a' }])
   })
 
-  it('works for other tenants and conversations while one waits for its model', async () => {
+  it('works for other tenants and conversations while one waits for its model', { tags: ['rule-14'] }, async () => {
     const slow = await story.tenant()
     const quick = await story.tenant()
     const gate = gatedModel()
@@ -258,7 +257,7 @@ describe('when something is lost', () => {
     expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 2 })
   })
 
-  it('a wake-up: the run is found all the same', async () => {
+  it('a wake-up: the run is found all the same', { tags: ['rule-14'] }, async () => {
     const { member } = await story.tenant()
     const runQueue = new MemoryRunQueue({ onError: () => undefined })
     const deaf = { ...member, ports: { ...member.ports, runQueue } }
