@@ -32,7 +32,7 @@ import { RedisRunQueue } from './redis/run-queue.ts'
 import { RedisSignals } from './redis/signals.ts'
 import { EnvelopeVault } from './secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from './secrets/key-provider.ts'
-import { masterKeysOf } from './secrets/master-keys.ts'
+import { type MasterKeys, masterKeysOf } from './secrets/master-keys.ts'
 import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
@@ -183,7 +183,11 @@ async function passGate(appUrl: string, { production }: Config, logger: Logger):
 
 /** The cipher for what the platform itself has to keep. */
 function cipherOf(config: Config, secrets: LocalSecrets): PlatformCipher {
-  return createPlatformCipher(masterKeysOf(config.masterKey ?? secrets.masterKey, config.oldMasterKeys))
+  return createPlatformCipher(masterKeysIn(config, secrets))
+}
+
+function masterKeysIn({ masterKey, oldMasterKeys }: Config, secrets: LocalSecrets): MasterKeys {
+  return masterKeysOf(masterKey ?? secrets.masterKey, oldMasterKeys)
 }
 
 /** Refuses a database of single tenants that could not keep them apart. One that is not to be had keeps nobody else from starting. */
@@ -203,8 +207,7 @@ async function openPlacements(catalog: Catalog, options: UpkeepOptions, { produc
 
 async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
-  const secrets = await localSecretsOf(config)
-  const masterKeys = masterKeysOf(config.masterKey ?? secrets.masterKey, config.oldMasterKeys)
+  const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
   const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, now: Date.now }
   if (config.redis === null) {

@@ -12,11 +12,10 @@ import { startText } from './start-text.ts'
  * What a log line never shows, whatever object it came in. pg hangs a whole connection on its errors, with what it takes to cancel
  * its statements, and Postgres quotes the row that it refused in an error's detail.
  */
-const secrets = ['authorization', 'secret', 'apiKey', 'password', 'connectionString', 'client', 'detail'].flatMap((name) => [
-  name,
-  `*.${name}`,
-  `*.*.${name}`,
-])
+const secrets = [
+  ...['authorization', 'secret', 'apiKey', 'password', 'connectionString', 'client', 'detail'],
+  ...['keyPepper', 'masterKey', 'oldMasterKeys', 'value', 'wrappedKey', 'ciphertext'],
+].flatMap((name) => [name, `*.${name}`, `*.*.${name}`])
 
 /** A second signal within this time is the first one again: npm passes on the Ctrl-C that the terminal has sent everybody. In ms. */
 const echo = 1_000

@@ -70,6 +70,18 @@ describe('setSecret', () => {
     await expect(setSecret(acme.admin, input)).rejects.toThrow(NotFound)
   })
 
+  test('stores of its input what tells nobody without the key whether a value was guessed', async () => {
+    const input = { name: 'hashed', value: 'guessable', idempotencyKey: newId() }
+    const hashes = await Promise.all(
+      [acme.admin, globex.admin].map(async (admin) => {
+        await setSecret(admin, input)
+        const row = await admin.db.idempotencyKey.findFirstOrThrow({ where: { key: input.idempotencyKey } })
+        return Buffer.from(row.inputHash).toString('hex')
+      }),
+    )
+    expect(hashes[0]).not.toBe(hashes[1])
+  })
+
   test('of one name ten times at once makes one secret, with one of the values', async () => {
     const values = Array.from({ length: 10 }, (_, index) => `value ${index}`)
     const made = await Promise.all(values.map((value) => setSecret(acme.admin, { name: 'contended', value })))
@@ -133,6 +145,15 @@ describe('deleteSecret', () => {
     expect(await findSecret(acme.admin, secret.id)).toBeNull()
     await expect(deleteSecret(acme.admin, { secretId: secret.id })).rejects.toThrow(NotFound)
     expect((await auditOf(acme.admin, secret.id)).map(({ action }) => action)).toEqual(['setSecret', 'deleteSecret'])
+  })
+
+  test('asked for ten times at once erases once', async () => {
+    const { secret } = await setSecret(acme.admin, { name: 'hunted', value: 'v' })
+    const deletions = await Promise.allSettled(
+      Array.from({ length: 10 }, () => deleteSecret(acme.admin, { secretId: secret.id })),
+    )
+    expect(deletions.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+    expect(await auditOf(acme.admin, secret.id)).toHaveLength(2)
   })
 
   test('finds no secret of another tenant, exactly as none at all', { tags: ['rule-12', 'secrets', 'both-walls'] }, async () => {
