@@ -156,9 +156,9 @@ export class TenantMover {
       throw new MoveError(
         `That database holds rows of ${name}, and not from a move that is known. Find out where they come from.`,
       )
-    this.#tell(begun ? `going on with the move of ${name}, which was ${begun.phase}` : `moving ${name}`)
     // Also one that is draining: perhaps it was being undone.
     if (begun?.phase !== 'COPYING') await beginMove(this.#catalogue, tenant, targetId)
+    this.#tell(begun ? `going on with the move of ${name}, which was ${begun.phase}` : `moving ${name}`)
     return findMove(this.#catalogue, id)
   }
 

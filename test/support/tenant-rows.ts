@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { dataModel } from '../../src/data/generated/data-model.ts'
 import { tenantTables } from '../../src/data/tenant-tables.ts'
 import type { TestDatabase } from './postgres.ts'
 
@@ -41,3 +42,21 @@ export function addConversations(database: TestDatabase, tenantId: string, count
     ),
   )
 }
+
+/** Adds a row of each of these models, in their order. */
+export function addRows(
+  database: TestDatabase,
+  rows: Readonly<Record<string, Readonly<Record<string, unknown>>>>,
+): Promise<void> {
+  return asAdmin(database, async (admin) => {
+    for (const [model, row] of Object.entries(rows)) {
+      const columns = Object.keys(row).map((field) => field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`))
+      const values = Object.entries(row).map(([field, value]) => (jsonFields.has(field) ? JSON.stringify(value) : value))
+      const places = columns.map((_, index) => `$${index + 1}`)
+      await admin.query(`insert into ${dataModel[model]?.table} (${columns.join(', ')}) values (${places.join(', ')})`, values)
+    }
+  })
+}
+
+/** What pg would write as arrays of Postgres. */
+const jsonFields: ReadonlySet<string> = new Set(['branding', 'turns', 'details'])
