@@ -8,10 +8,10 @@ import { type Cursor, formatCursor, type LoggedEvent, origin, type RunEvent } fr
 import { MemoryEventLog } from '../../src/memory/event-log.ts'
 import { RedisEventLog } from '../../src/redis/event-log.ts'
 import { connectForTest } from '../support/redis-connection.ts'
-import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { type RedisDeployment, redisDeployments } from '../support/redis-deployments.ts'
 import { describeEventLogModel, type EventLogPair } from './event-log-model.ts'
 
-let server: RedisServer
+let redis: RedisDeployment
 
 async function inMemory(limits?: EventLogLimits): Promise<EventLogPair> {
   const errors: unknown[] = []
@@ -20,25 +20,24 @@ async function inMemory(limits?: EventLogLimits): Promise<EventLogPair> {
 }
 
 async function onRedis(limits?: EventLogLimits): Promise<EventLogPair> {
-  const one = await connectForTest(server.url)
-  const two = await connectForTest(server.url)
+  const one = await connectForTest(redis.target)
+  const two = await connectForTest(redis.target)
   return { log: new RedisEventLog(one.connection, limits), other: new RedisEventLog(two.connection, limits), errors: two.errors }
 }
 
 describe.each([
   { name: 'in memory', open: inMemory, available: true, start: async () => undefined },
-  {
-    name: redisSuite('on Redis'),
+  ...redisDeployments.map(({ start, ...deployment }) => ({
+    ...deployment,
     open: onRedis,
-    available: redisAvailable,
     start: async () => {
-      server = await startRedisServer()
-      return () => server.stop()
+      redis = await start()
+      return () => redis.stop()
     },
-  },
+  })),
 ])('event log $name', ({ open, available, start }) => {
   describe.skipIf(!available)('keeps the contract:', () => {
-    beforeAll(start)
+    beforeAll(start, 60_000)
 
     describeEventLogModel(open)
 

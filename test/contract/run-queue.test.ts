@@ -4,9 +4,11 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 
 import { newId, type TenantId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { RunQueue, Taken } from '../../src/domain/ports.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
+import type { RedisConnection } from '../../src/redis/connection.ts'
 import { RedisRunQueue } from '../../src/redis/run-queue.ts'
 import { connectForTest } from '../support/redis-connection.ts'
-import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { type RedisDeployment, redisDeployments } from '../support/redis-deployments.ts'
+import { redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
 
 type OpenQueue = { queue: RunQueue; errors: unknown[] }
 
@@ -15,25 +17,31 @@ async function inMemory(): Promise<OpenQueue> {
   return { queue: new MemoryRunQueue({ onError: (error) => errors.push(error) }), errors }
 }
 
-let server: RedisServer
+let redis: RedisDeployment
 
 /** On a Redis that is empty again. */
 async function inRedis(): Promise<OpenQueue> {
-  const { connection, errors } = await connectForTest(server.url)
-  await connection.commands.flushall()
+  const { connection, errors } = await connectForTest(redis.target)
+  await empty(connection)
   return { queue: new RedisRunQueue(connection), errors }
 }
 
-beforeAll(async () => {
-  if (redisAvailable) server = await startRedisServer()
-})
-
-afterAll(() => server?.stop())
+async function empty(connection: RedisConnection): Promise<void> {
+  await Promise.all(connection.masters().map((master) => master.flushall()))
+}
 
 describe.each([
-  { name: 'in memory', skipped: false, open: inMemory },
-  { name: redisSuite('in Redis'), skipped: !redisAvailable, open: inRedis },
-])('run queue $name', ({ skipped, open }) => {
+  { name: 'in memory', available: true, open: inMemory, start: null },
+  ...redisDeployments.map((deployment) => ({ ...deployment, open: inRedis })),
+])('run queue $name', ({ available, open, start }) => {
+  const skipped = !available
+
+  beforeAll(async () => {
+    if (available && start) redis = await start()
+  }, 60_000)
+
+  afterAll(() => (start ? redis?.stop() : undefined))
+
   test.skipIf(skipped)('takes for wake-ups from before the consumer and from after', async () => {
     const { queue } = await open()
     const [a, b] = [newTenant(), newTenant()]
@@ -164,9 +172,15 @@ describe.each([
 })
 
 describe.skipIf(!redisAvailable)(redisSuite('run queues of several processes'), () => {
+  beforeAll(async () => {
+    redis = await startRedisServer()
+  })
+
+  afterAll(() => redis?.stop())
+
   test('share the work: each wake-up is served once, a claim that one makes is not waited for by the other', async () => {
     const { queue: first } = await inRedis()
-    const { connection } = await connectForTest(server.url)
+    const { connection } = await connectForTest(redis.target)
     const second = new RedisRunQueue(connection)
     const tenants = Array.from({ length: 40 }, newTenant)
     const work = backlogOf(new Map(tenants.map((tenantId) => [tenantId, 3])), () => delay(10))
@@ -185,8 +199,8 @@ describe.skipIf(!redisAvailable)(redisSuite('run queues of several processes'), 
       return null
     })
     await delay(100)
-    const { connection } = await connectForTest(server.url)
-    await connection.commands.flushall()
+    const { connection } = await connectForTest(redis.target)
+    await empty(connection)
     await queue.wake(tenant)
     await vi.waitFor(() => expect(taken).toEqual([tenant]))
   })

@@ -5,12 +5,12 @@ import type { Signal, Signals } from '../../src/domain/ports.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
 import { RedisSignals } from '../../src/redis/signals.ts'
 import { connectForTest } from '../support/redis-connection.ts'
-import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { type RedisDeployment, redisDeployments } from '../support/redis-deployments.ts'
 
 /** The signals of two instances; in memory they are the same. `errors` are those of `other`. */
 type SignalsPair = { signals: Signals; other: Signals; errors: unknown[] }
 
-let server: RedisServer
+let redis: RedisDeployment
 
 async function inMemory(): Promise<SignalsPair> {
   const errors: unknown[] = []
@@ -19,25 +19,24 @@ async function inMemory(): Promise<SignalsPair> {
 }
 
 async function onRedis(): Promise<SignalsPair> {
-  const one = await connectForTest(server.url)
-  const two = await connectForTest(server.url)
+  const one = await connectForTest(redis.target)
+  const two = await connectForTest(redis.target)
   return { signals: new RedisSignals(one.connection), other: new RedisSignals(two.connection), errors: two.errors }
 }
 
 describe.each([
   { name: 'in memory', open: inMemory, available: true, start: async () => undefined },
-  {
-    name: redisSuite('on Redis'),
+  ...redisDeployments.map(({ start, ...deployment }) => ({
+    ...deployment,
     open: onRedis,
-    available: redisAvailable,
     start: async () => {
-      server = await startRedisServer()
-      return () => server.stop()
+      redis = await start()
+      return () => redis.stop()
     },
-  },
+  })),
 ])('signals $name', ({ open, available, start }) => {
   describe.skipIf(!available)('keep the contract:', () => {
-    beforeAll(start)
+    beforeAll(start, 60_000)
 
     test('every listener of every instance receives each signal, in order', async () => {
       const { signals, other } = await open()

@@ -20,10 +20,13 @@ export type RedisCluster = {
   target: RedisTarget
   urls: string[]
   nodes: ClusterNode[]
-  /** The node that serves the slot of `key`, by what most nodes say. */
+  /** The node that serves the slot of `key`, by what one of them says. */
   masterOf(key: string): Promise<ClusterNode>
-  /** Resolves when all nodes that run see every slot served, and replicas have what their masters have. */
-  settled(): Promise<void>
+  /**
+   * Resolves when all nodes that run see every slot served, by the same masters, `without` not among them, and
+   * replicas have what their masters have.
+   */
+  settled(without?: ClusterNode): Promise<void>
   stop(): Promise<void>
 }
 
@@ -42,7 +45,7 @@ export async function startRedisCluster({ nodeTimeout = 15_000 } = {}): Promise<
     urls,
     nodes,
     masterOf: (key) => masterOf(nodes, slotOf(key)),
-    settled: () => settled(nodes),
+    settled: (without) => settled(nodes, without),
     stop: async () => {
       for (const { client } of nodes) client.disconnect()
       await Promise.all(nodes.map((node) => node.stop()))
@@ -122,31 +125,41 @@ async function form(nodes: ClusterNode[]): Promise<void> {
   await settled(nodes)
 }
 
-async function settled(nodes: ClusterNode[]): Promise<void> {
+async function settled(nodes: ClusterNode[], without?: ClusterNode): Promise<void> {
   await until(async () => {
-    const running = nodes.filter(({ client }) => client.status === 'ready')
-    const states = await Promise.all(running.map(stateOf))
-    return running.length > 0 && states.every((isSettled) => isSettled)
+    const views = await Promise.all(nodes.filter(isUp).map(viewOf))
+    return (
+      views.length > 0 && views.every((view) => view !== null && view === views[0] && !(without && view.includes(without.id)))
+    )
   })
 }
 
-async function stateOf({ client }: ClusterNode): Promise<boolean> {
-  const [cluster, replication] = await Promise.all([client.call('CLUSTER', 'INFO'), client.info('replication')])
-  const isComplete = /cluster_state:ok\s[\s\S]*cluster_slots_ok:16384\s/.test(String(cluster))
-  return isComplete && /role:master|master_link_status:up/.test(replication)
+function isUp({ client }: ClusterNode): boolean {
+  return client.status === 'ready'
 }
 
 type SlotRange = [first: number, last: number, master: [host: string, port: number, id: string]]
 
+async function rangesOf({ client }: ClusterNode): Promise<SlotRange[]> {
+  return (await client.call('CLUSTER', 'SLOTS')) as SlotRange[]
+}
+
+/** Which master serves what, as a node sees it; null when that is not everything, or the node has not all that its master has. */
+async function viewOf(node: ClusterNode): Promise<string | null> {
+  const [state, replication] = await Promise.all([node.client.call('CLUSTER', 'INFO'), node.client.info('replication')])
+  const isComplete = /cluster_state:ok\s[\s\S]*cluster_slots_ok:16384\s/.test(String(state))
+  if (!isComplete || !/role:master|master_link_status:up/.test(replication)) return null
+  const ranges = await rangesOf(node)
+  return ranges
+    .map(([first, last, [, , id]]) => `${first}-${last} ${id}`)
+    .sort()
+    .join()
+}
+
 async function masterOf(nodes: ClusterNode[], slot: number): Promise<ClusterNode> {
-  const votes = new Map<string, number>()
-  for (const { client } of nodes.filter(({ client }) => client.status === 'ready')) {
-    const ranges = (await client.call('CLUSTER', 'SLOTS')) as SlotRange[]
-    const id = ranges.find(([first, last]) => first <= slot && slot <= last)?.[2][2] ?? ''
-    votes.set(id, (votes.get(id) ?? 0) + 1)
-  }
-  const [[winner] = ['']] = [...votes].sort(([, a], [, b]) => b - a)
-  const master = nodes.find(({ id }) => id === winner)
+  const asked = nodes.find(isUp)
+  const range = asked && (await rangesOf(asked)).find(([first, last]) => first <= slot && slot <= last)
+  const master = nodes.find(({ id }) => id === range?.[2][2])
   if (!master) throw new Error(`No node serves slot ${slot}.`)
   return master
 }

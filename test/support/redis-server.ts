@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
+import type { RedisTarget } from '../../src/redis/target.ts'
 import { findProgram, freePort } from './local-server.ts'
 
 /** Whether tests that need Redis run: a `redis-server` is on the PATH. In CI they always run, and fail without one. */
@@ -15,6 +16,7 @@ export function redisSuite(name: string): string {
 export type RedisServer = {
   port: number
   url: string
+  target: RedisTarget
   /** Freezes the process: connections stay open and nothing is answered. */
   pause(): void
   resume(): void
@@ -27,10 +29,12 @@ export type RedisServer = {
 /** Starts a `redis-server`, on a free port unless `settings` name one; resolves when it accepts connections. */
 export async function startRedisServer(settings: Record<string, string | number> = {}): Promise<RedisServer> {
   const port = Number(settings['port'] ?? (await freePort()))
+  const url = `redis://127.0.0.1:${port}`
   let server = await launch({ ...settings, port })
   return {
     port,
-    url: `redis://127.0.0.1:${port}`,
+    url,
+    target: { mode: 'single', url },
     pause: () => server.kill('SIGSTOP'),
     resume: () => server.kill('SIGCONT'),
     stop: () => end(server),
