@@ -19,14 +19,6 @@ export type ErasureRecord = {
   backupsExpireAt: Date | null
 }
 
-/** Somebody else is erasing the tenant right now. */
-export class ErasedElsewhere extends Error {
-  constructor() {
-    super('The tenant is being erased by another call or process.')
-    this.name = 'ErasedElsewhere'
-  }
-}
-
 /** How long the last writers of a tenant are waited for, in seconds. Each is bound to much less. */
 const longestWrite = 60
 
@@ -35,11 +27,12 @@ const columns = `id as "tenantId", operator_name as "operatorName", requested_at
 
 /**
  * The steps of erasing a tenant, as the platform and, for its rows, as the eraser. Each is one transaction, or a few, and may be
- * repeated. All but the first throw ErasedElsewhere, and do nothing, while another connection is in one of them for the same tenant.
+ * repeated.
  */
 export class Erasures {
   readonly #catalogue: pg.Pool
   readonly #placements: Placements
+  #last: Promise<unknown> = Promise.resolve()
 
   constructor(catalogue: pg.Pool, placements: Placements) {
     this.#catalogue = catalogue
@@ -89,18 +82,36 @@ export class Erasures {
     })
   }
 
+  /**
+   * Runs `work`, which erases the tenant: one at a time in this process, whichever tenant, since each takes connections. Answers
+   * false, and runs nothing, while another process erases the same tenant.
+   */
+  alone(tenantId: string, work: () => Promise<void>): Promise<boolean> {
+    const attempt = this.#last.then(() =>
+      transaction(this.#catalogue, async (client) => {
+        const { rows } = await client.query<{ mine: boolean }>(
+          `select pg_try_advisory_xact_lock(hashtextextended('erasure of ' || $1, 0)) as mine`,
+          [tenantId],
+        )
+        if (!rows[0]?.mine) return false
+        await work()
+        return true
+      }),
+    )
+    this.#last = attempt.catch(() => undefined)
+    return attempt
+  }
+
   /** Resolves once nobody writes to the tenant any more: those who saw it before it was fenced are done, and others are refused. */
   async awaitWriters(tenantId: string): Promise<void> {
     for (const home of await this.#homesOf(tenantId)) {
       // Where the catalogue is not, its row only follows.
-      await this.#step(tenantId, home, (client) =>
-        client.query(
-          `update tenants set status = 'ERASED', fenced_at = now(), access_version = access_version + 1
-           where id = $1 and (status <> 'ERASED' or fenced_at is null)`,
-          [tenantId],
-        ),
+      await home.query(
+        `update tenants set status = 'ERASED', fenced_at = now(), access_version = access_version + 1
+         where id = $1 and (status <> 'ERASED' or fenced_at is null)`,
+        [tenantId],
       )
-      await this.#step(tenantId, home, async (client) => {
+      await transaction(home, async (client) => {
         await client.query(`SET LOCAL lock_timeout = '${longestWrite}s'`)
         await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [tenantId])
         // The one reference to the tenant's rows that is not from one of them.
@@ -126,9 +137,7 @@ export class Erasures {
   /** Notes how many rows there are, and `more`, unless that was noted before. */
   async noteFound(tenantId: string, more: Counts): Promise<void> {
     const found = { ...(await this.#countRows(tenantId)), ...more }
-    await this.#step(tenantId, this.#catalogue, (client) =>
-      client.query("update erasures set found = $2 where id = $1 and found = '{}'", [tenantId, found]),
-    )
+    await this.#catalogue.query("update erasures set found = $2 where id = $1 and found = '{}'", [tenantId, found])
   }
 
   /** Deletes all the tenant's rows of these tables, one after the other. */
@@ -136,7 +145,7 @@ export class Erasures {
     for (const home of await this.#homesOf(tenantId)) {
       for (const table of tables) {
         const some = () =>
-          this.#step(tenantId, home, async (client) => {
+          transaction(home, async (client) => {
             await becomeEraser(client, tenantId)
             return eraseSomeRows(client, table)
           })
@@ -158,7 +167,7 @@ export class Erasures {
     const homes = await this.#homesOf(tenantId)
     // The catalogue's last: by then the name is nowhere else.
     for (const home of homes.toReversed()) {
-      await this.#step(tenantId, home, async (client) => {
+      await transaction(home, async (client) => {
         await client.query("update tenants set name = 'erased-' || id where id = $1", [tenantId])
         if (home !== this.#catalogue) return
         await client.query(
@@ -176,7 +185,7 @@ export class Erasures {
   async #countRows(tenantId: string): Promise<Counts> {
     const sum: Record<string, number> = {}
     for (const home of await this.#homesOf(tenantId)) {
-      const counts = await this.#step(tenantId, home, async (client) => {
+      const counts = await transaction(home, async (client) => {
         await becomeEraser(client, tenantId)
         return countRows(client)
       })
@@ -188,17 +197,5 @@ export class Erasures {
   /** The databases that may hold rows of the tenant, the catalogue's first. */
   async #homesOf(tenantId: string): Promise<pg.Pool[]> {
     return (await this.#placements.homesOf(tenantId)).map(({ pool }) => pool)
-  }
-
-  /** A transaction in one of the tenant's databases, beside which there is no other step for the same tenant in any of them. */
-  #step<T>(tenantId: string, home: pg.Pool, work: (client: pg.PoolClient) => Promise<T>): Promise<T> {
-    return transaction(this.#catalogue, async (client) => {
-      const { rows } = await client.query<{ mine: boolean }>(
-        `select pg_try_advisory_xact_lock(hashtextextended('erasure of ' || $1, 0)) as mine`,
-        [tenantId],
-      )
-      if (!rows[0]?.mine) throw new ErasedElsewhere()
-      return home === this.#catalogue ? work(client) : transaction(home, work)
-    })
   }
 }

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { ErasedElsewhere, type ErasureRecord } from '../data/erasures.ts'
+import type { ErasureRecord } from '../data/erasures.ts'
 import { dependentsOf, tenantTables } from '../data/tenant-tables.ts'
 import type { OperatorScope } from './authenticate.ts'
 import { Conflict, NotFound, Unavailable, ValidationProblem } from './errors.ts'
@@ -67,19 +67,16 @@ export function startErasureSweep(platform: Platform, onError: (error: unknown) 
 }
 
 async function untilFinished(platform: Platform, tenantId: TenantId): Promise<void> {
-  while (!(await goOn(platform, tenantId))) await delay(100, undefined, { ref: false })
+  while (!(await goOn(platform, tenantId))) await delay(200, undefined, { ref: false })
 }
 
-/** Whether the erasure is finished. False when somebody else is at it. */
-async function goOn(platform: Platform, tenantId: TenantId): Promise<boolean> {
-  try {
-    const erasure = await platform.catalog.erasures.find(tenantId)
+/** Whether the erasure is finished. False when another process is at it. */
+function goOn(platform: Platform, tenantId: TenantId): Promise<boolean> {
+  const { erasures } = platform.catalog
+  return erasures.alone(tenantId, async () => {
+    const erasure = await erasures.find(tenantId)
     if (erasure?.finishedAt === null) await erase(platform, tenantId)
-    return true
-  } catch (error) {
-    if (error instanceof ErasedElsewhere) return false
-    throw error
-  }
+  })
 }
 
 /** From wherever it was interrupted. Throws Unavailable when something is left behind: then somebody still writes. */
