@@ -127,10 +127,7 @@ describe('a move', () => {
   })
 
   it('is made by one process at a time', async () => {
-    let inside = () => {}
-    const entered = new Promise<void>((resolve) => {
-      inside = resolve
-    })
+    const { promise: entered, resolve: inside } = Promise.withResolvers<void>()
     await using one = testMover(story.database, { onProgress: (line) => void (line.startsWith('waiting') && inside()) })
     await using other = testMover(story.database)
     const moved = one.mover.place(acme.tenant.name, own.adminUrl)
