@@ -127,7 +127,7 @@ async function form(nodes: ClusterNode[]): Promise<void> {
 
 async function settled(nodes: ClusterNode[], without?: ClusterNode): Promise<void> {
   await until(async () => {
-    const views = await Promise.all(nodes.filter(isUp).map(viewOf))
+    const views = await Promise.all(nodes.filter((node) => node !== without && isUp(node)).map(viewOf))
     return (
       views.length > 0 && views.every((view) => view !== null && view === views[0] && !(without && view.includes(without.id)))
     )

@@ -26,11 +26,18 @@ export type RedisServer = {
   restart(): Promise<void>
 }
 
-/** Starts a `redis-server`, on a free port unless `settings` name one; resolves when it accepts connections. */
-export async function startRedisServer(settings: Record<string, string | number> = {}): Promise<RedisServer> {
+/**
+ * Starts a `redis-server`, on a free port unless `settings` name one, as a sentinel when `sentinelFile` is its file; resolves
+ * when it accepts connections.
+ */
+export async function startRedisServer(
+  settings: Record<string, string | number> = {},
+  sentinelFile?: string,
+): Promise<RedisServer> {
   const port = Number(settings['port'] ?? (await freePort()))
   const url = `redis://127.0.0.1:${port}`
-  let server = await launch({ ...settings, port })
+  const mode = sentinelFile === undefined ? [] : [sentinelFile, '--sentinel']
+  let server = await launch({ ...settings, port }, mode)
   return {
     port,
     url,
@@ -39,15 +46,15 @@ export async function startRedisServer(settings: Record<string, string | number>
     resume: () => server.kill('SIGCONT'),
     stop: () => end(server),
     restart: async () => {
-      server = await launch({ ...settings, port })
+      server = await launch({ ...settings, port }, mode)
     },
   }
 }
 
-async function launch(settings: Record<string, string | number>): Promise<ChildProcess> {
+async function launch(settings: Record<string, string | number>, mode: string[]): Promise<ChildProcess> {
   const options = { bind: '127.0.0.1', save: '', appendonly: 'no', daemonize: 'no', logfile: '', ...settings }
   const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, String(value)])
-  const server = spawn('redis-server', args, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const server = spawn('redis-server', [...mode, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
   await once(server, 'spawn')
   const kill = () => server.kill('SIGKILL')
   process.once('exit', kill)
@@ -56,7 +63,7 @@ async function launch(settings: Record<string, string | number>): Promise<ChildP
   const log: string[] = []
   for await (const line of createInterface({ input: server.stdout })) {
     log.push(line)
-    if (line.includes('Ready to accept connections')) {
+    if (/Ready to accept connections|Sentinel ID is/.test(line)) {
       // Keeps reading, so that the log never fills the pipe.
       server.stdout.resume()
       return server
