@@ -81,9 +81,9 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
       const { tenantId, userId } = other.wall
       const each = tables.map((table) => {
         const column = table === 'tenants' ? 'id' : 'tenant_id'
-        return `select '${table}' as table, to_jsonb(t) as row from ${table} t where ${column} = '${tenantId}'`
+        return `select '${table}' as table, to_jsonb(t) as row from ${table} t where ${column} = $1::uuid`
       })
-      const { rows } = await admin.query<StoredRow>(`${each.join(' union all ')} order by 1, 2`)
+      const { rows } = await admin.query<StoredRow>(`${each.join(' union all ')} order by 1, 2`, [tenantId])
       if (own.wall.tenantId !== tenantId) return rows
       return rows.filter(({ row }) => 'user_id' in row && row['user_id'] === userId)
     },

@@ -14,6 +14,9 @@ import { tried } from './tried.ts'
 /** What is an id of nothing. */
 const malformed = ['nonsense', '', '\u0000', 'x'.repeat(10_000)]
 
+/** For a test of many calls on a busy machine, in milliseconds. */
+const timeout = 60_000
+
 const advice = 'Add what makes a valid call of it to test/isolation/arguments.ts.'
 
 let place: MeetingPlace
@@ -38,7 +41,7 @@ for (const between of betweens) {
     for (const subject of subjects) {
       if (!isParted(subject.reference, between)) continue
       const title = `${subject.title} answers what is the other's as if it were not there`
-      it(title, { tags: ['rule-12', ...subject.tags, ...between.tags] }, async ({ task }) => {
+      it(title, { tags: ['rule-12', ...subject.tags, ...between.tags], timeout }, async ({ task }) => {
         const encounter = await place.meet(between)
         const before = await place.rowsOfOther(encounter)
         const { cases, leaks } = await compareAnswers(between, encounter, subject)
@@ -53,7 +56,7 @@ for (const between of betweens) {
 
     for (const operation of operations) {
       const title = `${operation.kind} ${operation.name} shows each role its own, and changes nothing of the other's`
-      it(title, { tags: ['rule-16', ...tagsOf(operation), ...between.tags] }, async ({ task }) => {
+      it(title, { tags: ['rule-16', ...tagsOf(operation), ...between.tags], timeout }, async ({ task }) => {
         const { answers, leaks } = await callAsEachRole(between, operation)
         tried(task, { cases: answers.length, leaks: leaks.length })
         expect(leaks).toEqual([])
