@@ -109,7 +109,10 @@ async function openData(config: Config, logger: Logger, progress: Progress, open
 
   const { size, ...options } = config.pool
   const openPool = (connectionString: string) => new TenantPool({ connectionString, max: size, ...options, onIdleError })
-  const data = new TenantData(openPool(urls.appUrl), { elsewhere: placedPools(catalog.placements, openPool) })
+  // Connections that are shared stay open; where no tenant is any more, none shall keep its operator from dropping the database.
+  const openPlaced = (connectionString: string) =>
+    new TenantPool({ connectionString, max: size, ...options, shared: 0, onIdleError })
+  const data = new TenantData(openPool(urls.appUrl), { elsewhere: placedPools(catalog.placements, openPlaced) })
   opened.defer(() => data.close())
 
   const settings: DomainSettings = {

@@ -2,15 +2,8 @@ import pg from 'pg'
 import { inspectDatabase } from './boot-gate.ts'
 import { addressOf, type DatabaseUrls, storeDatabase, type UrlCipher, urlsBeside } from './database-address.ts'
 import { migrate } from './migrate.ts'
+import { MoveError } from './move-error.ts'
 import { openPlatformPool } from './platform-database.ts'
-
-/** A tenant cannot be moved like that. The message is one line that says why and what to do. */
-export class MoveError extends Error {
-  constructor(message: string, options?: ErrorOptions) {
-    super(message, options)
-    this.name = 'MoveError'
-  }
-}
 
 export type TargetOptions = {
   catalogue: pg.Pool

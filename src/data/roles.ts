@@ -51,7 +51,7 @@ function isRace(error: unknown): boolean {
 function explained(error: unknown): unknown {
   if (!(error instanceof pg.DatabaseError) || error.code !== '42501') return error
   return new MigrationError(
-    `The roles cannot be set up: ${error.message}. The user of DATABASE_ADMIN_URL must be a superuser, or own the database and have CREATEROLE (since PostgreSQL 16 also ADMIN OPTION on roles that another made).`,
+    `The roles cannot be set up: ${error.message}. The administrator's user (of DATABASE_ADMIN_URL, or of --database) must be a superuser, or own the database and have CREATEROLE (since PostgreSQL 16 also ADMIN OPTION on roles that another made).`,
     { cause: error },
   )
 }

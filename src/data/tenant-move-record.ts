@@ -1,6 +1,6 @@
 import type pg from 'pg'
 import type { MovePhase, TenantStatus } from './generated/enums.ts'
-import { MoveError } from './placement-target.ts'
+import { MoveError } from './move-error.ts'
 import { transaction } from './platform-database.ts'
 import type { Digests } from './tenant-copy.ts'
 

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import type { UrlCipher } from './database-address.ts'
-import { MoveError, prepareTarget } from './placement-target.ts'
+import { MoveError } from './move-error.ts'
+import { prepareTarget } from './placement-target.ts'
 import { Placements } from './placements.ts'
 import { PlatformDatabase } from './platform-database.ts'
 import { copyRows, countRowsOf, type Digests, digestRows } from './tenant-copy.ts'
@@ -30,7 +31,7 @@ export type MoveTiming = {
   grace: number
 }
 
-export const defaultMoveTiming: MoveTiming = { drain: 60_000, settle: 2_000, grace: 5_000 }
+const defaultTiming: MoveTiming = { drain: 60_000, settle: 2_000, grace: 5_000 }
 
 export type MoverOptions = {
   /** How the catalogue's own database is connected to. */
@@ -69,7 +70,7 @@ export class TenantMover {
   constructor(options: MoverOptions) {
     const { platformUrl: connectionString, cipher, onProgress } = options
     this.#options = options
-    this.#timing = { ...defaultMoveTiming, ...options.timing }
+    this.#timing = { ...defaultTiming, ...options.timing }
     this.#database = new PlatformDatabase({ connectionString })
     const onError = (error: unknown) => onProgress(error instanceof Error ? error.message : String(error))
     this.#placements = new Placements(this.#database, { cipher, onError })

@@ -1,4 +1,5 @@
 import type pg from 'pg'
+import { MoveError } from './move-error.ts'
 import { transaction } from './platform-database.ts'
 import { becomeEraser, countRows, eraseSomeRows } from './tenant-eraser.ts'
 import { tenantTables } from './tenant-tables.ts'
@@ -17,9 +18,15 @@ export async function fence(database: pg.Pool, tenantId: string): Promise<void> 
   await database.query('update tenants set fenced_at = coalesce(fenced_at, now()) where id = $1', [tenantId])
   await transaction(database, async (client) => {
     await client.query(`SET LOCAL lock_timeout = '${longestWrite}s'`)
-    await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [tenantId])
+    await client.query('select pg_advisory_xact_lock(hashtextextended($1, 0))', [tenantId]).catch((error) => {
+      throw error.code === lockNotAvailable ? new MoveError(endless, { cause: error }) : error
+    })
   })
 }
+
+const lockNotAvailable = '55P03'
+
+const endless = `Somebody has been writing to the tenant for more than ${longestWrite} seconds. Run the command again, or undo the move with --abort.`
 
 export async function unfence(database: pg.Pool, tenantId: string): Promise<void> {
   await database.query('update tenants set fenced_at = null where id = $1', [tenantId])

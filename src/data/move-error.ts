@@ -1,0 +1,7 @@
+/** A tenant cannot be moved like that. The message is one line that says why and what to do. */
+export class MoveError extends Error {
+  constructor(message: string, options?: ErrorOptions) {
+    super(message, options)
+    this.name = 'MoveError'
+  }
+}
