@@ -14,7 +14,10 @@ const lockDuration = 10_000
 const stalledInterval = 5_000
 
 /** How long one command waits for the next wake-up, in seconds: less than a command may take on this connection. */
-const drainDelay = 0.5
+const drainDelay = 0.25
+
+/** How long the wait for the next wake-up may go on after the consumer was stopped, in milliseconds. */
+const longestStop = 500
 
 /** The pause after a failed look for the next wake-up, in milliseconds. */
 const pauseAfterFailure = 1_000
@@ -78,8 +81,9 @@ class Consumer {
 
   async stop(): Promise<void> {
     this.#stopping.abort()
-    await this.#worker.close(true)
-    await this.#loop
+    // While Redis is away, BullMQ waits for it, here too. What it holds then is found stalled by others.
+    await Promise.race([this.#loop, delay(longestStop)])
+    await Promise.race([this.#worker.close(true), delay(longestStop)])
     await Promise.all(this.#running)
   }
 
@@ -93,7 +97,7 @@ class Consumer {
       }
       try {
         const job = await this.#worker.getNextJob(this.#token)
-        if (job) this.#serve(job)
+        if (job) this.#serve(job, signal.aborted)
       } catch (error) {
         if (signal.aborted) return
         this.#connection.onError(error)
@@ -103,8 +107,8 @@ class Consumer {
   }
 
   /** From the wake-up to the end of the run that it led to. */
-  #serve(job: Job<WakeUp>): void {
-    const running = this.#follow(job).finally(() => this.#running.delete(running))
+  #serve(job: Job<WakeUp>, tooLate: boolean): void {
+    const running = (tooLate ? this.#handBack(job) : this.#follow(job)).finally(() => this.#running.delete(running))
     this.#running.add(running)
   }
 
@@ -116,6 +120,12 @@ class Consumer {
     if (!taken) return
     await this.#queue.wake(tenantId).catch(this.#connection.onError)
     await taken.ended
+  }
+
+  /** For another consumer. */
+  async #handBack(job: Job<WakeUp>): Promise<void> {
+    await job.moveToCompleted(null, this.#token, false).catch(this.#connection.onError)
+    await this.#queue.wake(tenantIdOf(job.data.tenantId)).catch(this.#connection.onError)
   }
 
   async #claim(tenantId: TenantId): Promise<Taken | null> {

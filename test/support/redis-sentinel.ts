@@ -13,7 +13,7 @@ export type RedisSentinel = {
   /** The first is the master at first. */
   servers: [RedisServer, RedisServer]
   sentinels: RedisServer[]
-  /** The port of the master, by what the first sentinel says. */
+  /** The port of the master, by what the last sentinel says. */
   masterPort(): Promise<number>
   /** Has the replica take over while the master lives. Resolves when the sentinels say so. */
   failover(): Promise<void>
@@ -53,7 +53,7 @@ export async function startRedisSentinel(options: SentinelOptions = {}): Promise
       return startRedisServer({ port }, file)
     }),
   )
-  const client = new Redis(sentinels[0]?.port ?? 0, '127.0.0.1', {
+  const client = new Redis(sentinels[2]?.port ?? 0, '127.0.0.1', {
     ...(sentinelPassword !== undefined && { password: sentinelPassword }),
     retryStrategy: () => 50,
   })
