@@ -68,6 +68,31 @@ async function killAt(command: PlatformProcess, line: RegExp, after: number): Pr
   await command.stop('SIGKILL')
 }
 
+describe('the command', { timeout: 60_000 }, () => {
+  it('ends in one line when it cannot do what it is told', async () => {
+    const refused = async (command: PlatformProcess) => {
+      expect(await command.exited).toBe(1)
+      return command.errors().trim().split('\n').at(-1)
+    }
+    const embedded = startPlatformProcess({ BULKHEAD_DATA_DIR: dataDir }, ['tenant', 'place', 'acme', '--pooled'])
+    expect(
+      await Promise.all([
+        ...[place('acme'), place('acme', '--pooled', '--abort'), place('nobody', '--pooled'), place('acme', '--abort')].map(
+          refused,
+        ),
+        ...[place('acme', '--database', 'mysql://root@db/acme'), embedded].map(refused),
+      ]),
+    ).toEqual([
+      'bulkhead: Say where to: one of --database <url>, --pooled and --abort.',
+      'bulkhead: Say where to: one of --database <url>, --pooled and --abort.',
+      'bulkhead: There is no tenant nobody. Give its name or its id.',
+      'bulkhead: acme is not being moved. There is nothing to undo.',
+      "bulkhead: --database must be an administrator's URL that starts with postgres:// or postgresql://.",
+      'bulkhead: DATABASE_URL is not set. Tenants of the embedded database cannot be moved out of it.',
+    ])
+  })
+})
+
 describe('a move that is killed', { timeout: 240_000 }, () => {
   /** What the command says from its first line to its last, also when it was killed before. */
   const moments = [
