@@ -204,6 +204,17 @@ describe.skipIf(!redisAvailable)(redisSuite('run queues of several processes'), 
     await queue.wake(tenant)
     await vi.waitFor(() => expect(taken).toEqual([tenant]))
   })
+
+  test('stop also while Redis is away', async () => {
+    const lost = await startRedisServer()
+    onTestFinished(() => lost.stop())
+    const { connection } = await connectForTest(lost.target)
+    const stop = new RedisRunQueue(connection).consume(async () => null, 1)
+    await delay(100)
+    await lost.stop()
+    await delay(100)
+    await stop()
+  })
 })
 
 /** Claims from counted backlogs, and notes for whom. `execute` is what a run does until it ends. */
