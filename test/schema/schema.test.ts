@@ -88,6 +88,7 @@ describe('the schema', () => {
       'AuditEvent.subjectId',
       'CreateApiKeyPayload.secret',
       'CreateTenantPayload.adminKey',
+      'ErasureCertificate.backupsExpireAt',
       'Message.run',
       'PageInfo.endCursor',
       'PageInfo.startCursor',
@@ -95,6 +96,7 @@ describe('the schema', () => {
       'Query.node',
       'Query.run',
       'Query.tenant',
+      'Tenant.erasure',
       'Viewer.tenant',
     ])
   })
