@@ -89,7 +89,11 @@ export class TenantMover {
       const move = await this.#begin(await this.#tenant(id), targetId)
       if (!move) return
       await this.#shut(move)
-      while (!(await this.#switch(move, await this.#copy(move)))) this.#tell('something was added meanwhile: copying again')
+      for (;;) {
+        const copied = await this.#copy(move)
+        if (copied && (await this.#switch(move, copied))) break
+        this.#tell('an operator changed something meanwhile: copying again')
+      }
       await this.#finish(move)
     })
   }
@@ -210,7 +214,8 @@ export class TenantMover {
     await delay(settle)
   }
 
-  async #copy(move: TenantMove): Promise<Digests> {
+  /** Null when the source was added to meanwhile: the fence binds tenants, and not an operator who changes their standing. */
+  async #copy(move: TenantMove): Promise<Digests | null> {
     const { source, target } = await this.#ends(move)
     const { tenantId, sourceId, targetId } = move
     await clear(target, tenantId)
@@ -221,7 +226,9 @@ export class TenantMover {
     try {
       const digests = await digestRows(from, tenantId)
       await copyRows(from, to, tenantId, this.#teller(digests))
-      verify(digests, await digestRows(to, tenantId))
+      const copies = await digestRows(to, tenantId)
+      if ((await countRowsOf(from, tenantId, operatorsTable)) !== digests[operatorsTable]?.rows) return null
+      verify(digests, copies)
       const total = Object.values(digests).reduce((sum, { rows }) => sum + rows, 0)
       this.#tell(`copied and verified ${count(total)} rows of ${Object.keys(digests).length} tables`)
       const { accessVersion, defaultAgentId } = await readResident(source, tenantId)
@@ -250,7 +257,7 @@ export class TenantMover {
     }
   }
 
-  /** False when the source is not what was copied any more: the fence binds tenants, and not an operator who changes their standing. */
+  /** False when the source was added to since it was copied. */
   async #switch(move: TenantMove, copied: Digests): Promise<boolean> {
     const { source } = await this.#ends(move)
     const from = await this.#connect(move.sourceId)

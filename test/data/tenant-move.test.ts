@@ -10,6 +10,7 @@ import { createConversation } from '../../src/domain/conversation.ts'
 import { newId } from '../../src/domain/ids.ts'
 import { resumeTenant, suspendTenant } from '../../src/domain/tenant-standing.ts'
 import { rowOf, tenantParty } from '../isolation/rows.ts'
+import { adminQuery } from '../support/database-url.ts'
 import { testCipher, testMover } from '../support/placement.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { ask } from '../support/run-story.ts'
@@ -138,25 +139,60 @@ describe('a move', () => {
     await story.catalog.placements.refresh()
   })
 
-  it('copies again what an operator added between the copy and the switch', async () => {
+  it.each([/^copying agents/, /^copied/])('brings what an operator added at "%s"', async (moment) => {
     await suspendTenant(operator(), { tenantId: acme.tenant.id, reason: 'unpaid' })
     let resumed: Promise<unknown> | undefined
     const lines: string[] = []
     const onProgress = (line: string) => {
       lines.push(line)
-      if (line.startsWith('copied')) resumed ??= resumeTenant(operator(), { tenantId: acme.tenant.id })
+      if (moment.test(line)) resumed ??= resumeTenant(operator(), { tenantId: acme.tenant.id })
     }
     await using moving = testMover(story.database, { onProgress })
     await moving.mover.place(acme.tenant.name, own.adminUrl)
     await resumed
     await story.catalog.placements.refresh()
-    expect(
-      await selectRows(
-        own,
-        `select action from audit_events where tenant_id = '${acme.tenant.id}' order by created_at desc limit 2`,
-      ),
-    ).toEqual([{ action: 'resumeTenant' }, { action: 'suspendTenant' }])
+    const audit = `select action from audit_events where tenant_id = '${acme.tenant.id}' order by created_at desc limit 2`
+    expect(await selectRows(own, audit)).toEqual([{ action: 'resumeTenant' }, { action: 'suspendTenant' }])
     expect(await state()).toMatchObject({ status: 'ACTIVE', isElsewhere: true })
+    if (moment.source === '^copying agents') {
+      expect(lines).toContain('an operator changed something meanwhile: copying again')
+    }
+  })
+
+  it('does not switch to a copy that differs', async () => {
+    await ask(acme.member, 'original')
+    let tampered: Promise<unknown> | undefined
+    const change = `update messages set content = 'tampered' where tenant_id = '${acme.tenant.id}'`
+    const onProgress = (line: string) => {
+      if (line.startsWith('copying messages')) tampered = adminQuery(own.adminUrl, change)
+    }
+    await using moving = testMover(story.database, { onProgress })
+    await expect(moving.mover.place(acme.tenant.name, own.adminUrl)).rejects.toThrow(
+      /^The copy of messages differs: 1 rows became 1, checksum \d+ became \d+\. Run the command again, or undo/,
+    )
+    await tampered
+    expect(await state()).toMatchObject({ isElsewhere: false, phase: 'COPYING' })
+    await move(own.adminUrl)
+    expect(await acme.member.db.message.findMany()).toMatchObject([{ content: 'original' }])
+  })
+
+  it('leaves the runs of a tenant that is on its way alone', async () => {
+    const { tenant } = await story.tenant()
+    await using moving = testMover(story.database)
+    await moving.mover.place(tenant.name, own.adminUrl)
+    const { run } = await ask(acme.member)
+    const worker = newId()
+    await acme.member.db.run.updateMany({ where: { id: run.id }, data: { status: 'RUNNING', workerId: worker } })
+    await using hasty = testMover(story.database, {
+      timing: { drain: 0, settle: 0, grace: 0 },
+      onProgress: (line) => {
+        if (line.startsWith('copied')) throw new Error('interrupted')
+      },
+    })
+    await expect(hasty.mover.place(acme.tenant.name, own.adminUrl)).rejects.toThrow('interrupted')
+    await story.catalog.placements.refresh()
+    expect((await rowsIn(own))['runs']).toHaveLength(1)
+    expect(await story.catalog.tenantsWithOverdueRuns(-60_000)).not.toContain(acme.tenant.id)
   })
 })
 
