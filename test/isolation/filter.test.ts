@@ -13,8 +13,6 @@ const walls = [
   { who: 'an end user', wall: { tenantId: 't', userId: 'ann' } },
 ]
 
-const modelsNear = (model: string) => Object.values(dataModel[model]?.relations ?? {}).map((relation) => relation.model)
-
 describe.each(walls)('for $who', { tags: ['filter-rules'] }, ({ wall }) => {
   /** What is wrong with what the filter makes of the case. */
   function faultIn({ model, operation, args }: Case): unknown {
@@ -27,9 +25,10 @@ describe.each(walls)('for $who', { tags: ['filter-rules'] }, ({ wall }) => {
     }
   }
 
+  /** The first case with a fault says enough. */
   function expectNoFault(cases: Case[]): void {
-    const faults = cases.map((each) => ({ aim: each.aim, fault: faultIn(each) })).filter(({ fault }) => fault !== undefined)
-    expect(faults.slice(0, 3)).toEqual([])
+    const faulty = cases.find((each) => faultIn(each) !== undefined)
+    expect(faulty && { aim: faulty.aim, fault: faultIn(faulty) }).toBeUndefined()
   }
 
   it.each(unknownModels)('refuses the model %s', (model) => expectNoFault(plainCases(model)))
@@ -38,7 +37,7 @@ describe.each(walls)('for $who', { tags: ['filter-rules'] }, ({ wall }) => {
     it(`${model} stays behind the wall`, { tags: tableTags([model]) }, () => expectNoFault(plainCases(model)))
 
     for (const [name, relation] of Object.entries(relations)) {
-      const tags = tableTags([model, relation.model, ...modelsNear(relation.model)])
+      const tags = tableTags([model, relation.model])
       it(`${model} and its ${name} stay behind the wall`, { tags }, () => expectNoFault(relationCases(model, name, relation)))
     }
   }
