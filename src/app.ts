@@ -73,6 +73,13 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     opened.defer(startErasureSweep({ data, catalog, ports, settings }, onError))
   }
 
+  // A tenant that is erased in another process has no keys to keep here.
+  opened.defer(
+    await ports.signals.subscribe((signal) => {
+      if (signal.type === 'AccessChanged') ports.vault.forget(signal.tenantId)
+    }),
+  )
+
   const server = createServer({
     authenticate: createAuthenticator({ data, catalog, ports, settings }),
     signals: ports.signals,

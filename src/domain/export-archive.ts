@@ -81,17 +81,19 @@ export async function writeArchive(
   return sent
 }
 
-/** All rows of a table in the order of its key. */
+/** All rows of a table in the order of its key, each batch read by an index from where the last one ended. */
 async function* batchesOf(tx: TenantTransaction, { model, key, fields }: ArchivedTable): AsyncGenerator<Row[], void, undefined> {
   const select = Object.fromEntries(fields.map((field) => [field, true]))
-  const orderBy = key.map((field) => ({ [field]: 'asc' }))
+  // All rows have the same tenant.
+  const own = key.filter((field) => field !== 'tenantId')
+  const orderBy = own.map((field) => ({ [field]: 'asc' }))
   let where: object = {}
   for (;;) {
     const rows = await rowsOf(tx, model).findMany({ where, select, orderBy, take: batch })
     if (rows.length > 0) yield rows
     const last = rows.at(-1)
     if (!last || rows.length < batch) return
-    where = after(key, last)
+    where = after(own, last)
   }
 }
 
@@ -101,7 +103,10 @@ function after(key: readonly string[], last: Row): object {
     const equal = Object.fromEntries(key.slice(0, index).map((earlier) => [earlier, last[earlier]]))
     return { ...equal, [field]: { gt: last[field] } }
   })
-  return { OR: beyond }
+  if (beyond.length === 1) return { ...beyond[0] }
+  // No index is searched by an OR alone.
+  const [first = ''] = key
+  return { [first]: { gte: last[first] }, OR: beyond }
 }
 
 type Rows = { count(): Promise<number>; findMany(args: object): Promise<Row[]> }

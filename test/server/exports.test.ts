@@ -145,7 +145,7 @@ describe('GET /exports/<id>', () => {
       (await findTenantExport(large.admin, decodeId('TenantExport', id)))?.status === status
     const response = await openAndWait(large.keys.admin, downloadPath)
     await until(statusIs('STREAMING'))
-    expect(await openTransactions()).toBe(1)
+    await until(async () => (await openTransactions()) === 1)
     response.destroy()
     await until(statusIs('FAILED'))
     expect(await openTransactions()).toBe(0)
