@@ -3,6 +3,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { tried } from '../isolation/tried.ts'
 import { sendMessage } from '../support/agent-reply.ts'
 import { openEventSource } from '../support/event-source.ts'
 import { type FakeUpstream, stallsAfter, startFakeUpstream } from '../support/fake-upstream.ts'
@@ -118,7 +119,7 @@ describe.runIf(redisAvailable)(redisSuite('what is done on one process and open 
     { how: 'although every signal is lost', swallows: true },
   ]
 
-  it.each(ways)('ends with the key that is revoked, $how', { timeout: 120_000 }, async ({ how, swallows }) => {
+  it.for(ways)('ends with the key that is revoked, $how', { timeout: 120_000 }, async ({ how, swallows }, { task }) => {
     const { adminKey } = await newTenant()
     const admin = graphqlClient(urls.here, adminKey)
     const bystander = await openThere(adminKey)
@@ -138,13 +139,14 @@ describe.runIf(redisAvailable)(redisSuite('what is done on one process and open 
     proxy.swallows = false
     await admin.data('mutation ($id: ID!) { cancelRun(input: { runId: $id }) { __typename } }', { id: bystander.runId })
     await bystander.ended.run
+    tried(task, { cases: times.length, leaks: 0 })
     noteTimes(`a revoked key, ${how}`, times)
   })
 
-  it.each(ways)(
+  it.for(ways)(
     'ends with the tenant that is suspended, $how, and resuming lets it in again',
     { timeout: 120_000 },
-    async ({ how, swallows }) => {
+    async ({ how, swallows }, { task }) => {
       proxy.swallows = swallows
       const lost = proxy.swallowed
       const times = []
@@ -159,6 +161,7 @@ describe.runIf(redisAvailable)(redisSuite('what is done on one process and open 
       }
       expect(proxy.swallowed - lost >= revocations).toBe(swallows)
       proxy.swallows = false
+      tried(task, { cases: times.length, leaks: 0 })
       noteTimes(`a suspended tenant, ${how}`, times)
     },
   )
