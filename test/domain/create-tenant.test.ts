@@ -113,7 +113,9 @@ describe('createTenant', () => {
     const { tenant } = await createTenant(operator, { name, plan: 'FREE' })
     const erasing = `status = 'ERASED', fenced_at = now(), default_agent_id = null`
     await adminQuery(story.database.adminUrl, `update tenants set ${erasing} where id = '${tenant.id}'`)
-    await expect(createTenant(operator, { name, plan: 'FREE' })).rejects.toThrow(Conflict)
+    for (const idempotencyKey of [undefined, newId()]) {
+      await expect(createTenant(operator, { name, plan: 'FREE', idempotencyKey })).rejects.toThrow(Conflict)
+    }
   })
 
   it.each([
