@@ -133,7 +133,8 @@ describe.runIf(redisAvailable)(redisSuite('the erasure of a tenant'), () => {
     const left = await countOf('messages', tenantId)
     expect(left).toBeGreaterThan(0)
     expect(left).toBeLessThan(messages)
-    await following.return(undefined)
+    // Its socket is gone: whether the stream notices is not what is tried here.
+    following.return(undefined).catch(() => undefined)
 
     const third = start()
     const again = clientOf(await third.url, demo.operatorKey)
