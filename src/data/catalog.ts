@@ -104,6 +104,20 @@ export class Catalog {
     return this.placements.everywhere((client) => runsOf(client, [workerId]))
   }
 
+  /** Runs that are over, or were deleted, with a model call older than `olderThanMs` that nobody reported, at most 1,000 of each database. */
+  abandonedCalls(olderThanMs: number): Promise<{ tenantId: TenantId; runId: string }[]> {
+    return this.placements.everywhere(async (client) => {
+      const rows = await client.$queryRaw<{ tenant_id: string; run_id: string }[]>`
+        select distinct tenant_id, run_id from model_call_attempts a
+        where created_at < now() - make_interval(secs => ${olderThanMs / 1000})
+          and exists (select from tenants where tenants.id = a.tenant_id and fenced_at is null)
+          and not exists (select from runs where runs.tenant_id = a.tenant_id and runs.id = a.run_id
+            and status in ('QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET'))
+        limit 1000`
+      return rows.map(({ tenant_id, run_id }) => ({ tenantId: tenantIdOf(tenant_id), runId: run_id }))
+    })
+  }
+
   /** Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000 of each database. */
   async tenantsWithOverdueRuns(olderThanMs: number): Promise<TenantId[]> {
     const tenants = await this.placements.everywhere(async (client) => {

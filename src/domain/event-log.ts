@@ -42,3 +42,11 @@ export function backlogAfter(after: Cursor, held: LoggedEvent[]): Backlog {
   if (compareCursors(first, after) === 0) return { events: held.slice(1), complete: true }
   return { events: held, complete: first.seq === (first.epoch === after.epoch ? after.seq + 1 : 1) }
 }
+
+/** The text that a follower of these events has. The first of them is the log's first, or restates what was before. */
+export function foldText(events: readonly LoggedEvent[]): string {
+  return events.reduce((text, { event }) => {
+    if (event.type === 'TextDelta') return text + event.text
+    return event.type === 'StreamReset' ? event.text : text
+  }, '')
+}

@@ -4,10 +4,10 @@ import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import { advanceConversation } from './conversation-clock.ts'
 import { newId, tenantIdOf } from './ids.ts'
 import type { TerminalEvent, TokenUsage } from './run-event.ts'
-import type { LoopOutcome } from './run-loop.ts'
+import type { CallUsage, LoopOutcome } from './run-loop.ts'
 import { isFinished } from './run-status.ts'
 import { type Turn, textOf, turnsOf } from './run-turn.ts'
-import { type CallUsage, recordUsage, sumUsage, tokensOf } from './usage.ts'
+import { type CallKey, recordUsage, sumUsage, tokensOf } from './usage.ts'
 
 /** A finished run as its followers are told of it: the whole text, then the event that ends the stream. */
 export type Ending = { text: string; event: TerminalEvent }
@@ -47,6 +47,10 @@ function claimOf({ id, epoch }: Pick<Run, 'id' | 'epoch'>): RunWhereInput {
   return { id, epoch, status: 'RUNNING' }
 }
 
+function keyOf({ tenantId, id, epoch }: Run, { turn }: CallUsage): CallKey {
+  return { tenantId, runId: id, turn, attempt: epoch }
+}
+
 /**
  * Stores a finished turn that another follows, and its call's usage, which stands in any case. False when the run is no
  * longer this claim's.
@@ -61,7 +65,7 @@ export async function saveTurn(
 ): Promise<boolean> {
   return db.$transaction(async (tx) => {
     const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
-    await recordUsage(tx, run, call, price, now)
+    await recordUsage(tx, keyOf(run, call), call.usage, price, now)
     return count === 1
   })
 }
@@ -76,7 +80,7 @@ export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, now
   const ended = await db.$transaction(async (tx) => {
     const changed = change && (await endRun(tx, run, claimOf(run), { ...change, turns }, now))
     if (outcome.outcome === 'handedBack') await requeue(tx, run)
-    if (call) await recordUsage(tx, run, call, price, now)
+    if (call) await recordUsage(tx, keyOf(run, call), call.usage, price, now)
     return changed ? readEnding(tx, changed) : null
   })
   return ended || !change ? ended : readUnclaimed(db, run, textOf(turns))

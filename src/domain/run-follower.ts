@@ -1,5 +1,6 @@
 import type { Run } from '../data/generated/client.ts'
 import { NotFound } from './errors.ts'
+import { foldText } from './event-log.ts'
 import type { RunRef, Unsubscribe } from './ports.ts'
 import type { ReplyQueue } from './reply-queue.ts'
 import { findRun } from './run.ts'
@@ -210,11 +211,3 @@ function storedEnd({ epoch }: Run): Cursor {
 }
 
 type Told = RunEvent | { type: 'Snapshot'; text: string; runId: string }
-
-/** The text that a follower of these events has. The first of them is the log's first, or restates what was before. */
-function foldText(events: readonly LoggedEvent[]): string {
-  return events.reduce((text, { event }) => {
-    if (event.type === 'TextDelta') return text + event.text
-    return event.type === 'StreamReset' ? event.text : text
-  }, '')
-}

@@ -1,4 +1,4 @@
-import type { Run } from '../data/generated/client.ts'
+import type { Message, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
 import { countFitting, type Exchange, exchangeTokens } from './prompt.ts'
 import { terminalStatuses } from './run-status.ts'
@@ -6,12 +6,12 @@ import { terminalStatuses } from './run-status.ts'
 /** Runs looked at, the newest: each has a question and at most one reply, so 200 messages. */
 const mostRuns = 100
 
-/**
- * What was said in the conversation before this run asked, oldest first: the newest exchanges that fit into `room` tokens.
- * They are chosen by the tokens stored with them, and only their texts are read.
- */
-export async function readHistory(db: TenantDb, run: Run, room: number): Promise<Exchange[]> {
-  const earlier = await db.run.findMany({
+/** An earlier exchange of the conversation, without its text. */
+type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
+
+/** What was said in the conversation before this run asked, newest first. */
+export function outlineHistory(db: TenantDb, run: Run): Promise<Outline[]> {
+  return db.run.findMany({
     where: {
       conversationId: run.conversationId,
       status: { in: terminalStatuses },
@@ -21,6 +21,13 @@ export async function readHistory(db: TenantDb, run: Run, room: number): Promise
     take: mostRuns,
     select: { messages: { select: { id: true, role: true, tokensUsed: true } } },
   })
+}
+
+/**
+ * The newest of these exchanges that fit into `room` tokens, oldest first. They are chosen by the tokens stored with them, and
+ * only their texts are read.
+ */
+export async function readHistory(db: TenantDb, earlier: readonly Outline[], room: number): Promise<Exchange[]> {
   const sizes = earlier.map(({ messages }) => ({
     tokens: exchangeTokens(messages.map(({ tokensUsed }) => ({ tokens: tokensUsed }))),
     messages,

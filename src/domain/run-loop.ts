@@ -1,15 +1,17 @@
 import type { AgentConfig, Price, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
+import { beginCall } from './call-attempt.ts'
 import { tenantIdOf } from './ids.ts'
 import { type CallOutcome, callModel } from './model-call.ts'
 import type { Ports, Tool } from './ports.ts'
 import { composePrompt, frameTokens, type PromptFrame, roomFor, turnTokens } from './prompt.ts'
-import type { FinishReason, RunFailure } from './run-event.ts'
-import { readHistory, readQuestion } from './run-history.ts'
+import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
+import { outlineHistory, readHistory, readQuestion } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { type Turn, turnsOf } from './run-turn.ts'
 import { executeToolCall } from './tool-call.ts'
-import { type CallUsage, priceAt } from './usage.ts'
+import { priceAt } from './usage.ts'
+import { pseudonymOf } from './user-pseudonym.ts'
 
 /** Why a run under way has to stop: the reason its signal is aborted with. */
 export type StopReason = 'cancelled' | 'handedBack' | 'fenced'
@@ -27,9 +29,12 @@ export type RunTask = {
   stop: AbortSignal
 }
 
+/** What one model call used; null when that was nothing. `turn` counts from 0. */
+export type CallUsage = { turn: number; usage: TokenUsage | null }
+
 /**
  * How a run's loop ended. `turns` are all there are, with what was said of an unfinished one; `call` is the last call's usage,
- * which is not in the ledger yet, and null when it used nothing.
+ * which is not in the ledger yet, and null when there is none to enter.
  */
 export type LoopOutcome = { turns: Turn[]; call: CallUsage | null; price: Price | null } & (
   | { outcome: 'completed'; finishReason: FinishReason }
@@ -48,10 +53,12 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const { run, db, ports, log, stop } = task
   const { config } = run
   const turns = turnsOf(run)
-  const [price, tools, question] = await Promise.all([
+  const [price, tools, question, earlier, userPseudonym] = await Promise.all([
     priceAt(db, config.model, ports.now()),
     enabledTools(task),
     readQuestion(db, run),
+    outlineHistory(db, run),
+    pseudonymOf(db, run.tenantId, run.userId),
   ])
   const end = { turns, call: null, price }
   if (stop.aborted || run.cancelRequestedAt) return { ...end, outcome: run.cancelRequestedAt ? 'cancelled' : reasonOf(stop) }
@@ -59,13 +66,15 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
 
   const frame: PromptFrame = { config, tools, question }
   const tokensInFrame = frameTokens(ports.model, frame)
-  const history = await readHistory(db, run, roomFor(ports.model, config, tokensInFrame))
+  const history = await readHistory(db, earlier, roomFor(ports.model, config, tokensInFrame))
 
   while (turns.length < config.maxTurns) {
     const prompt = composePrompt(ports.model, frame, tokensInFrame, history, turns)
     if (!prompt) return { ...end, outcome: 'failed', failure: tooLong }
+    if (stop.aborted) return { ...end, outcome: reasonOf(stop) }
+    if (!(await beginCall(db, run, { turn: turns.length, prompt, price, userPseudonym }))) return { ...end, outcome: 'fenced' }
     const answer = await callModel(ports.model, prompt, stop, (text) => log.write({ type: 'TextDelta', text }))
-    const call = answer.usage && { turn: turns.length, usage: answer.usage }
+    const call = { turn: turns.length, usage: answer.usage }
     const turn: Turn = { text: answer.text, toolCalls: [], results: [], outputTokens: outputOf(answer), promptTokens: 0 }
 
     switch (answer.outcome) {
@@ -87,7 +96,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         if (stop.aborted) return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
         turn.promptTokens = turnTokens(ports.model, config.model, turn)
         turns.push(turn)
-        if (call && !(await saveTurn(turns, call, price))) return { ...end, outcome: 'fenced' }
+        if (!(await saveTurn(turns, call, price))) return { ...end, outcome: 'fenced' }
         break
       }
       default:

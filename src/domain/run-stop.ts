@@ -1,5 +1,6 @@
 import type { Run } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { settleCalls } from './call-attempt.ts'
 import type { RunRef } from './ports.ts'
 import { endRun, readEnding } from './run-ending.ts'
 import type { RunFailure } from './run-event.ts'
@@ -53,6 +54,8 @@ export async function stopRuns(owner: Owner, which: Which, reason: RunFailure): 
 export async function endWaiting(owner: Owner, run: Run): Promise<Run | null> {
   if (!waitingStatuses.includes(run.status)) return null
   const { db, ports } = owner
+  // Those of its claims whose workers died, and which no claim follows.
+  if (run.epoch > 0) await settleCalls(owner, run.id, run.epoch)
   const where = { id: run.id, epoch: run.epoch, status: { in: waitingStatuses } }
   const change = { status: 'CANCELLED' as const, epoch: run.epoch + 1, turns: turnsOf(run) }
   const [ended, ending] = await db.$transaction(async (tx) => {

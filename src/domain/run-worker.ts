@@ -3,7 +3,8 @@ import type { Catalog } from '../data/catalog.ts'
 import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
-import { newId, type TenantId } from './ids.ts'
+import { settleCalls } from './call-attempt.ts'
+import { newId, type TenantId, tenantIdOf } from './ids.ts'
 import { persist } from './persistence.ts'
 import type { Ports, RunRef, Taken, Unsubscribe } from './ports.ts'
 import { claimRun } from './run-claim.ts'
@@ -167,11 +168,14 @@ export class RunWorker {
       ...{ turns: turnsOf(run), call: null, price: null },
     })
     if (run.epoch > mostClaims) return failed('GIVEN_UP', 'The run was tried too many times without coming to an end.')
+    const owner = { tenant: { id: tenantIdOf(run.tenantId) }, db, ports }
     try {
+      if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
       return await runTurns(task, (turns, call, price) => persist(() => saveTurn(db, run, turns, call, price, ports.now())))
     } catch (error) {
       if (isOutage(error) || isFenced(error)) throw error
       this.#options.onError(error)
+      await settleCalls(owner, run.id, run.epoch).catch(this.#options.onError)
       return failed('INTERNAL', 'Something went wrong on our side.')
     }
   }
@@ -193,11 +197,12 @@ export class RunWorker {
     }
   }
 
-  /** Gives runs of dead workers back to the queue, and wakes tenants whose runs wait for too long. */
+  /** Gives runs of dead workers back to the queue, enters what is left of their calls, and wakes tenants whose runs wait for too long. */
   async #sweep(): Promise<void> {
     const { catalog, ports } = this.#options
     await this.#requeueMissing()
     for (const { epoch, ...ref } of await catalog.orphanedRuns(this.#timing.deadAfter)) await this.#requeue(ref, epoch)
+    for (const ref of await catalog.abandonedCalls(this.#timing.deadAfter)) await this.#settle(ref)
     for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {
       if (!this.#draining) await ports.runQueue.wake(tenantId)
     }
@@ -215,6 +220,13 @@ export class RunWorker {
     for (const { epoch, ...ref } of missing) {
       if (before.has(`${ref.runId}/${epoch}`)) await this.#requeue(ref, epoch)
     }
+  }
+
+  /** Enters the calls of a run that is over or was deleted, which no claim does any more. */
+  async #settle({ tenantId, runId }: RunRef): Promise<void> {
+    const { data, ports } = this.#options
+    const db = data.of({ tenantId, userId: null })
+    await settleCalls({ tenant: { id: tenantId }, db, ports }, runId)
   }
 
   async #requeue({ tenantId, runId }: RunRef, epoch: number): Promise<void> {

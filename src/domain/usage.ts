@@ -1,13 +1,12 @@
-import type { Price, Run } from '../data/generated/client.ts'
+import type { Price } from '../data/generated/client.ts'
 import type { UsageRecordWhereInput } from '../data/generated/models.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { isUuid, newId } from './ids.ts'
 import { costNanos } from './pricing.ts'
 import type { TokenUsage } from './run-event.ts'
-import { pseudonymOf } from './user-pseudonym.ts'
 
-/** What one model call used. `turn` counts from 0. */
-export type CallUsage = { turn: number; usage: TokenUsage }
+/** A model call as it is numbered: `turn` counts from 0, and `attempt` is the claim that made it. */
+export type CallKey = { tenantId: string; runId: string; turn: number; attempt: number }
 
 /** What a run used so far, and what that costs in nano-units (10⁻⁹) of the currency. */
 export type RunUsage = TokenUsage & { costNanos: bigint; currency: string }
@@ -25,30 +24,34 @@ export async function priceAt(db: TenantTransaction, model: string, now: number)
 }
 
 /**
- * Enters a model call into the ledger. A claim makes at most one call per turn that uses anything, so its epoch numbers the
- * attempt. Entering it again, when it is not known whether the first time was committed, changes nothing.
+ * Enters a model call into the ledger, in the place of the attempt that was noted before it; null when it used nothing, and nothing
+ * is entered. Whoever removes the attempt enters the call, so repeating it changes nothing: when it is not known whether the first
+ * time was committed, and when somebody else was faster. A claim makes at most one call per turn that uses anything.
  */
 export async function recordUsage(
   tx: TenantTransaction,
-  run: Run,
-  { turn, usage }: CallUsage,
+  { tenantId, runId, turn, attempt }: CallKey,
+  usage: TokenUsage | null,
   price: Price | null,
   now: number,
 ): Promise<void> {
-  const { tenantId, conversationId, userId, agentId, configVersion, model } = run
-  const userPseudonym = await pseudonymOf(tx, tenantId, userId)
-  await tx.usageRecord.createMany({
-    data: {
-      ...{ id: newId(), tenantId, conversationId, runId: run.id, userPseudonym, agentId, configVersion, model },
-      ...{ turn, call: 0, attempt: run.epoch },
-      ...usage,
-      costNanos: price ? costNanos(usage, price) : 0n,
-      currency: price?.currency ?? defaultCurrency,
-      priceId: price?.id ?? null,
-      createdAt: new Date(now),
-    },
-    skipDuplicates: true,
-  })
+  if (!usage) {
+    await tx.modelCallAttempt.deleteMany({ where: { runId, turn, attempt } })
+    return
+  }
+  await tx.$executeRaw`
+    with made as (
+      delete from model_call_attempts
+      where tenant_id = ${tenantId}::uuid and run_id = ${runId}::uuid and turn = ${turn}::int and call = 0 and attempt = ${attempt}::int
+      returning *)
+    insert into usage_records (id, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
+      model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id, created_at)
+    select ${newId()}::uuid, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
+      model, ${usage.inputTokens}::int, ${usage.cachedInputTokens}::int, ${usage.outputTokens}::int, ${usage.reasoningTokens}::int,
+      ${usage.estimated}::boolean, ${price ? costNanos(usage, price) : 0n}::bigint, ${price?.currency ?? defaultCurrency}, price_id,
+      ${new Date(now)}::timestamptz
+    from made
+    on conflict do nothing`
 }
 
 /** The sums over each run's model calls, from the ledger: zero for a run without any. */

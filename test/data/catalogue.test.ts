@@ -78,7 +78,7 @@ const rules: { rule: string; tags: string[]; offenders: string; brokenBy: string
     tags: ['rule-1'],
     offenders: `select t.relname || ': ' || p.polname from ${tables} t join pg_policy p on p.polrelid = t.oid where p.polpermissive
       and not (p.polname = 'tenant_access' and ${rolesOf('p')} <@ '{bulkhead_app,bulkhead_eraser}')
-      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'audit_events') and ${rolesOf('p')} = '{bulkhead_platform}')`,
+      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events') and ${rolesOf('p')} = '{bulkhead_platform}')`,
     brokenBy: [
       'create policy open on messages using (true)',
       'alter policy platform_access on runs to bulkhead_platform, bulkhead_app',
@@ -258,6 +258,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       messages: 'INSERT, SELECT',
       runs: 'INSERT, SELECT, UPDATE (status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at)',
       usage_records: 'INSERT, SELECT',
+      model_call_attempts: 'DELETE, INSERT, SELECT',
       idempotency_keys: 'DELETE, INSERT, SELECT',
       audit_events: 'INSERT, SELECT',
       data_keys: 'INSERT, SELECT, UPDATE (wrapped_key wrapping_key_id)',
@@ -273,6 +274,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       tenants: 'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at)',
       audit_events: 'INSERT',
       runs: 'SELECT (id tenant_id status epoch worker_id queued_at)',
+      model_call_attempts: 'SELECT (tenant_id run_id attempt created_at)',
       operator_keys: 'DELETE, INSERT, SELECT, UPDATE',
       workers: 'DELETE, INSERT, SELECT, UPDATE',
       prices: 'DELETE, INSERT, SELECT, UPDATE',

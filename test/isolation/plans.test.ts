@@ -6,6 +6,7 @@ import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import { claimRun } from '../../src/domain/run-claim.ts'
 import { apiKeyRevoked, requestStop } from '../../src/domain/run-stop.ts'
+import { recordUsage } from '../../src/domain/usage.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { tenantParty } from './rows.ts'
 import { seed, tenantTables } from './world.ts'
@@ -25,6 +26,7 @@ type Plan = { 'Node Type': string; 'Relation Name'?: string; 'Index Cond'?: stri
 const party = tenantParty('planned')
 const scope = { ...party.wall, shortRead: false }
 const id = newId()
+const noUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: true }
 const newest = [{ createdAt: 'desc' as const }, { id: 'desc' as const }]
 
 /** What the product reads, as it does in src/domain. */
@@ -88,6 +90,16 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     table: 'usage_records',
     reading: 'what was spent lately',
     read: (db) => db.usageRecord.aggregate({ where: { createdAt: { gte: new Date(0) } }, _sum: { costNanos: true } }),
+  },
+  {
+    table: 'model_call_attempts',
+    reading: "a run's",
+    read: (db) => db.modelCallAttempt.findMany({ where: { runId: id, attempt: { lte: 1 } }, include: { price: true } }),
+  },
+  {
+    table: 'model_call_attempts',
+    reading: 'the one to enter',
+    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, null, 0),
   },
   {
     table: 'idempotency_keys',

@@ -60,6 +60,11 @@ export function tenantParty(canary: string): Party {
     ...{ configVersion: 1, turn: 1, call: 1, attempt: 1, model: canary, currency: canary, priceId: price.id, createdAt },
     ...{ inputTokens: 1, cachedInputTokens: 1, outputTokens: 1, reasoningTokens: 1, estimated: false, costNanos: 1n },
   }
+  const callAttempt = {
+    ...{ tenantId, runId: content.Run.id, turn: 1, call: 1, attempt: 1, conversationId: content.Conversation.id },
+    ...{ userPseudonym: content.UserPseudonym.id, agentId: agent.id, configVersion: 1, model: canary, priceId: price.id },
+    ...{ inputTokens: 1, outputBound: 1, createdAt },
+  }
   const idempotencyKey = { tenantId, actor: canary, mutation: canary, key: canary, inputHash: Buffer.from(canary) }
   const dataKey = { id: newId(), tenantId, wrappedKey: Buffer.from(canary), wrappingKeyId: canary, createdAt }
   const secret = {
@@ -79,6 +84,7 @@ export function tenantParty(canary: string): Party {
     AgentConfig: config,
     ...content,
     UsageRecord: usage,
+    ModelCallAttempt: callAttempt,
     IdempotencyKey: { ...idempotencyKey, resultId: newId(), createdAt },
     DataKey: dataKey,
     Secret: secret,
@@ -121,6 +127,7 @@ export function freshRows({ rows }: Party): Rows {
     AgentConfig: { version: 2 },
     Message: { role: 'ASSISTANT' },
     UsageRecord: { attempt: 2 },
+    ModelCallAttempt: { attempt: 2 },
     IdempotencyKey: { key: 'fresh' },
     Secret: { name: 'fresh' },
     UserPseudonym: { userId: 'fresh' },
@@ -141,6 +148,7 @@ export const changes: Readonly<Record<string, Row>> = {
   Run: { failureMessage: 'changed' },
   Message: { content: 'changed' },
   UsageRecord: { model: 'changed' },
+  ModelCallAttempt: { model: 'changed' },
   IdempotencyKey: { resultId: newId() },
   DataKey: { wrappingKeyId: 'changed' },
   Secret: { ciphertext: Buffer.from('changed') },

@@ -88,6 +88,12 @@ export type Run = Prisma.RunModel
  */
 export type UsageRecord = Prisma.UsageRecordModel
 /**
+ * Model ModelCallAttempt
+ * A model call that is being made, or whose worker died: written before the call, and removed by whoever enters it into the
+ * ledger. Whatever the ledger wants to know is noted here, since its run may be gone by then.
+ */
+export type ModelCallAttempt = Prisma.ModelCallAttemptModel
+/**
  * Model Price
  * What a model's tokens cost, in nano-units of the currency per token. A change is a new version, never an edit.
  */

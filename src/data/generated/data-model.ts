@@ -84,6 +84,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "required": true,
         "from": []
       },
+      "callAttempts": {
+        "model": "ModelCallAttempt",
+        "list": true,
+        "required": true,
+        "from": []
+      },
       "idempotencyKeys": {
         "model": "IdempotencyKey",
         "list": true,
@@ -583,6 +589,59 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       ]
     }
   },
+  "ModelCallAttempt": {
+    "table": "model_call_attempts",
+    "key": [
+      "tenantId",
+      "runId",
+      "turn",
+      "call",
+      "attempt"
+    ],
+    "scalars": [
+      "tenantId",
+      "runId",
+      "turn",
+      "call",
+      "attempt",
+      "conversationId",
+      "userPseudonym",
+      "agentId",
+      "configVersion",
+      "model",
+      "priceId",
+      "inputTokens",
+      "outputBound",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "price": {
+        "model": "Price",
+        "list": false,
+        "required": false,
+        "from": [
+          "priceId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_runId_turn_call_attempt": [
+        "tenantId",
+        "runId",
+        "turn",
+        "call",
+        "attempt"
+      ]
+    }
+  },
   "Price": {
     "table": "prices",
     "key": [
@@ -602,6 +661,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
     "relations": {
       "usageRecords": {
         "model": "UsageRecord",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "callAttempts": {
+        "model": "ModelCallAttempt",
         "list": true,
         "required": true,
         "from": []

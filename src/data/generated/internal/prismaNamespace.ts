@@ -406,6 +406,7 @@ export const ModelName = {
   Message: 'Message',
   Run: 'Run',
   UsageRecord: 'UsageRecord',
+  ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
   OperatorKey: 'OperatorKey',
@@ -434,7 +435,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "price" | "idempotencyKey" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
+    modelProps: "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "idempotencyKey" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1101,6 +1102,80 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         count: {
           args: Prisma.UsageRecordCountArgs<ExtArgs>
           result: runtime.Types.Utils.Optional<Prisma.UsageRecordCountAggregateOutputType> | number
+        }
+      }
+    }
+    ModelCallAttempt: {
+      payload: Prisma.$ModelCallAttemptPayload<ExtArgs>
+      fields: Prisma.ModelCallAttemptFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.ModelCallAttemptFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.ModelCallAttemptFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>
+        }
+        findFirst: {
+          args: Prisma.ModelCallAttemptFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.ModelCallAttemptFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>
+        }
+        findMany: {
+          args: Prisma.ModelCallAttemptFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>[]
+        }
+        create: {
+          args: Prisma.ModelCallAttemptCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>
+        }
+        createMany: {
+          args: Prisma.ModelCallAttemptCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.ModelCallAttemptCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>[]
+        }
+        delete: {
+          args: Prisma.ModelCallAttemptDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>
+        }
+        update: {
+          args: Prisma.ModelCallAttemptUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>
+        }
+        deleteMany: {
+          args: Prisma.ModelCallAttemptDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.ModelCallAttemptUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.ModelCallAttemptUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>[]
+        }
+        upsert: {
+          args: Prisma.ModelCallAttemptUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ModelCallAttemptPayload>
+        }
+        aggregate: {
+          args: Prisma.ModelCallAttemptAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateModelCallAttempt>
+        }
+        groupBy: {
+          args: Prisma.ModelCallAttemptGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ModelCallAttemptGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.ModelCallAttemptCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ModelCallAttemptCountAggregateOutputType> | number
         }
       }
     }
@@ -2263,6 +2338,26 @@ export const UsageRecordScalarFieldEnum = {
 export type UsageRecordScalarFieldEnum = (typeof UsageRecordScalarFieldEnum)[keyof typeof UsageRecordScalarFieldEnum]
 
 
+export const ModelCallAttemptScalarFieldEnum = {
+  tenantId: 'tenantId',
+  runId: 'runId',
+  turn: 'turn',
+  call: 'call',
+  attempt: 'attempt',
+  conversationId: 'conversationId',
+  userPseudonym: 'userPseudonym',
+  agentId: 'agentId',
+  configVersion: 'configVersion',
+  model: 'model',
+  priceId: 'priceId',
+  inputTokens: 'inputTokens',
+  outputBound: 'outputBound',
+  createdAt: 'createdAt'
+} as const
+
+export type ModelCallAttemptScalarFieldEnum = (typeof ModelCallAttemptScalarFieldEnum)[keyof typeof ModelCallAttemptScalarFieldEnum]
+
+
 export const PriceScalarFieldEnum = {
   id: 'id',
   model: 'model',
@@ -2880,6 +2975,7 @@ export type GlobalOmitConfig = {
   message?: Prisma.MessageOmit
   run?: Prisma.RunOmit
   usageRecord?: Prisma.UsageRecordOmit
+  modelCallAttempt?: Prisma.ModelCallAttemptOmit
   price?: Prisma.PriceOmit
   idempotencyKey?: Prisma.IdempotencyKeyOmit
   operatorKey?: Prisma.OperatorKeyOmit

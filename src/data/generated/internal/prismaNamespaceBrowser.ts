@@ -60,6 +60,7 @@ export const ModelName = {
   Message: 'Message',
   Run: 'Run',
   UsageRecord: 'UsageRecord',
+  ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
   OperatorKey: 'OperatorKey',
@@ -247,6 +248,26 @@ export const UsageRecordScalarFieldEnum = {
 } as const
 
 export type UsageRecordScalarFieldEnum = (typeof UsageRecordScalarFieldEnum)[keyof typeof UsageRecordScalarFieldEnum]
+
+
+export const ModelCallAttemptScalarFieldEnum = {
+  tenantId: 'tenantId',
+  runId: 'runId',
+  turn: 'turn',
+  call: 'call',
+  attempt: 'attempt',
+  conversationId: 'conversationId',
+  userPseudonym: 'userPseudonym',
+  agentId: 'agentId',
+  configVersion: 'configVersion',
+  model: 'model',
+  priceId: 'priceId',
+  inputTokens: 'inputTokens',
+  outputBound: 'outputBound',
+  createdAt: 'createdAt'
+} as const
+
+export type ModelCallAttemptScalarFieldEnum = (typeof ModelCallAttemptScalarFieldEnum)[keyof typeof ModelCallAttemptScalarFieldEnum]
 
 
 export const PriceScalarFieldEnum = {

@@ -261,6 +261,7 @@ export type PriceWhereInput = {
   validFrom?: Prisma.DateTimeFilter<"Price"> | Date | string
   validTo?: Prisma.DateTimeNullableFilter<"Price"> | Date | string | null
   usageRecords?: Prisma.UsageRecordListRelationFilter
+  callAttempts?: Prisma.ModelCallAttemptListRelationFilter
 }
 
 export type PriceOrderByWithRelationInput = {
@@ -274,6 +275,7 @@ export type PriceOrderByWithRelationInput = {
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrderInput | Prisma.SortOrder
   usageRecords?: Prisma.UsageRecordOrderByRelationAggregateInput
+  callAttempts?: Prisma.ModelCallAttemptOrderByRelationAggregateInput
 }
 
 export type PriceWhereUniqueInput = Prisma.AtLeast<{
@@ -291,6 +293,7 @@ export type PriceWhereUniqueInput = Prisma.AtLeast<{
   validFrom?: Prisma.DateTimeFilter<"Price"> | Date | string
   validTo?: Prisma.DateTimeNullableFilter<"Price"> | Date | string | null
   usageRecords?: Prisma.UsageRecordListRelationFilter
+  callAttempts?: Prisma.ModelCallAttemptListRelationFilter
 }, "id" | "model_version">
 
 export type PriceOrderByWithAggregationInput = {
@@ -336,6 +339,7 @@ export type PriceCreateInput = {
   validFrom: Date | string
   validTo?: Date | string | null
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutPriceInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutPriceInput
 }
 
 export type PriceUncheckedCreateInput = {
@@ -349,6 +353,7 @@ export type PriceUncheckedCreateInput = {
   validFrom: Date | string
   validTo?: Date | string | null
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutPriceInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutPriceInput
 }
 
 export type PriceUpdateInput = {
@@ -362,6 +367,7 @@ export type PriceUpdateInput = {
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutPriceNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutPriceNestedInput
 }
 
 export type PriceUncheckedUpdateInput = {
@@ -375,6 +381,7 @@ export type PriceUncheckedUpdateInput = {
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutPriceNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutPriceNestedInput
 }
 
 export type PriceCreateManyInput = {
@@ -489,6 +496,22 @@ export type PriceUpdateOneWithoutUsageRecordsNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.PriceUpdateToOneWithWhereWithoutUsageRecordsInput, Prisma.PriceUpdateWithoutUsageRecordsInput>, Prisma.PriceUncheckedUpdateWithoutUsageRecordsInput>
 }
 
+export type PriceCreateNestedOneWithoutCallAttemptsInput = {
+  create?: Prisma.XOR<Prisma.PriceCreateWithoutCallAttemptsInput, Prisma.PriceUncheckedCreateWithoutCallAttemptsInput>
+  connectOrCreate?: Prisma.PriceCreateOrConnectWithoutCallAttemptsInput
+  connect?: Prisma.PriceWhereUniqueInput
+}
+
+export type PriceUpdateOneWithoutCallAttemptsNestedInput = {
+  create?: Prisma.XOR<Prisma.PriceCreateWithoutCallAttemptsInput, Prisma.PriceUncheckedCreateWithoutCallAttemptsInput>
+  connectOrCreate?: Prisma.PriceCreateOrConnectWithoutCallAttemptsInput
+  upsert?: Prisma.PriceUpsertWithoutCallAttemptsInput
+  disconnect?: Prisma.PriceWhereInput | boolean
+  delete?: Prisma.PriceWhereInput | boolean
+  connect?: Prisma.PriceWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.PriceUpdateToOneWithWhereWithoutCallAttemptsInput, Prisma.PriceUpdateWithoutCallAttemptsInput>, Prisma.PriceUncheckedUpdateWithoutCallAttemptsInput>
+}
+
 export type PriceCreateWithoutUsageRecordsInput = {
   id: string
   model: string
@@ -499,6 +522,7 @@ export type PriceCreateWithoutUsageRecordsInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutPriceInput
 }
 
 export type PriceUncheckedCreateWithoutUsageRecordsInput = {
@@ -511,6 +535,7 @@ export type PriceUncheckedCreateWithoutUsageRecordsInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutPriceInput
 }
 
 export type PriceCreateOrConnectWithoutUsageRecordsInput = {
@@ -539,6 +564,7 @@ export type PriceUpdateWithoutUsageRecordsInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutPriceNestedInput
 }
 
 export type PriceUncheckedUpdateWithoutUsageRecordsInput = {
@@ -551,6 +577,75 @@ export type PriceUncheckedUpdateWithoutUsageRecordsInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutPriceNestedInput
+}
+
+export type PriceCreateWithoutCallAttemptsInput = {
+  id: string
+  model: string
+  version: number
+  currency: string
+  inputNanos: bigint | number
+  cachedInputNanos: bigint | number
+  outputNanos: bigint | number
+  validFrom: Date | string
+  validTo?: Date | string | null
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutPriceInput
+}
+
+export type PriceUncheckedCreateWithoutCallAttemptsInput = {
+  id: string
+  model: string
+  version: number
+  currency: string
+  inputNanos: bigint | number
+  cachedInputNanos: bigint | number
+  outputNanos: bigint | number
+  validFrom: Date | string
+  validTo?: Date | string | null
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutPriceInput
+}
+
+export type PriceCreateOrConnectWithoutCallAttemptsInput = {
+  where: Prisma.PriceWhereUniqueInput
+  create: Prisma.XOR<Prisma.PriceCreateWithoutCallAttemptsInput, Prisma.PriceUncheckedCreateWithoutCallAttemptsInput>
+}
+
+export type PriceUpsertWithoutCallAttemptsInput = {
+  update: Prisma.XOR<Prisma.PriceUpdateWithoutCallAttemptsInput, Prisma.PriceUncheckedUpdateWithoutCallAttemptsInput>
+  create: Prisma.XOR<Prisma.PriceCreateWithoutCallAttemptsInput, Prisma.PriceUncheckedCreateWithoutCallAttemptsInput>
+  where?: Prisma.PriceWhereInput
+}
+
+export type PriceUpdateToOneWithWhereWithoutCallAttemptsInput = {
+  where?: Prisma.PriceWhereInput
+  data: Prisma.XOR<Prisma.PriceUpdateWithoutCallAttemptsInput, Prisma.PriceUncheckedUpdateWithoutCallAttemptsInput>
+}
+
+export type PriceUpdateWithoutCallAttemptsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  version?: Prisma.IntFieldUpdateOperationsInput | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  inputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  cachedInputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutPriceNestedInput
+}
+
+export type PriceUncheckedUpdateWithoutCallAttemptsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  version?: Prisma.IntFieldUpdateOperationsInput | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  inputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  cachedInputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutPriceNestedInput
 }
 
 
@@ -560,10 +655,12 @@ export type PriceUncheckedUpdateWithoutUsageRecordsInput = {
 
 export type PriceCountOutputType = {
   usageRecords: number
+  callAttempts: number
 }
 
 export type PriceCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   usageRecords?: boolean | PriceCountOutputTypeCountUsageRecordsArgs
+  callAttempts?: boolean | PriceCountOutputTypeCountCallAttemptsArgs
 }
 
 /**
@@ -583,6 +680,13 @@ export type PriceCountOutputTypeCountUsageRecordsArgs<ExtArgs extends runtime.Ty
   where?: Prisma.UsageRecordWhereInput
 }
 
+/**
+ * PriceCountOutputType without action
+ */
+export type PriceCountOutputTypeCountCallAttemptsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.ModelCallAttemptWhereInput
+}
+
 
 export type PriceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
@@ -595,6 +699,7 @@ export type PriceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
   validFrom?: boolean
   validTo?: boolean
   usageRecords?: boolean | Prisma.Price$usageRecordsArgs<ExtArgs>
+  callAttempts?: boolean | Prisma.Price$callAttemptsArgs<ExtArgs>
   _count?: boolean | Prisma.PriceCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["price"]>
 
@@ -637,6 +742,7 @@ export type PriceSelectScalar = {
 export type PriceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "model" | "version" | "currency" | "inputNanos" | "cachedInputNanos" | "outputNanos" | "validFrom" | "validTo", ExtArgs["result"]["price"]>
 export type PriceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   usageRecords?: boolean | Prisma.Price$usageRecordsArgs<ExtArgs>
+  callAttempts?: boolean | Prisma.Price$callAttemptsArgs<ExtArgs>
   _count?: boolean | Prisma.PriceCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type PriceIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {}
@@ -646,6 +752,7 @@ export type $PricePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   name: "Price"
   objects: {
     usageRecords: Prisma.$UsageRecordPayload<ExtArgs>[]
+    callAttempts: Prisma.$ModelCallAttemptPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -1052,6 +1159,7 @@ readonly fields: PriceFieldRefs;
 export interface Prisma__PriceClient<T, Null = never, ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs, GlobalOmitOptions = {}> extends Prisma.PrismaPromise<T> {
   readonly [Symbol.toStringTag]: "PrismaPromise"
   usageRecords<T extends Prisma.Price$usageRecordsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Price$usageRecordsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UsageRecordPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  callAttempts<T extends Prisma.Price$callAttemptsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Price$callAttemptsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ModelCallAttemptPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -1504,6 +1612,30 @@ export type Price$usageRecordsArgs<ExtArgs extends runtime.Types.Extensions.Inte
   take?: number
   skip?: number
   distinct?: Prisma.UsageRecordScalarFieldEnum | Prisma.UsageRecordScalarFieldEnum[]
+}
+
+/**
+ * Price.callAttempts
+ */
+export type Price$callAttemptsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the ModelCallAttempt
+   */
+  select?: Prisma.ModelCallAttemptSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the ModelCallAttempt
+   */
+  omit?: Prisma.ModelCallAttemptOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.ModelCallAttemptInclude<ExtArgs> | null
+  where?: Prisma.ModelCallAttemptWhereInput
+  orderBy?: Prisma.ModelCallAttemptOrderByWithRelationInput | Prisma.ModelCallAttemptOrderByWithRelationInput[]
+  cursor?: Prisma.ModelCallAttemptWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.ModelCallAttemptScalarFieldEnum | Prisma.ModelCallAttemptScalarFieldEnum[]
 }
 
 /**

@@ -257,6 +257,7 @@ export type TenantWhereInput = {
   messages?: Prisma.MessageListRelationFilter
   runs?: Prisma.RunListRelationFilter
   usageRecords?: Prisma.UsageRecordListRelationFilter
+  callAttempts?: Prisma.ModelCallAttemptListRelationFilter
   idempotencyKeys?: Prisma.IdempotencyKeyListRelationFilter
   auditEvents?: Prisma.AuditEventListRelationFilter
   dataKeys?: Prisma.DataKeyListRelationFilter
@@ -284,6 +285,7 @@ export type TenantOrderByWithRelationInput = {
   messages?: Prisma.MessageOrderByRelationAggregateInput
   runs?: Prisma.RunOrderByRelationAggregateInput
   usageRecords?: Prisma.UsageRecordOrderByRelationAggregateInput
+  callAttempts?: Prisma.ModelCallAttemptOrderByRelationAggregateInput
   idempotencyKeys?: Prisma.IdempotencyKeyOrderByRelationAggregateInput
   auditEvents?: Prisma.AuditEventOrderByRelationAggregateInput
   dataKeys?: Prisma.DataKeyOrderByRelationAggregateInput
@@ -315,6 +317,7 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   messages?: Prisma.MessageListRelationFilter
   runs?: Prisma.RunListRelationFilter
   usageRecords?: Prisma.UsageRecordListRelationFilter
+  callAttempts?: Prisma.ModelCallAttemptListRelationFilter
   idempotencyKeys?: Prisma.IdempotencyKeyListRelationFilter
   auditEvents?: Prisma.AuditEventListRelationFilter
   dataKeys?: Prisma.DataKeyListRelationFilter
@@ -372,6 +375,7 @@ export type TenantCreateInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -398,6 +402,7 @@ export type TenantUncheckedCreateInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -423,6 +428,7 @@ export type TenantUpdateInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -449,6 +455,7 @@ export type TenantUncheckedUpdateInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -726,6 +733,20 @@ export type TenantUpdateOneRequiredWithoutUsageRecordsNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutUsageRecordsInput, Prisma.TenantUpdateWithoutUsageRecordsInput>, Prisma.TenantUncheckedUpdateWithoutUsageRecordsInput>
 }
 
+export type TenantCreateNestedOneWithoutCallAttemptsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutCallAttemptsInput, Prisma.TenantUncheckedCreateWithoutCallAttemptsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutCallAttemptsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutCallAttemptsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutCallAttemptsInput, Prisma.TenantUncheckedCreateWithoutCallAttemptsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutCallAttemptsInput
+  upsert?: Prisma.TenantUpsertWithoutCallAttemptsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutCallAttemptsInput, Prisma.TenantUpdateWithoutCallAttemptsInput>, Prisma.TenantUncheckedUpdateWithoutCallAttemptsInput>
+}
+
 export type TenantCreateNestedOneWithoutIdempotencyKeysInput = {
   create?: Prisma.XOR<Prisma.TenantCreateWithoutIdempotencyKeysInput, Prisma.TenantUncheckedCreateWithoutIdempotencyKeysInput>
   connectOrCreate?: Prisma.TenantCreateOrConnectWithoutIdempotencyKeysInput
@@ -826,6 +847,7 @@ export type TenantCreateWithoutMembersInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -851,6 +873,7 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -891,6 +914,7 @@ export type TenantUpdateWithoutMembersInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -916,6 +940,7 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -940,6 +965,7 @@ export type TenantCreateWithoutApiKeysInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -965,6 +991,7 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1005,6 +1032,7 @@ export type TenantUpdateWithoutApiKeysInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1030,6 +1058,7 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1054,6 +1083,7 @@ export type TenantCreateWithoutAgentsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -1079,6 +1109,7 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1108,6 +1139,7 @@ export type TenantCreateWithoutDefaultAgentInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -1132,6 +1164,7 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1172,6 +1205,7 @@ export type TenantUpdateWithoutAgentsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1197,6 +1231,7 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1232,6 +1267,7 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1256,6 +1292,7 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1280,6 +1317,7 @@ export type TenantCreateWithoutAgentConfigsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -1305,6 +1343,7 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1345,6 +1384,7 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1370,6 +1410,7 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1394,6 +1435,7 @@ export type TenantCreateWithoutConversationsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -1419,6 +1461,7 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1459,6 +1502,7 @@ export type TenantUpdateWithoutConversationsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1484,6 +1528,7 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1508,6 +1553,7 @@ export type TenantCreateWithoutMessagesInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -1533,6 +1579,7 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1573,6 +1620,7 @@ export type TenantUpdateWithoutMessagesInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1598,6 +1646,7 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1622,6 +1671,7 @@ export type TenantCreateWithoutRunsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -1647,6 +1697,7 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1687,6 +1738,7 @@ export type TenantUpdateWithoutRunsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1712,6 +1764,7 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1736,6 +1789,7 @@ export type TenantCreateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -1761,6 +1815,7 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1801,6 +1856,7 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -1826,6 +1882,125 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutCallAttemptsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutCallAttemptsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutCallAttemptsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutCallAttemptsInput, Prisma.TenantUncheckedCreateWithoutCallAttemptsInput>
+}
+
+export type TenantUpsertWithoutCallAttemptsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutCallAttemptsInput, Prisma.TenantUncheckedUpdateWithoutCallAttemptsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutCallAttemptsInput, Prisma.TenantUncheckedCreateWithoutCallAttemptsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutCallAttemptsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutCallAttemptsInput, Prisma.TenantUncheckedUpdateWithoutCallAttemptsInput>
+}
+
+export type TenantUpdateWithoutCallAttemptsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1851,6 +2026,7 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
@@ -1876,6 +2052,7 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
@@ -1916,6 +2093,7 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
@@ -1941,6 +2119,7 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
@@ -1965,6 +2144,7 @@ export type TenantCreateWithoutAuditEventsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
@@ -1990,6 +2170,7 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
@@ -2030,6 +2211,7 @@ export type TenantUpdateWithoutAuditEventsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
@@ -2055,6 +2237,7 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
@@ -2079,6 +2262,7 @@ export type TenantCreateWithoutDataKeysInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
@@ -2104,6 +2288,7 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
@@ -2144,6 +2329,7 @@ export type TenantUpdateWithoutDataKeysInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
@@ -2169,6 +2355,7 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
@@ -2193,6 +2380,7 @@ export type TenantCreateWithoutSecretsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -2218,6 +2406,7 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2258,6 +2447,7 @@ export type TenantUpdateWithoutSecretsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -2283,6 +2473,7 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2307,6 +2498,7 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -2332,6 +2524,7 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2372,6 +2565,7 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -2397,6 +2591,7 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2421,6 +2616,7 @@ export type TenantCreateWithoutExportsInput = {
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
@@ -2446,6 +2642,7 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2486,6 +2683,7 @@ export type TenantUpdateWithoutExportsInput = {
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
@@ -2511,6 +2709,7 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2532,6 +2731,7 @@ export type TenantCountOutputType = {
   messages: number
   runs: number
   usageRecords: number
+  callAttempts: number
   idempotencyKeys: number
   auditEvents: number
   dataKeys: number
@@ -2549,6 +2749,7 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   messages?: boolean | TenantCountOutputTypeCountMessagesArgs
   runs?: boolean | TenantCountOutputTypeCountRunsArgs
   usageRecords?: boolean | TenantCountOutputTypeCountUsageRecordsArgs
+  callAttempts?: boolean | TenantCountOutputTypeCountCallAttemptsArgs
   idempotencyKeys?: boolean | TenantCountOutputTypeCountIdempotencyKeysArgs
   auditEvents?: boolean | TenantCountOutputTypeCountAuditEventsArgs
   dataKeys?: boolean | TenantCountOutputTypeCountDataKeysArgs
@@ -2626,6 +2827,13 @@ export type TenantCountOutputTypeCountUsageRecordsArgs<ExtArgs extends runtime.T
 /**
  * TenantCountOutputType without action
  */
+export type TenantCountOutputTypeCountCallAttemptsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.ModelCallAttemptWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
 export type TenantCountOutputTypeCountIdempotencyKeysArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   where?: Prisma.IdempotencyKeyWhereInput
 }
@@ -2685,6 +2893,7 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   messages?: boolean | Prisma.Tenant$messagesArgs<ExtArgs>
   runs?: boolean | Prisma.Tenant$runsArgs<ExtArgs>
   usageRecords?: boolean | Prisma.Tenant$usageRecordsArgs<ExtArgs>
+  callAttempts?: boolean | Prisma.Tenant$callAttemptsArgs<ExtArgs>
   idempotencyKeys?: boolean | Prisma.Tenant$idempotencyKeysArgs<ExtArgs>
   auditEvents?: boolean | Prisma.Tenant$auditEventsArgs<ExtArgs>
   dataKeys?: boolean | Prisma.Tenant$dataKeysArgs<ExtArgs>
@@ -2743,6 +2952,7 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   messages?: boolean | Prisma.Tenant$messagesArgs<ExtArgs>
   runs?: boolean | Prisma.Tenant$runsArgs<ExtArgs>
   usageRecords?: boolean | Prisma.Tenant$usageRecordsArgs<ExtArgs>
+  callAttempts?: boolean | Prisma.Tenant$callAttemptsArgs<ExtArgs>
   idempotencyKeys?: boolean | Prisma.Tenant$idempotencyKeysArgs<ExtArgs>
   auditEvents?: boolean | Prisma.Tenant$auditEventsArgs<ExtArgs>
   dataKeys?: boolean | Prisma.Tenant$dataKeysArgs<ExtArgs>
@@ -2770,6 +2980,7 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     messages: Prisma.$MessagePayload<ExtArgs>[]
     runs: Prisma.$RunPayload<ExtArgs>[]
     usageRecords: Prisma.$UsageRecordPayload<ExtArgs>[]
+    callAttempts: Prisma.$ModelCallAttemptPayload<ExtArgs>[]
     idempotencyKeys: Prisma.$IdempotencyKeyPayload<ExtArgs>[]
     auditEvents: Prisma.$AuditEventPayload<ExtArgs>[]
     dataKeys: Prisma.$DataKeyPayload<ExtArgs>[]
@@ -3202,6 +3413,7 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   messages<T extends Prisma.Tenant$messagesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$messagesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$MessagePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   runs<T extends Prisma.Tenant$runsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$runsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$RunPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   usageRecords<T extends Prisma.Tenant$usageRecordsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$usageRecordsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UsageRecordPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  callAttempts<T extends Prisma.Tenant$callAttemptsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$callAttemptsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ModelCallAttemptPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   idempotencyKeys<T extends Prisma.Tenant$idempotencyKeysArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$idempotencyKeysArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$IdempotencyKeyPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   auditEvents<T extends Prisma.Tenant$auditEventsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$auditEventsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$AuditEventPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   dataKeys<T extends Prisma.Tenant$dataKeysArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$dataKeysArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$DataKeyPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
@@ -3855,6 +4067,30 @@ export type Tenant$usageRecordsArgs<ExtArgs extends runtime.Types.Extensions.Int
   take?: number
   skip?: number
   distinct?: Prisma.UsageRecordScalarFieldEnum | Prisma.UsageRecordScalarFieldEnum[]
+}
+
+/**
+ * Tenant.callAttempts
+ */
+export type Tenant$callAttemptsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the ModelCallAttempt
+   */
+  select?: Prisma.ModelCallAttemptSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the ModelCallAttempt
+   */
+  omit?: Prisma.ModelCallAttemptOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.ModelCallAttemptInclude<ExtArgs> | null
+  where?: Prisma.ModelCallAttemptWhereInput
+  orderBy?: Prisma.ModelCallAttemptOrderByWithRelationInput | Prisma.ModelCallAttemptOrderByWithRelationInput[]
+  cursor?: Prisma.ModelCallAttemptWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.ModelCallAttemptScalarFieldEnum | Prisma.ModelCallAttemptScalarFieldEnum[]
 }
 
 /**

@@ -1,0 +1,73 @@
+import type { ModelCallAttempt, Price, Run } from '../data/generated/client.ts'
+import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { foldText } from './event-log.ts'
+import type { Prompt } from './prompt.ts'
+import type { LoggedEvent, TokenUsage } from './run-event.ts'
+import { logEpoch } from './run-log.ts'
+import { textOf, turnsOf } from './run-turn.ts'
+import type { Scope } from './scope.ts'
+import { recordUsage } from './usage.ts'
+
+/** A model call that is about to be made. `turn` counts from 0; `userPseudonym` is as the ledger has it. */
+type PlannedCall = { turn: number; prompt: Prompt; price: Price | null; userPseudonym: string | null }
+
+/**
+ * Notes that a claim is about to call the model, so that the call is accounted for whatever becomes of this process. False, and
+ * nothing is noted, when the run is no longer that claim's: then the model must not be called.
+ */
+export async function beginCall(db: TenantTransaction, run: Run, call: PlannedCall): Promise<boolean> {
+  const { turn, prompt, price, userPseudonym } = call
+  const noted = await db.$executeRaw`
+    insert into model_call_attempts (tenant_id, run_id, turn, call, attempt, conversation_id, user_pseudonym, agent_id,
+      config_version, model, price_id, input_tokens, output_bound)
+    select tenant_id, id, ${turn}::int, 0, epoch, conversation_id, ${userPseudonym}::uuid, agent_id,
+      config_version, model, ${price?.id ?? null}::uuid, ${prompt.inputTokens}::int, ${prompt.request.maxOutputTokens}::int
+    from runs where tenant_id = ${run.tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int and status = 'RUNNING'`
+  return noted === 1
+}
+
+/** Whose attempts these are: all rows of a tenant, or those of an end user. */
+type Owner = Pick<Scope, 'db' | 'ports'> & { tenant: Pick<Scope['tenant'], 'id'> }
+
+/**
+ * Enters the run's calls that nobody will report any more, those of its claims up to `lastClaim`, by default of all: marked as estimated, with the
+ * input that was sent, and as output what had come by the run's log. What is no longer there is not counted. Whoever made such a
+ * call and is alive all the same finds it entered, and enters nothing: the ledger has each call once.
+ */
+export async function settleCalls({ tenant, db, ports }: Owner, runId: string, lastClaim?: number): Promise<void> {
+  const where = { runId, ...(lastClaim !== undefined && { attempt: { lte: lastClaim } }) }
+  const attempts = await db.modelCallAttempt.findMany({ where, include: { price: true } })
+  if (attempts.length === 0) return
+  const run = await db.run.findFirst({ where: { id: runId }, select: { turns: true } })
+  // A log that cannot be reached has nothing to tell, like one that has expired.
+  const log = await ports.eventLog.read({ tenantId: tenant.id, runId }, null).catch(() => ({ events: [] }))
+  for (const attempt of attempts) {
+    const written = writtenIn(attempt, run, log.events)
+    const outputTokens = written.reduce((sum, text) => sum + ports.model.countTokens(attempt.model, text), 0)
+    const usage: TokenUsage = {
+      ...{ inputTokens: attempt.inputTokens, cachedInputTokens: 0 },
+      ...{ outputTokens, reasoningTokens: 0, estimated: true },
+    }
+    await recordUsage(db, attempt, usage, attempt.price, ports.now())
+  }
+}
+
+/** What the model wrote in an attempt, by the log: text, and the tool calls that were begun. */
+function writtenIn(
+  { turn, attempt }: ModelCallAttempt,
+  run: Pick<Run, 'turns'> | null,
+  events: readonly LoggedEvent[],
+): string[] {
+  const own = events.filter(({ cursor }) => cursor.epoch >= logEpoch(attempt) && cursor.epoch < logEpoch(attempt + 1))
+  // A claim's first event restates what was before, unless it is the first claim. What was trimmed is restated further on.
+  const base = own[0]?.cursor.seq === 1 ? 0 : own.findIndex(({ event }) => event.type === 'StreamReset')
+  const turns = run ? turnsOf(run) : []
+  if (base === -1 || turns.length < turn) return []
+  const before = turns.slice(0, turn)
+  const [text, textBefore] = [foldText(own.slice(base)), textOf(before)]
+  const known = new Set(before.flatMap(({ toolCalls }) => toolCalls.map(({ id }) => id)))
+  const toolCalls = own.flatMap(({ event }) =>
+    event.type === 'ToolCallStarted' && !known.has(event.toolCallId) ? [event.name, event.arguments] : [],
+  )
+  return [text.startsWith(textBefore) ? text.slice(textBefore.length) : '', ...toolCalls]
+}

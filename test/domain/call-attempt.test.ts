@@ -1,0 +1,268 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { beginCall, settleCalls } from '../../src/domain/call-attempt.ts'
+import { deleteConversation } from '../../src/domain/conversation.ts'
+import { Unavailable } from '../../src/domain/errors.ts'
+import { newId } from '../../src/domain/ids.ts'
+import type { Ports } from '../../src/domain/ports.ts'
+import type { Prompt } from '../../src/domain/prompt.ts'
+import { cancelRun, findRun } from '../../src/domain/run.ts'
+import { claimRun } from '../../src/domain/run-claim.ts'
+import { endClaim, requeue, saveTurn } from '../../src/domain/run-ending.ts'
+import type { RunEvent } from '../../src/domain/run-event.ts'
+import { logEpoch } from '../../src/domain/run-log.ts'
+import type { RunTask } from '../../src/domain/run-loop.ts'
+import type { Turn } from '../../src/domain/run-turn.ts'
+import type { Scope } from '../../src/domain/scope.ts'
+import { countTokens } from '../../src/llm/token-count.ts'
+import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
+import { ask, follow, impatient, startWorker, until } from '../support/run-story.ts'
+import { hangsAfter, says, scriptedModel, usage } from '../support/scripted-model.ts'
+import { type Story, startStory } from '../support/story.ts'
+
+let story: Story
+
+beforeAll(async () => {
+  story = await startStory()
+})
+
+afterAll(() => story.close())
+
+/** A call of 1,000 tokens, of which at most 50 come back. */
+const prompt: Prompt = {
+  request: { model: 'gpt-4o-mini', messages: [], temperature: 0, maxOutputTokens: 50, tools: [] },
+  inputTokens: 1_000,
+}
+
+/** A scope that wakes no worker. */
+function unheard(scope: Scope): Scope {
+  return { ...scope, ports: { ...scope.ports, runQueue: new MemoryRunQueue({ onError: () => undefined }) } }
+}
+
+async function claim(scope: Scope): Promise<RunTask['run']> {
+  const run = await claimRun(scope.db, scope.tenant.id, newId())
+  if (!run) throw new Error('No run waits.')
+  return run
+}
+
+const begin = (scope: Scope, run: RunTask['run'], turn = 0, userPseudonym: string | null = null) =>
+  beginCall(scope.db, run, { turn, prompt, price: null, userPseudonym })
+
+/** A run whose worker dies in its call, after `events` got into its log. */
+async function dead(scope: Scope, events: RunEvent[] = []): Promise<RunTask['run']> {
+  await ask(unheard(scope))
+  const run = await claim(scope)
+  expect(await begin(scope, run)).toBe(true)
+  if (events.length > 0) await append(run, events)
+  return run
+}
+
+function append({ tenantId, id, epoch }: RunTask['run'], events: RunEvent[]) {
+  return story.ports.eventLog.append({ tenantId: tenantId as never, runId: id }, logEpoch(epoch), 1, events)
+}
+
+const delta = (text: string): RunEvent => ({ type: 'TextDelta', text })
+
+const ledger = (scope: Scope, runId: string) =>
+  scope.db.usageRecord.findMany({ where: { runId }, orderBy: [{ turn: 'asc' }, { attempt: 'asc' }] })
+
+const attempts = (scope: Scope) => scope.db.modelCallAttempt.findMany()
+
+const said = 'It was a bright cold day in April, and the clocks were striking thirteen.'
+const failure = { code: 'X', message: 'x' }
+
+describe('a call whose worker died', () => {
+  it.each([
+    { when: 'in the middle of the stream', events: [delta(said.slice(0, 20)), delta(said.slice(20))], output: countTokens(said) },
+    { when: 'before the first byte', events: [], output: 0 },
+  ])('$when is entered once, by the next claim, with what had come', async ({ events, output }) => {
+    const { member } = await story.tenant()
+    const { id } = await dead(member, events)
+    await using _ = await startWorker(story, { model: scriptedModel([says('Whole.', usage(900, 2))]), timing: impatient })
+    expect((await follow(member, id)).at(-1)).toMatchObject({
+      type: 'RunCompleted',
+      usage: { inputTokens: 1_900, outputTokens: output + 2, estimated: true },
+    })
+    expect(await ledger(member, id)).toMatchObject([
+      { attempt: 1, inputTokens: 1_000, outputTokens: output, estimated: true, model: 'gpt-4o-mini', costNanos: 0n },
+      { attempt: 2, inputTokens: 900, outputTokens: 2, estimated: false },
+    ])
+    expect(await attempts(member)).toEqual([])
+  })
+
+  it('is charged at the price that was noted, to the end user it was for', async () => {
+    const { endUser, admin } = await story.tenant()
+    await ask(unheard(endUser))
+    const run = await claim(admin)
+    const price = await admin.db.price.findFirstOrThrow({ where: { model: 'gpt-4o-mini' } })
+    const userPseudonym = newId()
+    await beginCall(endUser.db, run, { turn: 0, prompt, price, userPseudonym })
+    await settleCalls(admin, run.id)
+    // 150 nano-USD per token of input.
+    expect(await ledger(admin, run.id)).toMatchObject([{ costNanos: 150_000n, priceId: price.id, userPseudonym }])
+    await cancelAll(admin)
+  })
+
+  it('in a later turn is entered without the turns before, and with the tools it called', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member)
+    const call = (id: string) => ({ id, name: 'current_time', arguments: `{"zone":"${id}"}` })
+    const turn: Turn = {
+      text: 'First. ',
+      toolCalls: [call('a')],
+      results: [{ toolCallId: 'a', outcome: 'COMPLETED', content: 'noon' }],
+      ...{ outputTokens: 1, promptTokens: 1 },
+    }
+    await saveTurn(member.db, run, [turn], { turn: 0, usage: usage(1, 1) }, null, 0)
+    await begin(member, run, 1)
+    const started = (id: string): RunEvent => {
+      const { name, arguments: args } = call(id)
+      return { type: 'ToolCallStarted', toolCallId: id, name, arguments: args }
+    }
+    const finished: RunEvent = { type: 'ToolCallFinished', toolCallId: 'a', outcome: 'COMPLETED' }
+    await append(run, [delta('First. '), started('a'), finished, delta(said), started('b')])
+    await settleCalls(member, run.id, 1)
+    const outputTokens = [said, 'current_time', '{"zone":"b"}'].reduce((sum, text) => sum + countTokens(text), 0)
+    expect(await ledger(member, run.id)).toMatchObject([
+      { turn: 0, estimated: false },
+      { turn: 1, outputTokens, estimated: true },
+    ])
+    await cancelAll(member)
+  })
+
+  it('is not entered with what the claim before it had said', async () => {
+    const { member } = await story.tenant()
+    await dead(member, [delta(said)])
+    await member.db.run.updateMany({ data: { status: 'QUEUED' } })
+    const second = await claim(member)
+    await begin(member, second)
+    await settleCalls(member, second.id)
+    expect(await ledger(member, second.id)).toMatchObject([
+      { attempt: 1, outputTokens: countTokens(said) },
+      { attempt: 2, outputTokens: 0 },
+    ])
+    await cancelAll(member)
+  })
+
+  it('is entered from the last restatement when the log was trimmed', async () => {
+    const { member } = await story.tenant()
+    const { id, ...run } = await dead(member)
+    const events = { events: [{ cursor: { epoch: logEpoch(1), seq: 7 }, event: delta('lost') }], complete: false }
+    events.events.push({ cursor: { epoch: logEpoch(1), seq: 8 }, event: { type: 'StreamReset', text: said } as never })
+    const eventLog = { ...story.ports.eventLog, read: async () => events } as Ports['eventLog']
+    await settleCalls({ ...member, ports: { ...member.ports, eventLog } }, id)
+    expect(await ledger(member, id)).toMatchObject([{ attempt: run.epoch, outputTokens: countTokens(said) }])
+    await cancelAll(member)
+  })
+
+  it('costs its input alone when the log cannot be reached', async () => {
+    const { member } = await story.tenant()
+    const { id } = await dead(member, [delta(said)])
+    const read = () => Promise.reject(new Unavailable('No log.', 1))
+    await settleCalls({ ...member, ports: { ...member.ports, eventLog: { ...story.ports.eventLog, read } as never } }, id)
+    expect(await ledger(member, id)).toMatchObject([{ inputTokens: 1_000, outputTokens: 0, estimated: true }])
+    await cancelAll(member)
+  })
+
+  it('is entered when its run is ended while it waits to be claimed again', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member, [delta(said)])
+    await requeue(member.db, run)
+    await cancelRun(member, { runId: run.id })
+    const entered = { inputTokens: 1_000, outputTokens: countTokens(said), estimated: true }
+    expect(await ledger(member, run.id)).toMatchObject([entered])
+    expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunCancelled', usage: entered })
+  })
+
+  it('is entered when nobody is left to claim its run, since the conversation was deleted', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member, [delta(said)])
+    await deleteConversation(member, { conversationId: run.conversationId })
+    await using _ = await startWorker(story, { timing: impatient })
+    await until(async () => (await attempts(member)).length === 0)
+    expect(await ledger(member, run.id)).toMatchObject([{ outputTokens: countTokens(said), estimated: true }])
+  })
+})
+
+describe('a call that two may enter', () => {
+  it('stays as it was estimated when its worker turns out to live', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member, [delta(said)])
+    await settleCalls(member, run.id)
+    const call = { turn: 0, usage: usage(999, 999) }
+    await endClaim(member.db, run, { outcome: 'failed', failure, turns: [], call, price: null }, 0)
+    expect(await ledger(member, run.id)).toMatchObject([{ inputTokens: 1_000, estimated: true }])
+    expect(await findRun(member, run.id)).toMatchObject({ status: 'FAILED' })
+  })
+
+  it('stays as its worker reported it when that was first, and however often it is reported', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member, [delta(said)])
+    const call = { turn: 0, usage: usage(999, 999) }
+    for (const _ of [1, 2]) await saveTurn(member.db, run, [], call, null, 0)
+    await settleCalls(member, run.id)
+    expect(await ledger(member, run.id)).toMatchObject([{ inputTokens: 999, outputTokens: 999, estimated: false }])
+    await cancelAll(member)
+  })
+
+  it('is entered by one of them when they do it at once', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member)
+    const call = { turn: 0, usage: usage(999, 999) }
+    await Promise.all([
+      ...[1, 2, 3].map(() => settleCalls(member, run.id)),
+      ...[1, 2, 3].map(() => saveTurn(member.db, run, [], call, null, 0)),
+    ])
+    expect(await ledger(member, run.id)).toHaveLength(1)
+    expect(await attempts(member)).toEqual([])
+    await cancelAll(member)
+  })
+})
+
+describe('an attempt', () => {
+  it('is there before the model is called, and gone with the call', async () => {
+    const { member } = await story.tenant()
+    const model = scriptedModel([hangsAfter(['Some'])])
+    await using _ = await startWorker(story, { model })
+    const { run } = await ask(member)
+    await until(() => model.requests.length === 1)
+    expect(await attempts(member)).toMatchObject([{ runId: run.id, turn: 0, call: 0, attempt: 1, outputBound: 4_096 }])
+    await cancelRun(member, { runId: run.id })
+    await follow(member, run.id)
+    const [record] = await ledger(member, run.id)
+    expect(record).toMatchObject({ attempt: 1, estimated: true, outputTokens: 1 })
+    expect(await attempts(member)).toEqual([])
+  })
+
+  it('is not made by a claim that was lost, so the model is not called', async () => {
+    const { member } = await story.tenant()
+    await ask(unheard(member))
+    const run = await claim(member)
+    await requeue(member.db, run)
+    expect(await begin(member, run)).toBe(false)
+    expect(await begin(member, { ...run, epoch: 0 })).toBe(false)
+    expect(await attempts(member)).toEqual([])
+    await cancelAll(member)
+  })
+
+  it('leaves what the call had used when the worker fails on its own account', async () => {
+    const { member } = await story.tenant()
+    const defect = async function* () {
+      yield { type: 'text' as const, text: said }
+      await until(async () => (await story.ports.eventLog.read({ tenantId: member.tenant.id, runId }, null)).events.length > 0)
+      throw new TypeError('A defect.')
+    }
+    let runId = ''
+    await using work = await startWorker(story, { model: scriptedModel([defect]) })
+    const { run } = await ask(member)
+    runId = run.id
+    expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunFailed', failure: { code: 'INTERNAL' } })
+    expect(await ledger(member, run.id)).toMatchObject([{ outputTokens: countTokens(said), estimated: true }])
+    expect(await attempts(member)).toEqual([])
+    expect(work.errors.splice(0)).toMatchObject([{ message: 'A defect.' }])
+  })
+})
+
+/** Leaves no run that workers of other tests would take. */
+async function cancelAll(scope: Scope): Promise<void> {
+  await scope.db.run.updateMany({ where: { finishedAt: null }, data: { status: 'CANCELLED', finishedAt: new Date() } })
+}
