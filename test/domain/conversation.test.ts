@@ -133,8 +133,9 @@ describe('deleteConversation', () => {
     const [first] = runs
     await scope.db.usageRecord.create({
       data: {
-        ...ids,
         id: newId(),
+        tenantId: ids.tenantId,
+        conversationId: ids.conversationId,
         runId: first?.id ?? '',
         agentId: conversation.agentId,
         configVersion: 1,
