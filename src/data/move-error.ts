@@ -5,3 +5,8 @@ export class MoveError extends Error {
     this.name = 'MoveError'
   }
 }
+
+/** What went wrong, in a few words. */
+export function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message || error.name : String(error)
+}

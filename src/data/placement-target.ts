@@ -2,7 +2,7 @@ import pg from 'pg'
 import { inspectDatabase } from './boot-gate.ts'
 import { addressOf, type DatabaseUrls, storeDatabase, type UrlCipher, urlsBeside } from './database-address.ts'
 import { migrate } from './migrate.ts'
-import { MoveError } from './move-error.ts'
+import { MoveError, reasonOf } from './move-error.ts'
 import { openPlatformPool } from './platform-database.ts'
 
 export type TargetOptions = {
@@ -95,8 +95,4 @@ async function isCatalogue(admin: pg.Client, catalogue: pg.Pool): Promise<boolea
 
 function unusable(error: unknown): MoveError {
   return new MoveError(`The database of --database cannot be used. ${reasonOf(error)}`, { cause: error })
-}
-
-function reasonOf(error: unknown): string {
-  return error instanceof Error ? error.message || error.name : String(error)
 }

@@ -37,7 +37,8 @@ export class Placements {
   #placed: ReadonlyMap<string, Placed> = new Map()
   /** Tenants whose standing may not be repeated yet where they are. */
   readonly #unrepeated = new Set<string>()
-  #refreshing: Promise<void> | null = null
+  #look: Promise<void> = Promise.resolve()
+  #nextLook: Promise<void> | null = null
   #repeating: Promise<void> | null = null
   #timer: NodeJS.Timeout | undefined
   #closed = false
@@ -60,12 +61,13 @@ export class Placements {
 
   /** Looks again where the tenants are. Never throws: without the catalogue, what was known stays. */
   refresh(): Promise<void> {
-    this.#refreshing ??= this.#load()
-      .catch(this.#options.onError)
-      .finally(() => {
-        this.#refreshing = null
-      })
-    return this.#refreshing
+    // A look that is under way may have been too early: whoever asks meanwhile shares the next.
+    this.#nextLook ??= this.#look.then(() => {
+      this.#nextLook = null
+      this.#look = this.#load().catch(this.#options.onError)
+      return this.#look
+    })
+    return this.#nextLook
   }
 
   /** Every database that may hold rows of the tenant, the catalogue's own first, as the catalogue has it now. */
@@ -128,7 +130,8 @@ export class Placements {
   async close(): Promise<void> {
     this.#closed = true
     clearTimeout(this.#timer)
-    await this.#refreshing
+    await this.#nextLook
+    await this.#look
     await this.#repeating
     const opened = await Promise.allSettled(this.#opened.values())
     await Promise.all(opened.map(async (opening) => opening.status === 'fulfilled' && opening.value.close()))

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import type { UrlCipher } from './database-address.ts'
-import { MoveError } from './move-error.ts'
+import { MoveError, reasonOf } from './move-error.ts'
 import { prepareTarget } from './placement-target.ts'
 import { Placements } from './placements.ts'
 import { PlatformDatabase } from './platform-database.ts'
@@ -72,7 +72,7 @@ export class TenantMover {
     this.#options = options
     this.#timing = { ...defaultTiming, ...options.timing }
     this.#database = new PlatformDatabase({ connectionString })
-    const onError = (error: unknown) => onProgress(error instanceof Error ? error.message : String(error))
+    const onError = (error: unknown) => onProgress(reasonOf(error))
     this.#placements = new Placements(this.#database, { cipher, onError })
   }
 
@@ -111,12 +111,23 @@ export class TenantMover {
       if (move.sourceId !== null) await unfence(source, id)
       await this.#placements.repeatStanding(id)
       this.#tell(`${name} goes on where it is; deleting what was copied`)
-      await clear(target, id)
-      if (move.targetId !== null) await depart(target, id, move.sourceId ?? inCatalogue)
+      await this.#undoCopy(target, move)
       await forgetMove(this.#catalogue, move)
       if (move.targetId !== null) await forgetDatabase(this.#catalogue, move.targetId)
       this.#tell(`undone: ${name} is where it was`)
     })
+  }
+
+  /** Who undoes a move may do so since the target is gone for good. Whatever is found there later keeps tenants from being moved there. */
+  async #undoCopy(target: pg.Pool, { tenantId, sourceId, targetId }: TenantMove): Promise<void> {
+    try {
+      await clear(target, tenantId)
+      if (targetId !== null) await depart(target, tenantId, sourceId ?? inCatalogue)
+    } catch (error) {
+      if (targetId === null) throw error
+      const { name } = await this.#placements.find(targetId)
+      this.#tell(`${name} cannot be cleared (${reasonOf(error)}): what was copied is still there. Drop that database.`)
+    }
   }
 
   async close(): Promise<void> {

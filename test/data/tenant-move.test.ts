@@ -73,7 +73,11 @@ describe('a move', () => {
   it('takes rows of every table there and back; ids, counts and contents stay, and the neighbours are not touched', async () => {
     const { wall, rows } = tenantParty(`tenant-${newId()}`)
     const [price] = await selectRows(story.database, 'select id from prices limit 1')
-    await addRows(story.database, { ...rows, UsageRecord: { ...rowOf({ rows }, 'UsageRecord'), priceId: price?.['id'] } })
+    const priced = Object.entries(rows).map(([model, row]) => [
+      model,
+      'priceId' in row ? { ...row, priceId: price?.['id'] } : row,
+    ])
+    await addRows(story.database, Object.fromEntries(priced))
     await addConversations(story.database, wall.tenantId, 2_500)
     await ask(acme.member, 'neighbour')
     const before = await rowsOf(story.database, wall.tenantId)
@@ -82,6 +86,8 @@ describe('a move', () => {
 
     await using moving = testMover(story.database)
     await moving.mover.place(rowOf({ rows }, 'Tenant')['name'] as string, own.adminUrl)
+    const arrived = `select status, plan, database_id, fenced_at from tenants where id = '${wall.tenantId}'`
+    expect(await selectRows(own, arrived)).toEqual([{ status: 'ACTIVE', plan: 'FREE', database_id: null, fenced_at: null }])
     await story.catalog.placements.refresh()
     expect(await rowsOf(own, wall.tenantId)).toEqual(before)
     expect(Object.values(await rowsOf(story.database, wall.tenantId)).flat()).toEqual([])
@@ -270,6 +276,21 @@ describe('undoing a move', () => {
       await createConversation(await story.signIn(acme.keys.member), {})
     },
   )
+
+  it('works without the database that it was to go to', async () => {
+    const gone = await createTestDatabase({ empty: true })
+    await move(gone.adminUrl, /^copied/)
+    await gone.drop()
+    await using moving = testMover(story.database)
+    await moving.mover.abort(acme.tenant.name)
+    expect(moving.lines).toContainEqual(
+      expect.stringMatching(
+        /^127\.0\.0\.1:\d+\/test_\w+ cannot be cleared \(.*\): what was copied is still there\. Drop that database\.$/,
+      ),
+    )
+    expect(await state()).toEqual({ status: 'ACTIVE', isElsewhere: false, isFenced: false, phase: null })
+    await createConversation(acme.member, {})
+  })
 
   it('is too late after the switch, and idle without a move', async () => {
     await expect(abort()).rejects.toThrow('is not being moved')
