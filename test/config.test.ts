@@ -12,6 +12,44 @@ const production = {
   BULKHEAD_MASTER_KEY: key(),
 }
 
+describe('Redis', () => {
+  const unset = { REDIS_URL: '', REDIS_MODE: '', REDIS_SENTINEL_MASTER: '', REDIS_SENTINEL_PASSWORD: '' }
+  const redis = (values: Record<string, string>) => readConfig({ ...unset, ...values }).redis
+
+  it('is one server, a cluster, or a master that sentinels know', () => {
+    expect(redis({})).toBeNull()
+    const one = 'redis://:a,b@one:6379/2'
+    expect(redis({ REDIS_URL: one })).toEqual({ mode: 'single', url: one })
+    const [first, second] = ['rediss://user:a,b@one', 'rediss://user:a,b@two:7000']
+    const both = `${first}, ${second}`
+    expect(redis({ REDIS_URL: both, REDIS_MODE: 'cluster' })).toEqual({ mode: 'cluster', urls: [first, second] })
+    const sentinel = { REDIS_URL: both, REDIS_MODE: 'sentinel', REDIS_SENTINEL_MASTER: 'main' }
+    const target = { mode: 'sentinel', urls: [first, second], master: 'main' }
+    expect(redis(sentinel)).toEqual({ ...target, sentinelPassword: null })
+    expect(redis({ ...sentinel, REDIS_SENTINEL_PASSWORD: 'x' })).toEqual({ ...target, sentinelPassword: 'x' })
+  })
+
+  it.each([
+    [{ REDIS_URL: 'http://secret@one' }, 'REDIS_URL must be a URL that starts with redis:// or rediss://.'],
+    [{ REDIS_URL: 'redis://secret@one/name' }, 'REDIS_URL must name a database by its number.'],
+    [{ REDIS_URL: 'redis://secret@one,redis://secret@two' }, 'REDIS_URL has several URLs. Set REDIS_MODE'],
+    [{ REDIS_URL: 'redis://secret@one,rediss://secret@two', REDIS_MODE: 'cluster' }, 'REDIS_URL must have the same protocol'],
+    [
+      { REDIS_URL: 'redis://secret@one,redis://two', REDIS_MODE: 'cluster' },
+      'REDIS_URL must have the same protocol, user, password',
+    ],
+    [{ REDIS_URL: 'redis://secret@one/1', REDIS_MODE: 'cluster' }, 'REDIS_URL names a database, and a cluster has only one.'],
+    [{ REDIS_URL: 'redis://one', REDIS_MODE: 'sentinel' }, 'REDIS_SENTINEL_MASTER is not set.'],
+    [{ REDIS_URL: 'redis://one', REDIS_SENTINEL_MASTER: 'main' }, 'REDIS_SENTINEL_MASTER is set and REDIS_MODE is single.'],
+    [{ REDIS_URL: 'redis://one', REDIS_MODE: 'mesh' }, 'REDIS_MODE must be one of single, sentinel, cluster.'],
+    [{ REDIS_MODE: 'cluster' }, 'REDIS_MODE is set and REDIS_URL is not.'],
+  ])('%o is refused in one line', (values, message) => {
+    expect(() => redis(values)).toThrow(ConfigError)
+    expect(() => redis(values)).toThrow(message)
+    expect(() => redis(values)).not.toThrow(/secret|\n/)
+  })
+})
+
 describe('the master key', () => {
   it.each(['DATABASE_URL', 'DATABASE_PLATFORM_URL', 'BULKHEAD_KEY_PEPPER', 'BULKHEAD_MASTER_KEY'])(
     'is, as all secrets, required in production: without %s it does not start',

@@ -15,15 +15,16 @@ export function openCluster(
   cluster.on('ready', () => connectAll(cluster))
   cluster.on('refresh', () => connectAll(cluster))
   cluster.on('node error', onError)
-  cluster.on('error', onError)
+  // That no node answers, when each has told why.
+  cluster.on('error', () => undefined)
 
   return {
     commands: cluster,
     shards: {
       nodes: () => mastersOf(cluster),
       nodeOf: (channel) => cluster.slots[slotOf(channel)]?.[0],
-      open: (node) => {
-        const options = { ...settings, ...accessOf(first), ...hostAndPort(node), connectionName: 'bulkhead-subscriber' }
+      open: (node, role) => {
+        const options = { ...settings, ...accessOf(first), ...hostAndPort(node), connectionName: `bulkhead-${role}` }
         return new Redis(options).on('error', onError)
       },
       refresh: () => new Promise((resolve) => cluster.refreshSlotsCache(() => resolve())),

@@ -3,8 +3,8 @@ import { type Cluster, type Redis, type RedisOptions, ReplyError } from 'ioredis
 import { Unavailable } from '../domain/errors.ts'
 import { openCluster } from './cluster.ts'
 import { openOneMaster } from './one-master.ts'
-import { Subscriber } from './subscriber.ts'
-import { hostsOf, type RedisTarget } from './target.ts'
+import { type Shards, Subscriber } from './subscriber.ts'
+import { hostsOf, type RedisClients, type RedisTarget } from './target.ts'
 
 export type ConnectOptions = {
   /** Given what goes wrong outside of any call: lost connections, failed attempts to reconnect, what a listener throws. */
@@ -20,6 +20,7 @@ export type ConnectOptions = {
 /** A process's connections to one Redis (7.0 or later, for sharded Pub/Sub), be that one server or a cluster. */
 export type RedisConnection = {
   commands: Redis | Cluster
+  shards: Shards
   /** On connections that carry sharded subscriptions and nothing else: ioredis loses count when they share one with others. */
   subscriber: Subscriber
   /** Those that hold all keys between them. Throws Unavailable unless each is connected. */
@@ -56,18 +57,20 @@ export async function connectRedis(target: RedisTarget, options: ConnectOptions)
     await Promise.all([clients.close(), subscriber.close()])
   }
   const isReady = () => clients.commands.status === 'ready' && subscriber.isReady && connected(clients.masters()) !== null
-  if (!(await within(startTimeout, isReady))) {
+  const refuse = async (reason: string) => {
     await close()
-    const reason = lastError instanceof Error ? lastError.message : 'no answer'
     throw new Unavailable(`Redis at ${hostsOf(target)} cannot be used: ${reason}`, retryAfterSeconds, { cause: lastError })
   }
+  if (!(await within(startTimeout, isReady))) await refuse(lastError instanceof Error ? lastError.message : 'no answer')
+  if (target.mode !== 'cluster' && (await isClusterNode(clients.commands)))
+    await refuse('it is a node of a cluster. Set REDIS_MODE to cluster.')
   started = true
   const masters = () => {
     const nodes = connected(clients.masters())
     if (!nodes) throw new Unavailable('Redis cannot be reached.', retryAfterSeconds)
     return nodes
   }
-  return { commands: clients.commands, subscriber, masters, onError, close }
+  return { commands: clients.commands, shards: clients.shards, subscriber, masters, onError, close }
 }
 
 function settingsFor(commandTimeout: number): RedisOptions {
@@ -100,6 +103,10 @@ export async function replyTo<T>(command: Promise<T>): Promise<T> {
     if (error instanceof Error && error instanceof ReplyError && !refusedForNow.test(error.message)) throw error
     throw new Unavailable('Redis cannot be reached.', retryAfterSeconds, { cause: error })
   }
+}
+
+async function isClusterNode(redis: RedisClients['commands']): Promise<boolean> {
+  return (await replyTo(redis.info('cluster'))).includes('cluster_enabled:1')
 }
 
 /** All of them, or null when one is not connected. */

@@ -23,7 +23,7 @@ export function openOneMaster(target: Target, settings: RedisOptions, onError: (
     shards: {
       nodes: () => ['master'],
       nodeOf: () => 'master',
-      open: () => open('subscriber'),
+      open: (_node, role) => open(role),
       refresh: async () => undefined,
       onRefresh: () => undefined,
     },

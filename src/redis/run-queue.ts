@@ -1,9 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Job, Queue, Worker } from 'bullmq'
+import { createRedisBackend, type Job, Queue, Worker } from 'bullmq'
 import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
 import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
 import { platformKeys } from './key-space.ts'
+import { WakeUpBell } from './wake-up-bell.ts'
 
 /** One queue for the platform, in one slot of a cluster. Its jobs hold a tenant's id and nothing else. */
 const name = 'runs'
@@ -13,14 +14,11 @@ const { prefix } = platformKeys.wakeUps
 const lockDuration = 10_000
 const stalledInterval = 5_000
 
-/** How long one command waits for the next wake-up, in seconds: less than a command may take on this connection. */
-const drainDelay = 0.25
-
-/** How long the wait for the next wake-up may go on after the consumer was stopped, in milliseconds. */
-const longestStop = 500
+/** How long to wait for the next wake-up before looking for one anyway, in seconds: less than a command may take. */
+const longestWait = 0.5
 
 /** The pause after a failed look for the next wake-up, in milliseconds. */
-const pauseAfterFailure = 1_000
+const pauseAfterFailure = 500
 
 type WakeUp = { tenantId: string }
 
@@ -61,6 +59,7 @@ class Consumer {
   readonly #concurrency: number
   readonly #token = newId()
   readonly #worker: Worker<WakeUp>
+  readonly #bell: WakeUpBell
   readonly #running = new Set<Promise<void>>()
   readonly #stopping = new AbortController()
   readonly #loop: Promise<void>
@@ -70,20 +69,21 @@ class Consumer {
     this.#connection = connection
     this.#take = take
     this.#concurrency = concurrency
-    // It waits for the next job in a blocking command, on a connection that BullMQ makes with the options of this one.
-    this.#worker = new Worker<WakeUp>(name, null, {
-      ...{ prefix, connection: connection.commands, skipVersionCheck: true, autorun: false, drainDelay },
+    const options = {
+      ...{ prefix, connection: connection.commands, skipVersionCheck: true, autorun: false },
       ...{ lockDuration, stalledInterval, maxStalledCount: Number.MAX_SAFE_INTEGER },
-    })
+    }
+    // Without the connection that it would wait on.
+    this.#worker = new Worker<WakeUp>(name, null, options, (queue, given) => createRedisBackend(queue, given))
     this.#worker.on('error', () => undefined)
+    this.#bell = new WakeUpBell(connection.shards, this.#worker.toKey('marker'))
     this.#loop = this.#run()
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort()
-    // While Redis is away, BullMQ waits for it, here too. What it holds then is found stalled by others.
-    await Promise.race([this.#loop, delay(longestStop)])
-    await Promise.race([this.#worker.close(true), delay(longestStop)])
+    await Promise.all([this.#loop, this.#bell.close()])
+    await this.#worker.close(true)
     await Promise.all(this.#running)
   }
 
@@ -96,8 +96,9 @@ class Consumer {
         continue
       }
       try {
-        const job = await this.#worker.getNextJob(this.#token)
+        const job = await this.#worker.getNextJob(this.#token, { block: false })
         if (job) this.#serve(job, signal.aborted)
+        else if (!signal.aborted) await this.#bell.wait(longestWait)
       } catch (error) {
         if (signal.aborted) return
         this.#connection.onError(error)

@@ -8,7 +8,8 @@ export type Shards = {
   nodes(): string[]
   /** The one that serves a channel; undefined while none does. */
   nodeOf(channel: string): string | undefined
-  open(node: string): Redis
+  /** `role` is what the server shows the connection as. */
+  open(node: string, role: 'subscriber' | 'blocking'): Redis
   /** Finds out again, or fails to. */
   refresh(): Promise<void>
   /** Calls `listener` whenever it was found out again. */
@@ -120,7 +121,7 @@ export class Subscriber {
   #connectionTo(node: string): Redis {
     const existing = this.#connections.get(node)
     if (existing) return existing
-    const redis = this.#shards.open(node)
+    const redis = this.#shards.open(node, 'subscriber')
     this.#connections.set(node, redis)
     redis.on('smessage', (channel: string, payload: string) => this.#subscriptions.get(channel)?.receive(payload))
     redis.on('close', () => this.#loseAll((subscription) => subscription.node === node))

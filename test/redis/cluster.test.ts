@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 
 import { Unavailable } from '../../src/domain/errors.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { RunRef, Signal } from '../../src/domain/ports.ts'
+import { connectRedis } from '../../src/redis/connection.ts'
 import { RedisEventLog } from '../../src/redis/event-log.ts'
 import { platformKeys, runKeys } from '../../src/redis/key-space.ts'
 import { RedisRunQueue } from '../../src/redis/run-queue.ts'
@@ -10,13 +11,13 @@ import { RedisSignals } from '../../src/redis/signals.ts'
 import { followLog, newRun, writeAnswer } from '../support/log-streams.ts'
 import { type ClusterNode, type RedisCluster, slotOf, startRedisCluster, startSlotMove } from '../support/redis-cluster.ts'
 import { connectForTest } from '../support/redis-connection.ts'
-import { redisAvailable, redisSuite } from '../support/redis-server.ts'
+import { redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
 
 describe.skipIf(!redisAvailable)(redisSuite('a cluster'), () => {
   let cluster: RedisCluster
 
   beforeAll(async () => {
-    cluster = await startRedisCluster({ nodeTimeout: 1_500 })
+    cluster = await startRedisCluster({ nodeTimeout: 1_500, password: 'p@ss/word' })
   }, 60_000)
 
   afterAll(() => cluster?.stop())
@@ -169,6 +170,48 @@ describe.skipIf(!redisAvailable)(redisSuite('a cluster'), () => {
     await node.client.call('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes')
     expect(await waiting).toBeInstanceOf(Error)
     expect(performance.now() - started).toBeLessThan(500)
+  })
+
+  test('all nodes gone: calls fail at once, subscriptions come back with the nodes, and what is closed meanwhile is closed', async () => {
+    const [open, closed] = await Promise.all([connectForTest(cluster.target), connectForTest(cluster.target)])
+    const [log, queue, run] = [new RedisEventLog(open.connection), new RedisRunQueue(open.connection), newRun()]
+    const follower = await followLog(log, run)
+    const [stop, stopGone] = [open, closed].map((each) => new RedisRunQueue(each.connection).consume(async () => null, 1))
+    await queue.wake(run.tenantId)
+    await Promise.all(cluster.nodes.map((node) => node.stop()))
+    await vi.waitFor(() => expect(open.connection.commands.status).not.toBe('ready'), { timeout: 5_000 })
+    const started = performance.now()
+    await expect(log.append(run, 1, 1, [{ type: 'TextDelta', text: 'a' }])).rejects.toThrow(Unavailable)
+    await expect(queue.wake(run.tenantId)).rejects.toThrow(Unavailable)
+    expect(performance.now() - started).toBeLessThan(200)
+    await stopGone?.()
+    await closed.connection.close()
+    await Promise.all(cluster.nodes.map((node) => node.restart()))
+    await cluster.settled()
+    await vi.waitFor(() => expect(follower.losses).toBe(1), { timeout: 5_000 })
+    await vi.waitFor(() => log.append(run, 1, 1, [{ type: 'TextDelta', text: 'a' }]), { timeout: 5_000 })
+    await vi.waitFor(() => expect(follower.text).toBe('a'))
+
+    await stop?.()
+    await open.connection.close()
+    await vi.waitFor(async () => {
+      const clients = await Promise.all(cluster.nodes.map(({ client }) => client.client('LIST')))
+      expect(String(clients)).not.toContain('name=bulkhead-')
+    })
+  }, 60_000)
+
+  test('the wrong mode is named, and so is a wrong password', async () => {
+    const [url = ''] = cluster.urls
+    const onError = () => undefined
+    await expect(connectRedis({ mode: 'single', url }, { onError })).rejects.toThrow('Set REDIS_MODE to cluster.')
+    const wrong = new URL(url)
+    wrong.password = 'wrong'
+    const refused = connectRedis({ mode: 'cluster', urls: [wrong.href] }, { onError, startTimeout: 300 })
+    await expect(refused).rejects.toThrow(/cannot be used: WRONGPASS/)
+    const server = await startRedisServer()
+    onTestFinished(() => server.stop())
+    const single = connectRedis({ mode: 'cluster', urls: [server.url] }, { onError, startTimeout: 300 })
+    await expect(single).rejects.toThrow(/cannot be used: ERR This instance has cluster support disabled/)
   })
 
   async function anotherMaster(node: ClusterNode): Promise<ClusterNode> {

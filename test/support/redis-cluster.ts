@@ -32,14 +32,29 @@ export type RedisCluster = {
 
 const slots = 16_384
 
-/** `nodeTimeout` is after how many milliseconds of silence a master is replaced. Default 15,000, so that a busy machine replaces none. */
-export async function startRedisCluster({ nodeTimeout = 15_000 } = {}): Promise<RedisCluster> {
+export type ClusterOptions = {
+  /** After how many milliseconds of silence a master is replaced. Default 15,000, so that a busy machine replaces none. */
+  nodeTimeout?: number
+  /** Of every node. Default none. */
+  password?: string
+}
+
+export async function startRedisCluster({ nodeTimeout = 15_000, password }: ClusterOptions = {}): Promise<RedisCluster> {
   const directory = await mkdtemp(join(tmpdir(), 'bulkhead-redis-'))
   const ports = await freePorts(12)
+  const settings = {
+    ...{ dir: directory, 'cluster-enabled': 'yes', 'cluster-node-timeout': nodeTimeout },
+    // Shards that lost nobody go on; a replica takes over however long ago it heard of its master.
+    ...{ 'cluster-require-full-coverage': 'no', 'cluster-replica-validity-factor': 0, 'repl-diskless-sync-delay': 0 },
+    ...(password !== undefined && { requirepass: password, masterauth: password }),
+  }
   const nodes = await Promise.all(
-    [0, 1, 2, 3, 4, 5].map((index) => startNode(directory, ports[2 * index] ?? 0, ports[2 * index + 1] ?? 0, nodeTimeout)),
+    [0, 1, 2, 3, 4, 5].map((index) =>
+      startNode({ port: ports[2 * index] ?? 0, 'cluster-port': ports[2 * index + 1] ?? 0, ...settings }, password),
+    ),
   )
-  const urls = nodes.slice(0, 3).map(({ url }) => url)
+  const access = password === undefined ? '' : `:${encodeURIComponent(password)}@`
+  const urls = nodes.slice(0, 3).map(({ port }) => `redis://${access}127.0.0.1:${port}`)
   const cluster: RedisCluster = {
     target: { mode: 'cluster', urls },
     urls,
@@ -65,6 +80,8 @@ export function slotOf(key: string): number {
 
 /** Begins to move a slot, as `redis-cli --cluster reshard` does. Until `finish`, keys are on either node, at first all where they were. */
 export async function startSlotMove(slot: number, from: ClusterNode, to: ClusterNode) {
+  const { password } = to.client.options
+  const auth = password ? ['AUTH', password] : []
   await to.client.call('CLUSTER', 'SETSLOT', slot, 'IMPORTING', from.id)
   await from.client.call('CLUSTER', 'SETSLOT', slot, 'MIGRATING', to.id)
   return {
@@ -72,7 +89,7 @@ export async function startSlotMove(slot: number, from: ClusterNode, to: Cluster
       for (;;) {
         const keys = (await from.client.call('CLUSTER', 'GETKEYSINSLOT', slot, 100)) as string[]
         if (keys.length === 0) return
-        await from.client.call('MIGRATE', '127.0.0.1', to.port, '', 0, 5_000, 'KEYS', ...keys)
+        await from.client.call('MIGRATE', '127.0.0.1', to.port, '', 0, 5_000, ...auth, 'KEYS', ...keys)
       }
     },
     async finish() {
@@ -81,17 +98,13 @@ export async function startSlotMove(slot: number, from: ClusterNode, to: Cluster
   }
 }
 
-async function startNode(dir: string, port: number, busPort: number, nodeTimeout: number): Promise<ClusterNode> {
-  const server = await startRedisServer({
-    ...{ port, dir, 'cluster-enabled': 'yes', 'cluster-port': busPort, 'cluster-config-file': `nodes-${port}.conf` },
-    ...{
-      'cluster-node-timeout': nodeTimeout,
-      'cluster-require-full-coverage': 'no',
-      'cluster-replica-validity-factor': 0,
-      'repl-diskless-sync-delay': 0,
-    },
-  })
-  const client = new Redis(server.url, { commandTimeout: 5_000, retryStrategy: () => 50 })
+type NodeSettings = { port: number; 'cluster-port': number } & Record<string, string | number>
+
+async function startNode(settings: NodeSettings, password?: string): Promise<ClusterNode> {
+  const { port, 'cluster-port': busPort } = settings
+  const server = await startRedisServer({ ...settings, 'cluster-config-file': `nodes-${port}.conf` })
+  const access = password === undefined ? {} : { password }
+  const client = new Redis(server.url, { ...access, commandTimeout: 5_000, retryStrategy: () => 50 })
   // Nodes are killed.
   client.on('error', () => undefined)
   return {
