@@ -87,7 +87,7 @@ describe.each([
     let most = 0
     const work = backlogOf(new Map([[tenant, 40]]), async () => {
       most = Math.max(most, ++running)
-      await delay(20)
+      await delay(60)
       running--
     })
     consume(queue, 8, work.take)
@@ -203,6 +203,25 @@ describe.skipIf(!redisAvailable)(redisSuite('run queues of several processes'), 
     await empty(connection)
     await queue.wake(tenant)
     await vi.waitFor(() => expect(taken).toEqual([tenant]))
+  })
+
+  test('take again within two seconds of an outage, however long it was', async () => {
+    const lost = await startRedisServer()
+    onTestFinished(() => lost.stop())
+    const { connection } = await connectForTest(lost.target)
+    const queue = new RedisRunQueue(connection)
+    const taken: TenantId[] = []
+    consume(queue, 1, async (tenantId) => {
+      taken.push(tenantId)
+      return null
+    })
+    await queue.wake(newTenant())
+    await vi.waitFor(() => expect(taken).toHaveLength(1))
+    await lost.stop()
+    await delay(1_500)
+    await lost.restart()
+    await vi.waitFor(() => queue.wake(newTenant()), { timeout: 4_000 })
+    await vi.waitFor(() => expect(taken).toHaveLength(2), { timeout: 2_000 })
   })
 
   test('stop also while Redis is away', async () => {
