@@ -50,7 +50,8 @@ export async function seedDemo(platform: Platform): Promise<DemoAccounts> {
   for (const registration of demoTenants) {
     const { name, plan } = registration
     const existing = await platform.catalog.findTenantByName(name)
-    if (existing?.defaultAgentId) continue
+    // The agent of one that was moved is where its rows are.
+    if (existing?.defaultAgentId || existing?.databaseId) continue
     const { keys } = await registerTenant(platform, registration)
     const [adminKey = '', memberKey = ''] = keys
     tenants.push({ name, plan, adminKey, memberKey })
