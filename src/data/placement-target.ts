@@ -83,7 +83,7 @@ async function isCatalogue(admin: pg.Client, catalogue: pg.Pool): Promise<boolea
   try {
     await holder.query('BEGIN')
     const { rows } = await holder.query<{ key: string }>(
-      `select key, pg_advisory_xact_lock(key) from (select ('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint as key)`,
+      `select key, pg_advisory_xact_lock(key) from (select ('x' || substr(md5(gen_random_uuid()::text), 1, 15))::bit(60)::bigint as key) as fresh`,
     )
     const probe = await admin.query<{ free: boolean }>('select pg_try_advisory_xact_lock($1) as free', [rows[0]?.key])
     return probe.rows[0]?.free !== true
