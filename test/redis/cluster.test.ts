@@ -88,6 +88,8 @@ describe.skipIf(!redisAvailable)(redisSuite('a cluster'), () => {
     expect(written.flatMap(({ errors }) => errors)).toEqual([])
     expect(followers.map(({ losses }) => losses)).toEqual([expect.any(Number), 0])
     expect(followers[0]?.losses).toBeGreaterThan(0)
+    // The shard says at once that it serves the slot no longer.
+    expect(followers[0]?.longestPause).toBeLessThan(1_000)
     expect((await masterOf(moved)).id).toBe(to.id)
   })
 
