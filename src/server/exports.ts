@@ -33,6 +33,10 @@ export function createExports({ authenticate, sessions, mask, most }: ExportsOpt
 
   async function serve(request: IncomingMessage, response: ServerResponse, id: string): Promise<void> {
     if (request.method !== 'GET') return refuse(response, 405, 'Fetch exports with GET.', { Allow: 'GET' })
+    const gone = new AbortController()
+    const leave = () => gone.abort(new Error('Nobody takes the archive any more.'))
+    // From the start: a client that leaves while its credentials are checked is not told of afterwards.
+    response.once('close', leave)
     const credential = bearer(request.headers.authorization)
     const principal = await authenticate(credential)
     if (!principal) throw new Unauthenticated()
@@ -44,9 +48,6 @@ export function createExports({ authenticate, sessions, mask, most }: ExportsOpt
       return refuse(response, 410, 'The export has expired. Ask for another one.')
     if (sending >= most) throw new TooManyExports()
     sending++
-    const gone = new AbortController()
-    const leave = () => gone.abort(new Error('Nobody takes the archive any more.'))
-    response.once('close', leave)
     const unwatch = sessions.watch(credential, principal, leave)
     try {
       await sendArchive(scope, uuid, gzipTo(response, id, gone.signal))
