@@ -51,13 +51,13 @@ function columnMutants(source: string, fixed: Map<string, Set<string>>): Mutant[
 }
 
 function mutant(kind: string, what: string, model: string | null, filter: string): Mutant {
-  // Without a column or a whole rule another's rows are reached; of the rest, some can only be seen without Postgres.
+  // Without a column or a whole rule another's rows are reached, first of all; of the rest, some show only without Postgres.
   const leaks = kind === 'column not fixed' || kind === 'operation unfiltered'
   return {
     kind,
     name: model === null ? what : `${model}: ${what}`,
     table: tableOf.get(model ?? '') ?? null,
     change: { filter },
-    witnesses: leaks ? ['filter-alone'] : ['filter-rules', 'filter-alone'],
+    witnesses: leaks ? ['filter-alone', 'filter-rules'] : ['filter-rules', 'filter-alone'],
   }
 }
