@@ -1,6 +1,7 @@
 import type { Authenticator, Principal } from '../domain/authenticate.ts'
 import type { TenantId } from '../domain/ids.ts'
 import type { Signals, Unsubscribe } from '../domain/ports.ts'
+import { SideBySide } from '../domain/side-by-side.ts'
 import { startTicker } from '../domain/ticker.ts'
 
 /** Why a connection that lives on ends. */
@@ -36,6 +37,8 @@ type Options = {
 export class Sessions {
   readonly #options: Options
   readonly #open = new Set<Session>()
+  /** Of credentials. Those of a tenant whose own database is silent take for ever. */
+  readonly #checks = new SideBySide<string | null>()
   #stop: Unsubscribe[] = []
   #looking: Promise<void> | null = null
   #lookAgain = false
@@ -95,17 +98,16 @@ export class Sessions {
     // Read before the credentials are: a change in between shows at the next look.
     const versions = tenants.length > 0 ? await this.#options.accessVersions(tenants) : new Map<TenantId, number>()
     const due = [...this.#open].filter((session) => isDue(session, versions))
-    const checks = Map.groupBy(due, ({ credential }) => credential)
-    const results = await Promise.allSettled(
-      Array.from(checks, async ([credential, sessions]) => {
+    await this.#checks.each(
+      Map.groupBy(due, ({ credential }) => credential),
+      async (credential, sessions) => {
         const isValid = (await this.#options.authenticate(credential)) !== null
         for (const session of sessions) {
           if (isValid) session.checkedAt = versionOf(session, versions)
           else this.#end(session, 'revoked')
         }
-      }),
+      },
     )
-    for (const result of results) if (result.status === 'rejected') throw result.reason
   }
 
   #tenants(): TenantId[] {

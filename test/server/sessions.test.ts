@@ -31,7 +31,7 @@ async function start({ pollMs = 50, deaf = false } = {}) {
   const asked: TenantId[][] = []
   const checked: (string | null)[] = []
   const errors: unknown[] = []
-  const outage = { of: 'nothing' as 'nothing' | 'versions' | 'credentials' }
+  const outage = { of: 'nothing' as 'nothing' | 'versions' | 'credentials', silentFor: '' }
   const fail = (what: string) => {
     if (outage.of === what) throw new Unavailable('The database is away.', 1)
   }
@@ -39,6 +39,7 @@ async function start({ pollMs = 50, deaf = false } = {}) {
     async authenticate(credential) {
       checked.push(credential)
       fail('credentials')
+      if (credential === outage.silentFor) return Promise.withResolvers<never>().promise
       return story.authenticate(credential)
     },
     signals: deaf ? new MemorySignals({ onError: (error) => errors.push(error) }) : story.ports.signals,
@@ -177,6 +178,24 @@ describe('sessions', () => {
     expect(watched.errors).toEqual([expect.any(Unavailable)])
     watched.outage.of = 'nothing'
     expect(await session.ended).toBe('revoked')
+  })
+
+  it('end while nobody can tell of another tenant, since its database is silent', async () => {
+    const [acme, globex] = [await story.tenant(), await story.tenant()]
+    const watched = await start()
+    watched.outage.silentFor = globex.keys.admin
+    const theirs = await watched.open(globex.keys.admin)
+    await until(() => watched.checked.includes(globex.keys.admin))
+    const { id, key } = await newKey(acme.admin)
+    const ours = await watched.open(key)
+    const revokedAt = performance.now()
+    await revokeApiKey(acme.admin, { apiKeyId: id })
+    expect(await ours.ended).toBe('revoked')
+    expect(performance.now() - revokedAt).toBeLessThan(1_000)
+    expect(theirs.isOpen).toBe(true)
+    // Nor are questions piled up.
+    await nextLook(watched)
+    expect(watched.checked.filter((credential) => credential === globex.keys.admin)).toHaveLength(1)
   })
 
   it('end when the server shuts down', async () => {
