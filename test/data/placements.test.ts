@@ -12,8 +12,8 @@ import { suspendTenant } from '../../src/domain/tenant-standing.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { testCipher, testMover } from '../support/placement.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
-import { ask, follow, startWorker } from '../support/run-story.ts'
-import { says, scriptedModel } from '../support/scripted-model.ts'
+import { ask, follow, shownAfter, startWorker, until } from '../support/run-story.ts'
+import { hangsAfter, says, scriptedModel } from '../support/scripted-model.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
 import { rowsOf, selectRows } from '../support/tenant-rows.ts'
 
@@ -48,6 +48,23 @@ describe('a tenant in a database of its own', () => {
     expect((await rowsOf(own, as(acme).tenant.id))['messages']).toHaveLength(2)
     expect((await rowsOf(story.database, as(acme).tenant.id))['messages']).toEqual([])
     expect((await rowsOf(own, as(globex).tenant.id))['messages']).toEqual([])
+  })
+
+  it('goes on there with an answer that did not end in time, for whoever follows it', async () => {
+    const tenant = await story.tenant()
+    const model = scriptedModel([hangsAfter(['Half an']), says('A whole answer')])
+    await using _worker = await startWorker(story, { model })
+    const { run } = await ask(tenant.endUser)
+    const following = follow(tenant.endUser, run.id)
+    await until(() => model.requests.length === 1)
+    await using moving = testMover(story.database, { timing: { drain: 200, settle: 1_000, grace: 1_000 } })
+    await moving.mover.place(tenant.tenant.name, own.adminUrl)
+    const events = await following
+    expect(events.at(-1)).toMatchObject({ type: 'RunCompleted' })
+    expect(shownAfter(events)).toBe('A whole answer')
+    const { runs, messages, usage_records: calls } = await rowsOf(own, tenant.tenant.id)
+    expect([runs?.length, messages?.length, calls?.length]).toEqual([1, 2, 2])
+    expect(await tenant.endUser.db.run.findFirst({ where: { id: run.id } })).toMatchObject({ status: 'COMPLETED', epoch: 2 })
   })
 
   it('has runs that are given to others when their worker is gone, and not while it lives', async () => {
