@@ -1,13 +1,28 @@
 import type { Message, Run } from '../data/generated/client.ts'
+import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { advanceConversation } from './conversation-clock.ts'
-import { NotFound } from './errors.ts'
+import { Conflict, NotFound } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
+import { superseded } from './run-ending.ts'
+import { requestStop, stopRuns } from './run-stop.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
 
-export type SendMessageInput = { conversationId: string; content: string; idempotencyKey?: string | null }
+/**
+ * What happens to a message when the conversation is busy: one of its runs has not ended, be it queued, under way, or waiting for a
+ * person or for budget. It waits its turn; it is refused; or the runs before it end as they are, and it is answered next.
+ */
+export type MultitaskStrategy = 'ENQUEUE' | 'REJECT' | 'INTERRUPT'
+
+export type SendMessageInput = {
+  conversationId: string
+  content: string
+  /** Default ENQUEUE. */
+  whenBusy?: MultitaskStrategy | null
+  idempotencyKey?: string | null
+}
 
 export type SentMessage = { userMessage: Message; run: Run }
 
@@ -15,10 +30,16 @@ const contentRules = { max: 100_000, multiline: true }
 
 /**
  * Says something in a conversation and queues the run that answers it. Throws NotFound, also for an end user when the
- * conversation is another's, and ValidationProblem when the content is empty, over 100,000 bytes or no proper text.
+ * conversation is another's, ValidationProblem when the content is empty, over 100,000 bytes or no proper text, and a Conflict,
+ * when that is to be refused, while the conversation is busy.
  */
-export async function sendMessage(scope: Scope, { idempotencyKey, ...input }: SendMessageInput): Promise<SentMessage> {
+export async function sendMessage(
+  scope: Scope,
+  { idempotencyKey, whenBusy, ...message }: SendMessageInput,
+): Promise<SentMessage> {
   requireRole(scope, 'END_USER')
+  // What happens anyway is the same input as if it had not been said.
+  const input = { ...message, ...(whenBusy && whenBusy !== 'ENQUEUE' && { whenBusy }) }
   const content = cleanText('content', input.content, contentRules)
   if (!isUuid(input.conversationId)) throw new NotFound('conversation')
   // An estimate. Counting a long text takes a tenth of a second, for which nobody shall wait at the conversation's lock.
@@ -35,6 +56,8 @@ export async function sendMessage(scope: Scope, { idempotencyKey, ...input }: Se
           const place = await advanceConversation(tx, tenantId, input.conversationId, scope.ports.now())
           if (!place) throw new NotFound('conversation')
           const { at, userId, agentId, configVersion, model } = place
+          if (whenBusy === 'REJECT') await refuseIfBusy(tx, input.conversationId)
+          if (whenBusy === 'INTERRUPT') await requestStop(tx, before(input.conversationId, at), superseded, at)
           const common = { tenantId, conversationId: input.conversationId, userId, createdAt: at }
           const run = await tx.run.create({
             data: { ...common, id: runId, apiKeyId: scope.actor.id, agentId, configVersion, model, queuedAt: at },
@@ -47,9 +70,21 @@ export async function sendMessage(scope: Scope, { idempotencyKey, ...input }: Se
       replay: (runId) => readSent(scope, runId),
     },
   )
+  if (whenBusy === 'INTERRUPT') await stopRuns(scope, before(input.conversationId, sent.run.createdAt), superseded)
   // A wake-up that is lost costs the run two seconds and no more: workers look for overdue ones.
   await Promise.allSettled([scope.ports.runQueue.wake(scope.tenant.id)])
   return sent
+}
+
+/** Nobody else adds a run meanwhile: the conversation is held. */
+async function refuseIfBusy(tx: TenantTransaction, conversationId: string): Promise<void> {
+  const busy = await tx.run.findFirst({ where: { conversationId, finishedAt: null }, select: { id: true } })
+  if (busy) throw new Conflict('The conversation is busy. Wait for its run to end, or send the message to wait or to interrupt.')
+}
+
+/** The runs that were asked for before. */
+function before(conversationId: string, at: Date) {
+  return { conversationId, createdAt: { lt: at } }
 }
 
 async function readSent(scope: Scope, runId: string): Promise<SentMessage> {

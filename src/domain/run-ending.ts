@@ -3,7 +3,7 @@ import type { RunUncheckedUpdateManyInput, RunWhereInput } from '../data/generat
 import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import { advanceConversation } from './conversation-clock.ts'
 import { newId, tenantIdOf } from './ids.ts'
-import type { TerminalEvent, TokenUsage } from './run-event.ts'
+import type { RunFailure, TerminalEvent, TokenUsage } from './run-event.ts'
 import type { CallUsage, LoopOutcome } from './run-loop.ts'
 import { isFinished } from './run-status.ts'
 import { type Turn, textOf, turnsOf } from './run-turn.ts'
@@ -92,6 +92,18 @@ export async function requeue(db: TenantTransaction, claim: Pick<Run, 'id' | 'ep
   return count === 1
 }
 
+/** Why a run is interrupted in favour of another message of its conversation. */
+export const superseded: RunFailure = {
+  code: 'SUPERSEDED',
+  message: 'Another message was sent that did not wait for this answer.',
+}
+
+/** How a run ends that was asked to. Whoever supersedes a run holds its conversation, so it is held when this is asked. */
+async function stoppedStatus(tx: TenantTransaction, id: string): Promise<'CANCELLED' | 'INTERRUPTED'> {
+  const asked = await tx.run.findFirst({ where: { id }, select: { failureCode: true } })
+  return asked?.failureCode === superseded.code ? 'INTERRUPTED' : 'CANCELLED'
+}
+
 type Change = Pick<RunUncheckedUpdateManyInput, 'finishReason' | 'failureCode' | 'failureMessage' | 'epoch'> & {
   status: 'COMPLETED' | 'FAILED' | 'CANCELLED'
 }
@@ -115,8 +127,8 @@ function changeFor(outcome: LoopOutcome): Change | null {
 }
 
 /**
- * Makes the run terminal, with the reply: of a completed run always, of a cancelled one what it had said, of a failed one none.
- * Null, and nothing is changed, unless the run is as `where` says.
+ * Makes the run terminal, with the reply: of a completed run always, of one that was stopped what it had said, of a failed one
+ * none. One that is stopped in favour of another message is INTERRUPTED, and not CANCELLED. Null, and nothing is changed, unless the run is as `where` says.
  */
 export async function endRun(
   tx: TenantTransaction,
@@ -128,11 +140,13 @@ export async function endRun(
   const { tenantId, conversationId, userId } = run
   const place = await advanceConversation(tx, tenantIdOf(tenantId), conversationId, now)
   if (!place) return null
-  const [ended] = await tx.run.updateManyAndReturn({ where, data: { ...change, turns, finishedAt: new Date(now) } })
+  const isStopped = change.status === 'CANCELLED'
+  const status = isStopped ? await stoppedStatus(tx, run.id) : change.status
+  const [ended] = await tx.run.updateManyAndReturn({ where, data: { ...change, status, turns, finishedAt: new Date(now) } })
   if (!ended) return null
 
   const content = textOf(turns)
-  if (change.status === 'COMPLETED' || (change.status === 'CANCELLED' && content !== '')) {
+  if (change.status === 'COMPLETED' || (isStopped && content !== '')) {
     const tokensUsed = turns.reduce((sum, { outputTokens }) => sum + outputTokens, 0)
     await tx.message.create({
       data: {

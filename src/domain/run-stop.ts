@@ -12,8 +12,8 @@ import type { Scope } from './scope.ts'
 /** Whose runs these are: all rows of a tenant, or those of an end user. */
 type Owner = Pick<Scope, 'tenant' | 'db' | 'ports'>
 
-/** Which runs: all, those that were asked for with one API key, or a single one. */
-type Which = { apiKeyId?: string; id?: string }
+/** Which runs: all, those that were asked for with one API key, the earlier ones of a conversation, or a single one. */
+type Which = { apiKeyId?: string; id?: string } | { conversationId: string; createdAt: { lt: Date } }
 
 export const apiKeyRevoked: RunFailure = { code: 'API_KEY_REVOKED', message: 'The API key that asked for it was revoked.' }
 
@@ -35,7 +35,7 @@ export async function requestStop(tx: TenantTransaction, which: Which, reason: R
 const mostEndedHere = 100
 
 /**
- * Ends the unfinished ones among these runs, after whoever asked for them was shut out: workers are told, and those that wait
+ * Ends the unfinished ones among these runs, after whoever asked for them was shut out or changed their mind: workers are told, and those that wait
  * are ended here. What is lost on the way to the workers they find by themselves.
  */
 export async function stopRuns(owner: Owner, which: Which, reason: RunFailure): Promise<void> {

@@ -1,6 +1,6 @@
 import type { Message as MessageRow } from '../data/generated/client.ts'
 import type { MessageRole } from '../data/generated/enums.ts'
-import { messagesByIds, sendMessage } from '../domain/message.ts'
+import { type MultitaskStrategy, messagesByIds, sendMessage } from '../domain/message.ts'
 import { builder } from './builder.ts'
 import { connectionOf } from './connection.ts'
 import { scopeOf } from './context.ts'
@@ -54,6 +54,18 @@ export const MessageConnection = connectionOf(Message, 'messages')
 
 resolveNodesOf('Message', { authScopes: { endUser: true }, load: (context, uuid) => messages(context).load(uuid) })
 
+const Strategy = builder.enumType('MultitaskStrategy', {
+  description: 'What happens to a message that is sent while an earlier one is still being answered ("double texting").',
+  values: {
+    ENQUEUE: { description: 'It is answered when the runs before it have ended.' },
+    REJECT: { description: 'CONFLICT, and nothing is stored.' },
+    INTERRUPT: {
+      description:
+        'The runs before it end as INTERRUPTED, with what was written so far as their reply; those that had not begun end without one. Then it is answered.',
+    },
+  } satisfies Record<MultitaskStrategy, { description: string }>,
+})
+
 mutation('sendMessage', {
   description:
     'Says something in a conversation and starts a run that answers it. The run goes on whether or not anybody listens; follow it with agentReply. End users write in their own conversations.',
@@ -61,6 +73,11 @@ mutation('sendMessage', {
   input: (t) => ({
     conversationId: t.id({ required: true, description: 'Where.' }),
     content: t.string({ required: true, description: 'What to say. At most 100,000 bytes of UTF-8.' }),
+    whenBusy: t.field({
+      type: Strategy,
+      description:
+        'What to do while the conversation is busy: when one of its runs has not ended, those included that wait for a person or for budget. Default: ENQUEUE.',
+    }),
     idempotencyKey: t.string({
       description:
         'Makes repeating the call safe for 24 hours: the same key with the same input answers the same message and run.',

@@ -127,7 +127,7 @@ const RunCancelled = builder.objectRef<EventOf<'RunCancelled'>>('RunCancelled').
 })
 
 const RunInterrupted = builder.objectRef<EventOf<'RunInterrupted'>>('RunInterrupted').implement({
-  description: 'The run ended half-way and could not be taken up again. The stream ends here.',
+  description: 'The run ended half-way: another message took its place, or it could not be taken up again. The stream ends here.',
   authScopes,
   fields: (t) => ({
     cursor: t.exposeString('cursor', cursor),

@@ -34,12 +34,15 @@ const Status = builder.enumType('RunStatus', {
     COMPLETED: { description: 'Ended with a reply.' },
     FAILED: { description: 'Ended without a reply; `failure` says why.' },
     CANCELLED: { description: 'Ended because somebody asked for it, or because whoever asked for the answer was shut out.' },
-    INTERRUPTED: { description: 'Ended half-way, and could not be taken up again without doing something twice.' },
+    INTERRUPTED: {
+      description:
+        'Ended half-way: another message took its place, or it could not be taken up again without doing something twice.',
+    },
   } satisfies Record<RunStatus, { description: string }>,
 })
 
 export const RunFailure = builder.objectRef<Failure>('RunFailure').implement({
-  description: 'Why a run failed, or was cancelled without anybody asking for that.',
+  description: 'Why a run failed, or ended early without anybody asking for that.',
   authScopes: { endUser: true },
   fields: (t) => ({
     code: t.exposeString('code', { description: 'The kind of failure, for programs, as in MODEL_UNAVAILABLE.' }),
@@ -93,7 +96,7 @@ Run.implement({
       type: RunFailure,
       nullable: true,
       description:
-        'Why it failed, or was cancelled without anybody asking for that: API_KEY_REVOKED, TENANT_SUSPENDED. Null for all others.',
+        'Why it failed, or ended early without anybody asking for that: API_KEY_REVOKED, TENANT_SUSPENDED, SUPERSEDED. Null for all others.',
       resolve: (run) =>
         run.failureCode === null || !isFinished(run) ? null : { code: run.failureCode, message: run.failureMessage ?? '' },
     }),

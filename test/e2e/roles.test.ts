@@ -79,4 +79,35 @@ describe.runIf(redisAvailable)(redisSuite('an API and a worker'), () => {
     expect((await fetch(`${url}/graphql?query={viewer{role}}`)).status).toBe(404)
     expect(await worker.stop('SIGTERM')).toBe(0)
   })
+
+  it('let one message take the place of another that the worker is answering', async () => {
+    await using opened = new AsyncDisposableStack()
+    const worker = startPlatformProcess(env, ['start', '--role', 'worker'])
+    opened.defer(async () => void (await worker.stop('SIGTERM')))
+    const { conversationId, runId } = await sendMessage(client, 'Please count to 900')
+    const events: ReplyEvent[] = []
+    const send = `mutation ($input: SendMessageInput!) { sendMessage(input: $input) {
+      ... on SendMessagePayload { run { id } } ... on Problem { code }
+    } }`
+    const input = { conversationId, content: 'Please count to 3' }
+    let next: string | undefined
+    for await (const event of followRun(client, runId)) {
+      events.push(event)
+      if (next !== undefined || event.__typename !== 'TextDelta') continue
+      const refused = await client.data(send, { input: { ...input, whenBusy: 'REJECT' } })
+      expect(refused).toEqual({ sendMessage: { code: 'CONFLICT' } })
+      const { sendMessage } = await client.data<{ sendMessage: { run: { id: string } } }>(send, {
+        input: { ...input, whenBusy: 'INTERRUPT' },
+      })
+      next = sendMessage.run.id
+    }
+    expect(events.at(-1)).toMatchObject({ __typename: 'RunInterrupted', text: shownText(events) })
+    const stored = 'query ($id: ID!) { run(id: $id) { status reply { content } failure { code } } }'
+    expect(await client.data(stored, { id: runId })).toEqual({
+      run: { status: 'INTERRUPTED', reply: { content: shownText(events) }, failure: { code: 'SUPERSEDED' } },
+    })
+    const answer: ReplyEvent[] = []
+    for await (const event of followRun(client, next ?? '')) answer.push(event)
+    expect(answer.at(-1)).toMatchObject({ __typename: 'RunCompleted' })
+  })
 })

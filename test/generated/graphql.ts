@@ -132,6 +132,15 @@ export type MessageRole =
   /** A person. */
   | 'USER';
 
+/** What happens to a message that is sent while an earlier one is still being answered ("double texting"). */
+export type MultitaskStrategy =
+  /** It is answered when the runs before it have ended. */
+  | 'ENQUEUE'
+  /** The runs before it end as INTERRUPTED, with what was written so far as their reply; those that had not begun end without one. Then it is answered. */
+  | 'INTERRUPT'
+  /** CONFLICT, and nothing is stored. */
+  | 'REJECT';
+
 /** What a tenant has subscribed to. Decides its limits. */
 export type Plan =
   /** For production at scale. */
@@ -199,7 +208,7 @@ export type RunStatus =
   | 'COMPLETED'
   /** Ended without a reply; `failure` says why. */
   | 'FAILED'
-  /** Ended half-way, and could not be taken up again without doing something twice. */
+  /** Ended half-way: another message took its place, or it could not be taken up again without doing something twice. */
   | 'INTERRUPTED'
   /** Waiting for budget. */
   | 'PAUSED_BUDGET'
@@ -218,6 +227,8 @@ export type SendMessageInput = {
   conversationId: string | number;
   /** Makes repeating the call safe for 24 hours: the same key with the same input answers the same message and run. */
   idempotencyKey?: string | null | undefined;
+  /** What to do while the conversation is busy: when one of its runs has not ended, those included that wait for a person or for budget. Default: ENQUEUE. */
+  whenBusy?: MultitaskStrategy | null | undefined;
 };
 
 /** What setSecret takes. */

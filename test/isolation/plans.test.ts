@@ -5,6 +5,7 @@ import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import { claimRun } from '../../src/domain/run-claim.ts'
+import { superseded } from '../../src/domain/run-ending.ts'
 import { apiKeyRevoked, requestStop } from '../../src/domain/run-stop.ts'
 import { recordUsage } from '../../src/domain/usage.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -80,6 +81,16 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     table: 'runs',
     reading: 'those to stop',
     read: (db) => requestStop(db, { apiKeyId: id }, apiKeyRevoked, new Date()),
+  },
+  {
+    table: 'runs',
+    reading: 'whether a conversation is busy',
+    read: (db) => db.run.findFirst({ where: { conversationId: id, finishedAt: null }, select: { id: true } }),
+  },
+  {
+    table: 'runs',
+    reading: 'those to interrupt',
+    read: (db) => requestStop(db, { conversationId: id, createdAt: { lt: new Date() } }, superseded, new Date()),
   },
   {
     table: 'usage_records',

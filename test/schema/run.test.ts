@@ -136,6 +136,24 @@ describe('cancelRun', () => {
   })
 })
 
+describe('sendMessage to a busy conversation', () => {
+  it('is refused, or interrupts, as it is told', async () => {
+    const { conversationId, runId } = await answered('Another story, please.', stallsAfter('Once more'))
+    const events = follow(runId)
+    expect((await events.next()).value?.agentReply).toMatchObject({ __typename: 'TextDelta', text: 'Once more' })
+    const input = { conversationId, content: 'Never mind.' }
+    const refused = await api.data(sendMessageMutation, { input: { ...input, whenBusy: 'REJECT' } })
+    expect(refused.sendMessage).toMatchObject({ __typename: 'Conflict', code: 'CONFLICT' })
+    const sent = await api.data(sendMessageMutation, { input: { ...input, whenBusy: 'INTERRUPT' } })
+    expect((await events.next()).value?.agentReply).toMatchObject({ __typename: 'RunInterrupted', text: 'Once more' })
+    expect((await api.data(runQuery, { id: runId })).run).toMatchObject({
+      ...{ status: 'INTERRUPTED', reply: { content: 'Once more' }, failure: { code: 'SUPERSEDED' } },
+    })
+    const { run } = payload(sent.sendMessage, 'SendMessagePayload')
+    expect((await eventsOf(run.id)).at(-1)?.__typename).toBe('RunCompleted')
+  })
+})
+
 describe('runs', () => {
   it('are filtered by status and conversation', async () => {
     const { conversationId, runId } = await say(api, 'Hello.')

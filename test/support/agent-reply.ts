@@ -23,7 +23,7 @@ export async function* followRun(client: GraphQLClient, runId: string, after?: s
     __typename
     ... on TextDelta { cursor text } ... on Snapshot { cursor text } ... on StreamReset { cursor text }
     ... on RunCompleted { cursor message { content } } ... on RunFailed { cursor failure { code message } }
-    ... on RunCancelled { cursor text }
+    ... on RunCancelled { cursor text } ... on RunInterrupted { cursor text }
   } }`
   for await (const { agentReply: event } of client.events<{ agentReply: ReplyEvent }>(agentReply, { runId, after })) yield event
 }
