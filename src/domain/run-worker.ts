@@ -13,6 +13,7 @@ import { RunLog } from './run-log.ts'
 import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
 import { textOf, turnsOf } from './run-turn.ts'
 import type { DomainSettings } from './scope.ts'
+import { SideBySide } from './side-by-side.ts'
 import { startTicker } from './ticker.ts'
 
 export type RunWorkerOptions = {
@@ -57,6 +58,7 @@ export class RunWorker {
   readonly #options: RunWorkerOptions
   readonly #timing: WorkerTiming
   readonly #claims = new Map<string, Claim>()
+  readonly #watching = new SideBySide<TenantId>()
   /** Claims that the last sweep found in the database and not here, as `run/epoch`. */
   #missing: ReadonlySet<string> = new Set()
   #stopTaking: Unsubscribe = async () => undefined
@@ -182,7 +184,8 @@ export class RunWorker {
 
   /** What signals say may be lost: asks for each run under way whether it is still this worker's, and wanted. */
   async #watch(): Promise<void> {
-    for (const [tenantId, claims] of Map.groupBy(this.#claims.values(), ({ ref }) => ref.tenantId)) {
+    const byTenant = Map.groupBy(this.#claims.values(), ({ ref }) => ref.tenantId)
+    await this.#watching.each(byTenant, async (tenantId, claims) => {
       const rows = await this.#options.data.of({ tenantId, userId: null }).run.findMany({
         where: { id: { in: claims.map(({ ref }) => ref.runId) } },
         select: { id: true, epoch: true, status: true, cancelRequestedAt: true },
@@ -194,15 +197,15 @@ export class RunWorker {
         else if (row.epoch !== epoch || row.status !== 'RUNNING') stop('fenced')
         else if (row.cancelRequestedAt) stop('cancelled')
       }
-    }
+    })
   }
 
   /** Gives runs of dead workers back to the queue, enters what is left of their calls, and wakes tenants whose runs wait for too long. */
   async #sweep(): Promise<void> {
     const { catalog, ports } = this.#options
     await this.#requeueMissing()
-    for (const { epoch, ...ref } of await catalog.orphanedRuns(this.#timing.deadAfter)) await this.#requeue(ref, epoch)
-    for (const ref of await catalog.abandonedCalls(this.#timing.deadAfter)) await this.#settle(ref)
+    await this.#mend(await catalog.orphanedRuns(this.#timing.deadAfter), (run) => this.#requeue(run))
+    await this.#mend(await catalog.abandonedCalls(this.#timing.deadAfter), (run) => this.#settle(run))
     for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {
       if (!this.#draining) await ports.runQueue.wake(tenantId)
     }
@@ -217,8 +220,18 @@ export class RunWorker {
     const missing = claimed.filter(({ runId, epoch }) => this.#claims.get(runId)?.epoch !== epoch)
     const before = this.#missing
     this.#missing = new Set(missing.map(({ runId, epoch }) => `${runId}/${epoch}`))
-    for (const { epoch, ...ref } of missing) {
-      if (before.has(`${ref.runId}/${epoch}`)) await this.#requeue(ref, epoch)
+    const stillMissing = missing.filter(({ runId, epoch }) => before.has(`${runId}/${epoch}`))
+    await this.#mend(stillMissing, (run) => this.#requeue(run))
+  }
+
+  /** One after the other. Where it fails, since a tenant's own database is away, say, that tenant waits for the next sweep alone. */
+  async #mend<Lost extends RunRef>(runs: readonly Lost[], mend: (run: Lost) => Promise<void>): Promise<void> {
+    for (const own of Map.groupBy(runs, ({ tenantId }) => tenantId).values()) {
+      try {
+        for (const run of own) await mend(run)
+      } catch (error) {
+        this.#options.onError(error)
+      }
     }
   }
 
@@ -229,7 +242,7 @@ export class RunWorker {
     await settleCalls({ tenant: { id: tenantId }, db, ports }, runId)
   }
 
-  async #requeue({ tenantId, runId }: RunRef, epoch: number): Promise<void> {
+  async #requeue({ tenantId, runId, epoch }: RunRef & { epoch: number }): Promise<void> {
     const db = this.#options.data.of({ tenantId, userId: null })
     if (await requeue(db, { id: runId, epoch })) await this.#options.ports.runQueue.wake(tenantId)
   }

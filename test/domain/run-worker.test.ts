@@ -1,5 +1,9 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
+import { DatabaseAway } from '../../src/data/outage.ts'
+import { TenantPool } from '../../src/data/tenant-pool.ts'
+import { TenantData } from '../../src/data/tenant-scope.ts'
 import { updateAgentConfig } from '../../src/domain/agent-config.ts'
 import { createConversation, deleteConversation } from '../../src/domain/conversation.ts'
 import { newId } from '../../src/domain/ids.ts'
@@ -304,4 +308,66 @@ describe('when something is lost', () => {
       await until(async () => (await member.db.usageRecord.count({ where: { runId: run.id, estimated: true } })) === 1)
     },
   )
+})
+
+/** The story's tenants, where one seems to have a database of its own, whose pool is not to be had until it is told so. */
+function withOwnDatabase() {
+  const opening = Promise.withResolvers<TenantPool>()
+  opening.promise.catch(() => undefined)
+  const own = { of: '', fail: () => opening.reject(new DatabaseAway(new Error('It is away.'))) }
+  const databaseOf = (tenantId: string) => (tenantId === own.of ? newId() : null)
+  const elsewhere = { databaseOf, openPool: () => opening.promise, refresh: async () => undefined }
+  const data = new TenantData(new TenantPool({ connectionString: story.database.appUrl }), { elsewhere })
+  return { own, data, [Symbol.asyncDispose]: () => data.close() }
+}
+
+describe('while the database of one tenant', () => {
+  it('is silent, the runs of others end when that is asked for', { tags: ['rule-17'] }, async () => {
+    await using away = withOwnDatabase()
+    const [globex, acme] = [await story.tenant(), await story.tenant()]
+    const signals = new MemorySignals({ onError: () => undefined })
+    const gate = gatedModel()
+    const model = scriptedModel([gate.model.stream, hangsAfter(['Something'])])
+    const ports = { ...story.ports, signals }
+    await using _ = await startWorker(story, {
+      model,
+      ports,
+      data: away.data,
+      timing: { ...impatient, sweep: 60_000 },
+      grace: 5_000,
+    })
+    const theirs = await ask(globex.member)
+    await until(() => model.requests.length === 1)
+    const { run } = await ask(acme.member)
+    await until(() => model.requests.length === 2)
+    away.own.of = globex.tenant.id
+    await delay(200)
+    await cancelRun(acme.member, { runId: run.id })
+    expect((await follow(acme.member, run.id)).at(-1)).toMatchObject({ type: 'RunCancelled', text: 'Something' })
+    away.own.of = ''
+    away.own.fail()
+    gate.open()
+    expect((await follow(globex.member, theirs.run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
+  })
+
+  it('is away, lost runs and wake-ups of others are found', { tags: ['rule-14'] }, async () => {
+    await using away = withOwnDatabase()
+    const [globex, acme] = [await story.tenant(), await story.tenant()]
+    const asleep = (scope: Scope) => ({
+      ...scope,
+      ports: { ...scope.ports, runQueue: new MemoryRunQueue({ onError: () => undefined }) },
+    })
+    for (const { member } of [globex, acme]) {
+      await ask(asleep(member))
+      expect(await claimRun(member.db, member.tenant.id, newId())).not.toBeNull()
+    }
+    const { run } = await ask(asleep(acme.member))
+    away.own.of = globex.tenant.id
+    away.own.fail()
+    const model = scriptedModel([says('Found.')])
+    await using work = await startWorker(story, { model, data: away.data, timing: impatient })
+    const lost = await acme.member.db.run.findFirstOrThrow({ where: { status: 'RUNNING' } })
+    for (const id of [lost.id, run.id]) expect(shownAfter(await follow(acme.member, id))).toBe('Found.')
+    expect(work.errors.splice(0)).toEqual(expect.arrayContaining([expect.any(DatabaseAway)]))
+  })
 })
