@@ -167,16 +167,17 @@ describe('a move', () => {
 
   it('does not switch to a copy that differs', async () => {
     await ask(acme.member, 'original')
-    let tampered: Promise<unknown> | undefined
-    const change = `update messages set content = 'tampered' where tenant_id = '${acme.tenant.id}'`
-    const onProgress = (line: string) => {
-      if (line.startsWith('copying messages')) tampered = adminQuery(own.adminUrl, change)
-    }
-    await using moving = testMover(story.database, { onProgress })
+    await using moving = testMover(story.database)
+    await moving.mover.place((await story.tenant()).tenant.name, own.adminUrl)
+    await adminQuery(
+      own.adminUrl,
+      `create function tamper() returns trigger language plpgsql as $$ begin new.content = 'tampered'; return new; end $$;
+       create trigger tamper before insert on messages for each row execute function tamper()`,
+    )
     await expect(moving.mover.place(acme.tenant.name, own.adminUrl)).rejects.toThrow(
       /^The copy of messages differs: 1 rows became 1, checksum \d+ became \d+\. Run the command again, or undo/,
     )
-    await tampered
+    await adminQuery(own.adminUrl, 'drop trigger tamper on messages; drop function tamper')
     expect(await state()).toMatchObject({ isElsewhere: false, phase: 'COPYING' })
     await move(own.adminUrl)
     expect(await acme.member.db.message.findMany()).toMatchObject([{ content: 'original' }])
