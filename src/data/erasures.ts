@@ -59,7 +59,7 @@ export class Erasures {
   begin(
     tenantId: string,
     operator: { id: string; name: string },
-    check: (tenant: { name: string; status: TenantStatus }) => void,
+    check: (tenant: { name: string; isMoving: boolean }) => void,
   ): Promise<boolean> {
     return transaction(this.#catalogue, async (client) => {
       const { rows } = await client.query<{ name: string; status: TenantStatus }>(
@@ -70,7 +70,9 @@ export class Erasures {
       if (!tenant) return false
       const begun = await client.query('select from erasures where id = $1', [tenantId])
       if (begun.rowCount !== 0) return true
-      check(tenant)
+      // One that is suspended stays so while it is moved.
+      const move = await client.query("select from tenant_moves where id = $1 and phase in ('DRAINING', 'COPYING')", [tenantId])
+      check({ name: tenant.name, isMoving: tenant.status === 'MOVING' || move.rowCount !== 0 })
       await client.query(
         `update tenants set status = 'ERASED', fenced_at = now(), access_version = access_version + 1 where id = $1`,
         [tenantId],

@@ -38,11 +38,10 @@ export async function eraseTenant(
   const { erasures } = scope.catalog
   if (!isUuid(input.tenantId)) throw new NotFound('tenant')
   const tenantId = tenantIdOf(input.tenantId)
-  const exists = await erasures.begin(tenantId, scope.operator, ({ name, status }) => {
+  const exists = await erasures.begin(tenantId, scope.operator, ({ name, isMoving }) => {
     if (name !== input.confirmName)
       throw new ValidationProblem(['confirmName'], "This is not the tenant's name. Nothing was erased.")
-    if (status === 'MOVING')
-      throw new Conflict('The tenant is being moved to another database. Erase it when it has arrived there.')
+    if (isMoving) throw new Conflict('The tenant is being moved to another database. Erase it when it has arrived there.')
   })
   if (!exists) throw new NotFound('tenant')
   // Sockets and runs end at once. Who does not hear it finds out by asking.

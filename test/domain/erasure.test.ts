@@ -10,6 +10,7 @@ import { Conflict, NotFound, ValidationProblem } from '../../src/domain/errors.t
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import { setSecret } from '../../src/domain/secret.ts'
 import { exportTenant } from '../../src/domain/tenant-export.ts'
+import { suspendTenant } from '../../src/domain/tenant-standing.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
 import { type Party, tenantParty } from '../isolation/rows.ts'
 import { seed, tenantTables as tablesInPostgres } from '../isolation/world.ts'
@@ -136,6 +137,16 @@ describe('eraseTenant', () => {
     await expect(erase(tenant)).rejects.toThrow(Conflict)
     await admin.query("update tenants set status = 'ACTIVE' where id = $1", [tenant.id])
     await ask(someone)
+  })
+
+  it.each(['DRAINING', 'COPYING'])('is refused while the tenant is moved (%s), also when it is suspended', async (phase) => {
+    const { tenant } = await story.tenant()
+    await suspendTenant(operator, { tenantId: tenant.id, reason: 'x' })
+    await admin.query('insert into tenant_moves (id, phase) values ($1, $2)', [tenant.id, phase])
+    await expect(erase(tenant)).rejects.toThrow(Conflict)
+    expect(await findErasure(operator, tenant.id)).toBeNull()
+    await admin.query('delete from tenant_moves where id = $1', [tenant.id])
+    expect(await erase(tenant)).toMatchObject({ finishedAt: expect.any(Date) })
   })
 
   it('answers the same certificate whenever it is asked again, without the name, which is free', async () => {
