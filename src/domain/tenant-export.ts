@@ -18,7 +18,7 @@ const lifetime = 24 * 60 * 60_000
 const longestCount = 30_000
 const longestStream = 15 * 60_000
 
-/** Archives of one tenant that are sent at a time, by all processes. */
+/** Archives of one tenant that are sent at a time, by all processes, and as many whose rows are counted. */
 const seatsPerTenant = 2
 
 /** Between two notes of how far an export is, in milliseconds. */
@@ -26,7 +26,7 @@ const noteEvery = 1_000
 
 /**
  * Lets an archive of all the tenant's data be fetched for 24 hours, as often as needed. Nothing is stored: each time the archive is
- * made of what there is then. For admins.
+ * made of what there is then. Throws TooManyExports while two others are being prepared. For admins.
  */
 export async function exportTenant(
   scope: Scope,
@@ -54,6 +54,8 @@ function createExport(scope: Scope, remember: Remember): Promise<TenantExport> {
   return scope.db.$transaction(
     async (tx) => {
       const id = newId()
+      // Before an equal call is waited for, which takes a connection too.
+      await takeSeat(tx, scope.tenant.id, 'count')
       await remember(tx, id)
       const createdAt = new Date(scope.ports.now())
       const expiresAt = new Date(createdAt.getTime() + lifetime)
@@ -80,7 +82,7 @@ export type ArchiveSink = { write(text: string): Promise<void>; end(): Promise<v
 /** The tenant has as many exports under way as it may. */
 export class TooManyExports extends Unavailable {
   constructor() {
-    super('Too many exports are being fetched. Wait until one of them is done.', 5)
+    super('Too many exports are under way. Wait until one of them is done.', 5)
     this.name = 'TooManyExports'
   }
 }
@@ -98,7 +100,7 @@ export async function sendArchive(scope: Scope, id: string, sink: ArchiveSink): 
     const rows = await scope.db.$transaction(
       async (tx) => {
         await tx.$executeRaw`SET TRANSACTION READ ONLY`
-        await takeSeat(tx, scope.tenant.id)
+        await takeSeat(tx, scope.tenant.id, 'export')
         await progress.note('STREAMING', 0)
         return writeArchive(scope, tx, sink.write, (sent) => progress.tick(sent))
       },
@@ -113,10 +115,10 @@ export async function sendArchive(scope: Scope, id: string, sink: ArchiveSink): 
 }
 
 /** One of the tenant's seats, for as long as the transaction lasts, whichever process it is in. */
-async function takeSeat(tx: TenantTransaction, tenantId: string): Promise<void> {
+async function takeSeat(tx: TenantTransaction, tenantId: string, room: 'count' | 'export'): Promise<void> {
   for (let seat = 1; seat <= seatsPerTenant; seat++) {
     const [row] = await tx.$queryRaw<{ mine: boolean }[]>`
-      select pg_try_advisory_xact_lock(hashtextextended(${`export ${seat} of ${tenantId}`}, 0)) as mine`
+      select pg_try_advisory_xact_lock(hashtextextended(${`${room} ${seat} of ${tenantId}`}, 0)) as mine`
     if (row?.mine) return
   }
   throw new TooManyExports()

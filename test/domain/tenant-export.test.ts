@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import pg from 'pg'
@@ -6,6 +7,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { globalTables } from '../../src/data/global-tables.ts'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantTransaction } from '../../src/data/tenant-scope.ts'
+import { createConversation } from '../../src/domain/conversation.ts'
 import { Forbidden, NotFound } from '../../src/domain/errors.ts'
 import { archivedTables } from '../../src/domain/export-archive.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
@@ -317,6 +319,23 @@ describe('an export', () => {
     await Promise.all(held.map(({ done }) => done))
     await sendArchive(own.admin, id, collector())
     await elsewhere.close()
+  })
+
+  it.each([null, 'again'])('leaves connections to others, however many are asked for (key: %s)', async (idempotencyKey) => {
+    const [acme, globex] = [await story.tenant(), await story.tenant()]
+    await admin.query('BEGIN')
+    await admin.query('lock table secrets in access exclusive mode')
+    const asked = Promise.allSettled(Array.from({ length: 12 }, () => exportTenant(acme.admin, { idempotencyKey })))
+    try {
+      await delay(500)
+      await createConversation(globex.member, {})
+    } finally {
+      await admin.query('ROLLBACK')
+    }
+    const outcomes = await asked
+    expect(outcomes.filter(({ status }) => status === 'fulfilled')).toHaveLength(2)
+    for (const outcome of outcomes) if (outcome.status === 'rejected') expect(outcome.reason).toBeInstanceOf(TooManyExports)
+    await begin(acme.admin)
   })
 
   it('changes nothing: its transaction cannot', async () => {
