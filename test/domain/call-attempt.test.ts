@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { beginCall, settleCalls } from '../../src/domain/call-attempt.ts'
 import { deleteConversation } from '../../src/domain/conversation.ts'
 import { Unavailable } from '../../src/domain/errors.ts'
@@ -15,6 +15,7 @@ import type { Turn } from '../../src/domain/run-turn.ts'
 import type { Scope } from '../../src/domain/scope.ts'
 import { countTokens } from '../../src/llm/token-count.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
+import { adminQuery } from '../support/database-url.ts'
 import { ask, follow, impatient, startWorker, until } from '../support/run-story.ts'
 import { hangsAfter, says, scriptedModel, usage } from '../support/scripted-model.ts'
 import { type Story, startStory } from '../support/story.ts'
@@ -24,6 +25,11 @@ let story: Story
 beforeAll(async () => {
   story = await startStory()
 })
+
+// No worker of a later test finds them.
+afterEach(() =>
+  adminQuery(story.database.adminUrl, `update runs set status = 'CANCELLED', finished_at = now() where finished_at is null`),
+)
 
 afterAll(() => story.close())
 
@@ -99,7 +105,6 @@ describe('a call whose worker died', () => {
     await settleCalls(admin, run.id)
     // 150 nano-USD per token of input.
     expect(await ledger(admin, run.id)).toMatchObject([{ costNanos: 150_000n, priceId: price.id, userPseudonym }])
-    await cancelAll(admin)
   })
 
   it('in a later turn is entered without the turns before, and with the tools it called', async () => {
@@ -126,7 +131,6 @@ describe('a call whose worker died', () => {
       { turn: 0, estimated: false },
       { turn: 1, outputTokens, estimated: true },
     ])
-    await cancelAll(member)
   })
 
   it('is not entered with what the claim before it had said', async () => {
@@ -140,7 +144,6 @@ describe('a call whose worker died', () => {
       { attempt: 1, outputTokens: countTokens(said) },
       { attempt: 2, outputTokens: 0 },
     ])
-    await cancelAll(member)
   })
 
   it('is entered from the last restatement when the log was trimmed', async () => {
@@ -151,7 +154,6 @@ describe('a call whose worker died', () => {
     const eventLog = { ...story.ports.eventLog, read: async () => events } as Ports['eventLog']
     await settleCalls({ ...member, ports: { ...member.ports, eventLog } }, id)
     expect(await ledger(member, id)).toMatchObject([{ attempt: run.epoch, outputTokens: countTokens(said) }])
-    await cancelAll(member)
   })
 
   it('costs its input alone when the log cannot be reached', async () => {
@@ -160,7 +162,6 @@ describe('a call whose worker died', () => {
     const read = () => Promise.reject(new Unavailable('No log.', 1))
     await settleCalls({ ...member, ports: { ...member.ports, eventLog: { ...story.ports.eventLog, read } as never } }, id)
     expect(await ledger(member, id)).toMatchObject([{ inputTokens: 1_000, outputTokens: 0, estimated: true }])
-    await cancelAll(member)
   })
 
   it('is entered when its run is ended while it waits to be claimed again', async () => {
@@ -201,7 +202,6 @@ describe('a call that two may enter', () => {
     for (const _ of [1, 2]) await saveTurn(member.db, run, [], call, null, 0)
     await settleCalls(member, run.id)
     expect(await ledger(member, run.id)).toMatchObject([{ inputTokens: 999, outputTokens: 999, estimated: false }])
-    await cancelAll(member)
   })
 
   it('is entered by one of them when they do it at once', async () => {
@@ -214,7 +214,6 @@ describe('a call that two may enter', () => {
     ])
     expect(await ledger(member, run.id)).toHaveLength(1)
     expect(await attempts(member)).toEqual([])
-    await cancelAll(member)
   })
 })
 
@@ -241,7 +240,6 @@ describe('an attempt', () => {
     expect(await begin(member, run)).toBe(false)
     expect(await begin(member, { ...run, epoch: 0 })).toBe(false)
     expect(await attempts(member)).toEqual([])
-    await cancelAll(member)
   })
 
   it('leaves what the call had used when the worker fails on its own account', async () => {
@@ -261,8 +259,3 @@ describe('an attempt', () => {
     expect(work.errors.splice(0)).toMatchObject([{ message: 'A defect.' }])
   })
 })
-
-/** Leaves no run that workers of other tests would take. */
-async function cancelAll(scope: Scope): Promise<void> {
-  await scope.db.run.updateMany({ where: { finishedAt: null }, data: { status: 'CANCELLED', finishedAt: new Date() } })
-}
