@@ -172,6 +172,8 @@ export class Erasures {
       await transaction(home, async (client) => {
         await client.query("update tenants set name = 'erased-' || id where id = $1", [tenantId])
         if (home !== this.#catalogue) return
+        // By the digest of what it was made from, a guess at its name and its admin's address could be confirmed.
+        await client.query("update operator_idempotency_keys set input_hash = '' where result_id = $1", [tenantId])
         await client.query(
           `update erasures set finished_at = now(), retained = $2, backups_expire_at = now() + make_interval(days => $3),
              erased = (select jsonb_object_agg(key, value::bigint - coalesce(($2::jsonb ->> key)::bigint, 0)) from jsonb_each_text(found))

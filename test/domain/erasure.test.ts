@@ -7,8 +7,10 @@ import { tenantTables } from '../../src/data/tenant-tables.ts'
 import type { OperatorScope } from '../../src/domain/authenticate.ts'
 import { type ErasureRecord, eraseTenant, findErasure, startErasureSweep } from '../../src/domain/erasure.ts'
 import { Conflict, NotFound, ValidationProblem } from '../../src/domain/errors.ts'
+import { hashInput } from '../../src/domain/idempotency.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import { setSecret } from '../../src/domain/secret.ts'
+import { createTenant } from '../../src/domain/tenant.ts'
 import { exportTenant } from '../../src/domain/tenant-export.ts'
 import { suspendTenant } from '../../src/domain/tenant-standing.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
@@ -137,6 +139,18 @@ describe('eraseTenant', () => {
     await expect(erase(tenant)).rejects.toThrow(Conflict)
     await admin.query("update tenants set status = 'ACTIVE' where id = $1", [tenant.id])
     await ask(someone)
+  })
+
+  it('leaves no digest by which a guess at the tenant could be confirmed, nor makes it again under the same key', async () => {
+    const name = `tenant-${newId()}`
+    const input = { name, plan: 'PRO' as const, adminEmail: `ada@${name}.example` }
+    const digest = hashInput(input).toString('hex')
+    const call = { ...input, idempotencyKey: name }
+    const { tenant } = await createTenant(operator, call)
+    expect(traces(await dump(), digest)).toHaveLength(1)
+    await erase(tenant)
+    expect(traces(await dump(), digest)).toEqual([])
+    await expect(createTenant(operator, call)).rejects.toThrow(Conflict)
   })
 
   it.each(['DRAINING', 'COPYING'])('is refused while the tenant is moved (%s), also when it is suspended', async (phase) => {
