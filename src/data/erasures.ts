@@ -91,6 +91,7 @@ export class Erasures {
   alone(tenantId: string, work: () => Promise<void>): Promise<boolean> {
     const attempt = this.#last.then(() =>
       transaction(this.#catalogue, async (client) => {
+        await client.query('SET LOCAL idle_in_transaction_session_timeout = 0')
         const { rows } = await client.query<{ mine: boolean }>(
           `select pg_try_advisory_xact_lock(hashtextextended('erasure of ' || $1, 0)) as mine`,
           [tenantId],

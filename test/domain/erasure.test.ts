@@ -1,5 +1,7 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Catalog } from '../../src/data/catalog.ts'
 import { isFenced } from '../../src/data/fence.ts'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData } from '../../src/data/tenant-scope.ts'
@@ -198,6 +200,14 @@ describe('eraseTenant', () => {
     expect(forgotten).toEqual([tenant.id])
     expect(await rowsLeft(tenant.id)).toEqual({})
   })
+})
+
+it('takes longer than the server lets transactions be idle', async () => {
+  const url = `${story.database.platformUrl}?options=-c%20idle_in_transaction_session_timeout%3D200`
+  await using opened = new AsyncDisposableStack()
+  const catalog = new Catalog({ connectionString: url })
+  opened.defer(() => catalog.close())
+  expect(await catalog.erasures.alone(newId(), () => delay(600))).toBe(true)
 })
 
 describe('an erasure that was interrupted', () => {
