@@ -1,6 +1,6 @@
 import { defineConfig } from 'vitest/config'
 import { rules } from './test/isolation/rules.ts'
-import { tableOf, wallTags } from './test/isolation/tags.ts'
+import { partyTags, tableOf, wallTags } from './test/isolation/tags.ts'
 
 // Without these conditions vitest loads two copies of graphql, CommonJS and ES module, whose types refuse each other.
 const conditions = ['module-sync', 'node']
@@ -13,7 +13,7 @@ export default defineConfig({
     globalSetup: ['test/support/global-setup.ts'],
     tags: [
       ...rules.map(({ tag, title }) => ({ name: tag, description: title })),
-      ...[...wallTags, ...tableOf.values()].map((name) => ({ name })),
+      ...[...wallTags, ...partyTags, ...tableOf.values()].map((name) => ({ name })),
     ],
     pool: 'forks',
     maxWorkers: 2,

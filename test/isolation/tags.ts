@@ -4,7 +4,11 @@ import { join } from 'node:path'
 /** Tags that say what a test stands behind: which walls, or what it asks of Postgres or of the filter without the other. */
 export const wallTags = ['both-walls', 'filter-alone', 'policies-alone', 'postgres', 'filter-rules'] as const
 
+/** Tags that say between whom the walls stand. */
+export const partyTags = ['two-tenants', 'two-users'] as const
+
 export type WallTag = (typeof wallTags)[number]
+export type PartyTag = (typeof partyTags)[number]
 
 const schema = readFileSync(join(import.meta.dirname, '../../prisma/schema.prisma'), 'utf8')
 const mapped = schema.matchAll(/^model (\w+) \{.*?^ {2}@@map\("(\w+)"\)/gms)

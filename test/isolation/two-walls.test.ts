@@ -6,7 +6,7 @@ import { userModels } from '../../src/data/tenant-filter.ts'
 import type { TenantDb } from '../../src/data/tenant-scope.ts'
 import { type Case, casesOf } from './cases.ts'
 import { changes, freshRows, type Party, pick, platformModels, rowOf, tenantParty, userParty } from './rows.ts'
-import { tableTags, type WallTag } from './tags.ts'
+import { type PartyTag, tableTags, type WallTag } from './tags.ts'
 import { type CaseGroup, groupedByOperation, groupedByRelation } from './touched.ts'
 import { tried as note } from './tried.ts'
 import { delegates, openWorld, operate, type StoredRow, type World } from './world.ts'
@@ -30,9 +30,9 @@ const users = () => {
   const tenant = tenantParty('Shared')
   return { own: userParty(tenant, 'ann'), other: userParty(tenant, 'bob'), shared: [tenant] }
 }
-const pairs: { between: string; make: () => { own: Party; other: Party; shared?: Party[] } }[] = [
-  { between: 'two tenants', make: tenants },
-  { between: 'two end users of one tenant', make: users },
+const pairs: { between: string; tag: PartyTag; make: () => Between }[] = [
+  { between: 'two tenants', tag: 'two-tenants', make: tenants },
+  { between: 'two end users of one tenant', tag: 'two-users', make: users },
 ]
 
 it('every model is covered, or is of the platform', () => {
@@ -57,34 +57,14 @@ for (const { name, tag, ...walls } of modes) {
   describe(name, { tags: [tag] }, () => standing(walls))
 }
 
-function standing(walls: { filter: boolean; rowLevelSecurity: boolean }): void {
-  describe.each(pairs)('between $between', ({ make }) => {
-    const { own, other, shared = [] } = make()
-    const pair = openPair(walls, own, other, shared)
+type Standing = { filter: boolean; rowLevelSecurity: boolean }
 
-    for (const { cases, ...group } of groupedByRelation(casesOf(own, other))) {
-      it(`${titleOf(group)} shows and changes nothing of the other`, { tags: tableTags(group.models) }, async ({ task }) => {
-        const differences = []
-        // Every other case goes through a transaction, where connection and client are others.
-        for (const [index, { aim, writes, ...attempt }] of cases.entries()) {
-          const act = index % 2 === 0 ? tried(attempt) : inTransaction(tried(attempt))
-          differences.push(...(await pair.differences(writes, aim, act)))
-        }
-        note(task, { cases: cases.length, leaks: differences.length })
-        expect(differences).toEqual([])
-      })
-    }
+function standing(walls: Standing): void {
+  for (const { between, tag, make } of pairs) {
+    describe(`between ${between}`, { tags: [tag] }, () => casesBetween(walls, make()))
+  }
 
-    it.skipIf(!walls.rowLevelSecurity && rowLevelSecurityOnly.includes('raw SQL'))('raw SQL does neither', async ({ task }) => {
-      const differences = []
-      const cases = rawCases(pair.tables())
-      for (const { aim, act } of cases) differences.push(...(await pair.differences(true, aim, act)))
-      note(task, { cases: cases.length, leaks: differences.length })
-      expect(differences).toEqual([])
-    })
-  })
-
-  describe('between two end users of one tenant', () => {
+  describe('between two end users of one tenant', { tags: ['two-users'] }, () => {
     const { own, other, shared } = users()
     const pair = openPair(walls, own, other, shared)
 
@@ -109,6 +89,33 @@ function standing(walls: { filter: boolean; rowLevelSecurity: boolean }): void {
   })
 }
 
+type Between = { own: Party; other: Party; shared?: Party[] }
+
+function casesBetween(walls: Standing, { own, other, shared = [] }: Between): void {
+  const pair = openPair(walls, own, other, shared)
+
+  for (const { cases, ...group } of groupedByRelation(casesOf(own, other))) {
+    it(`${titleOf(group)} shows and changes nothing of the other`, { tags: tableTags(group.models) }, async ({ task }) => {
+      const differences = []
+      // Every other case goes through a transaction, where connection and client are others.
+      for (const [index, { aim, writes, ...attempt }] of cases.entries()) {
+        const act = index % 2 === 0 ? tried(attempt) : inTransaction(tried(attempt))
+        differences.push(...(await pair.differences(writes, aim, act)))
+      }
+      note(task, { cases: cases.length, leaks: differences.length })
+      expect(differences).toEqual([])
+    })
+  }
+
+  it.skipIf(!walls.rowLevelSecurity && rowLevelSecurityOnly.includes('raw SQL'))('raw SQL does neither', async ({ task }) => {
+    const differences = []
+    const cases = rawCases(pair.tables())
+    for (const { aim, act } of cases) differences.push(...(await pair.differences(true, aim, act)))
+    note(task, { cases: cases.length, leaks: differences.length })
+    expect(differences).toEqual([])
+  })
+}
+
 describe('no wall at all', () => {
   describe.each(pairs)('between $between', ({ make }) => {
     const { own, other, shared = [] } = make()
@@ -129,7 +136,7 @@ describe('no wall at all', () => {
 type Act = (db: TenantDb) => Promise<unknown>
 
 /** The world with the other party and the one without, opened before the suite around it and closed after. */
-function openPair(walls: { filter: boolean; rowLevelSecurity: boolean }, own: Party, other: Party, shared: Party[]) {
+function openPair(walls: Standing, own: Party, other: Party, shared: Party[]) {
   let together: World
   let alone: World
   beforeAll(async () => {

@@ -1,4 +1,5 @@
 import pg from 'pg'
+import type { PartyTag } from '../tags.ts'
 import type { Mutant } from './mutant.ts'
 
 /** The tables that hold tenants' rows, with the column that says whose a row is. */
@@ -54,18 +55,26 @@ export async function databaseMutants(adminUrl: string): Promise<Mutant[]> {
 }
 
 function policyMutants({ table, name, permissive, using, check, roles: names }: Policy): Mutant[] {
-  // Without its permissive policy a table shows nothing to anybody: no leak, but a test must miss the rows.
-  const witnesses: Mutant['witnesses'] = permissive ? ['postgres'] : ['policies-alone', 'postgres']
-  const mutant = (kind: string, what: string, sql: string): Mutant => ({ kind, name: what, table, change: { sql }, witnesses })
+  const wall = `${using} ${check}`
+  const between: PartyTag = wall.includes('app.current_user') ? 'two-users' : 'two-tenants'
+  // Without a permissive policy a table shows nothing to anybody: no leak, but a test must miss the rows. The parties that
+  // two-walls.test.ts knows are all of the application.
+  const leaks = !permissive && wall.includes('app.current_')
+  const mutant = (kind: string, what: string, sql: string, role = 'bulkhead_app'): Mutant => ({
+    ...{ kind, name: what, table, change: { sql }, between },
+    witnesses: leaks && role === 'bulkhead_app' ? ['policies-alone', 'postgres'] : ['postgres'],
+  })
   const alter = `alter policy ${name} on ${table}`
   const open = (clause: string) => mutant('policy opened', `${alter} ${clause} (true)`, `${alter} ${clause} (true)`)
-  const halves = !permissive && using !== null && check !== null && check !== 'true' ? [open('using'), open('with check')] : []
+  const halves = leaks && using !== null && check !== null ? [open('using'), open('with check')] : []
   const fewer = names.map((role) => ({ role, others: names.filter((each) => each !== role) }))
   return [
     mutant('policy', `drop policy ${name} on ${table}`, `drop policy ${name} on ${table}`),
     ...halves,
     ...fewer.flatMap(({ role, others }) =>
-      others.length > 0 ? [mutant('policy of a role', `${alter} no longer to ${role}`, `${alter} to ${others.join(', ')}`)] : [],
+      others.length > 0
+        ? [mutant('policy of a role', `${alter} no longer to ${role}`, `${alter} to ${others.join(', ')}`, role)]
+        : [],
     ),
   ]
 }
@@ -73,7 +82,7 @@ function policyMutants({ table, name, permissive, using, check, roles: names }: 
 function tableMutants(table: string): Mutant[] {
   const mutant = (kind: string, change: string, witnesses: Mutant['witnesses']): Mutant => {
     const sql = `alter table ${table} ${change}`
-    return { kind, name: sql, table, change: { sql }, witnesses }
+    return { kind, name: sql, table, change: { sql }, witnesses, between: 'two-tenants' }
   }
   return [
     mutant('enable', 'disable row level security', ['policies-alone', 'postgres']),
@@ -87,7 +96,7 @@ function keyMutants({ table, name, columns, target, referred, actions }: Key): M
   const unique = `create unique index on ${target} (${referred})`
   const add = `alter table ${table} add constraint ${name} foreign key (${columns}) references ${target} (${referred})${actions ?? ''}`
   const mutant = (kind: string, what: string, sql: string): Mutant => {
-    return { kind, name: what, table, change: { sql }, witnesses: ['both-walls', 'postgres'] }
+    return { kind, name: what, table, change: { sql }, witnesses: ['both-walls', 'postgres'], between: 'two-tenants' }
   }
   return [
     { ...mutant('foreign key', drop, drop), witnesses: ['postgres'] },

@@ -6,7 +6,7 @@ import { adminQuery, withDatabase } from '../../support/database-url.ts'
 import type { TestServer } from '../../support/global-setup.ts'
 import type { WallTag } from '../tags.ts'
 import { filterPath } from './filter-mutants.ts'
-import { filesOf, type Mutant } from './mutant.ts'
+import { type Mutant, testsBehind } from './mutant.ts'
 
 /** The test that failed, with the walls it stands behind; null when all passed. */
 export type Outcome = { killedBy: string; behind: WallTag } | null
@@ -39,13 +39,14 @@ export class Lane {
   }
 
   /** Runs the mutant's tests, wall after wall, until one fails. */
-  async try({ change, table, witnesses }: Mutant): Promise<Outcome> {
+  async try(mutant: Mutant): Promise<Outcome> {
+    const { change, witnesses } = mutant
     const database = 'sql' in change ? await this.#mutatedDatabase(change.sql) : null
     this.#loaded.filter = 'filter' in change ? change.filter : null
     this.#vitest.invalidateFile(filterPath)
     try {
       for (const wall of witnesses) {
-        const killedBy = await this.failing(wall, table, database ?? this.#server.adminUrl)
+        const killedBy = await this.failing(wall, mutant, database ?? this.#server.adminUrl)
         if (killedBy !== null) return { killedBy, behind: wall }
       }
       return null
@@ -56,14 +57,18 @@ export class Lane {
     }
   }
 
-  /** The first test of the table behind the wall that fails; null when none does. */
-  async failing(wall: WallTag, table: string | null, template = this.#server.adminUrl): Promise<string | null> {
+  /** The first of the mutant's tests behind the wall that fails; null when none does. */
+  async failing(
+    wall: WallTag,
+    mutant: Pick<Mutant, 'table' | 'between'>,
+    template = this.#server.adminUrl,
+  ): Promise<string | null> {
     const project = this.#vitest.getRootProject()
     project.provide('testServer', { ...this.#server, adminUrl: template })
-    const testTagsFilter = [table === null ? wall : `${wall} and ${table}`]
-    const files = filesOf[wall].map((file) => join(root, file))
+    const tests = testsBehind(wall, mutant)
+    const files = tests.files.map((file) => join(root, file))
     const { testModules, unhandledErrors } = await this.#vitest.runTestSpecifications(
-      files.map((file) => project.createSpecification(file, { testTagsFilter })),
+      files.map((file) => project.createSpecification(file, { testTagsFilter: [tests.tagsFilter] })),
     )
     const failures = testModules.filter(({ moduleId }) => files.includes(moduleId)).map(failureIn)
     const unexpected = unhandledErrors.map((error) => (error instanceof Error ? error.message : String(error)))

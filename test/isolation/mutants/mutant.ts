@@ -1,4 +1,4 @@
-import type { WallTag } from '../tags.ts'
+import type { PartyTag, WallTag } from '../tags.ts'
 
 /** One thing less that keeps tenants apart. */
 export type Mutant = {
@@ -10,15 +10,25 @@ export type Mutant = {
   change: { sql: string } | { filter: string }
   /** The walls behind which a test can see it, those that show it as a leak first. */
   witnesses: WallTag[]
+  /** Between whom it stood; left out, whoever. */
+  between?: PartyTag
 }
 
-/** The tests of these walls. */
-export const filesOf: Readonly<Record<WallTag, readonly string[]>> = {
-  'both-walls': ['test/isolation/two-walls.test.ts'],
-  'filter-alone': ['test/isolation/two-walls.test.ts'],
-  'policies-alone': ['test/isolation/two-walls.test.ts'],
+const twoWalls = 'test/isolation/two-walls.test.ts'
+
+const filesOf: Readonly<Record<WallTag, readonly string[]>> = {
+  'both-walls': [twoWalls],
+  'filter-alone': [twoWalls],
+  'policies-alone': [twoWalls],
   postgres: ['test/isolation/tables.test.ts', 'test/data/walls.test.ts'],
   'filter-rules': ['test/isolation/filter.test.ts'],
+}
+
+/** The tests behind this wall that could notice the mutant. */
+export function testsBehind(wall: WallTag, { table, between }: Pick<Mutant, 'table' | 'between'>) {
+  const files = filesOf[wall]
+  const tags = [wall, table, files.includes(twoWalls) ? between : null]
+  return { files, tagsFilter: tags.filter((tag) => tag != null).join(' and ') }
 }
 
 /** A sample of `size`, of each kind in turn. The same seed takes the same of the same mutants. */
