@@ -15,7 +15,7 @@ let key: string
 
 beforeAll(async () => {
   platform = await startTestPlatform({
-    limits: { connectionInitMs: 200, keepAliveMs: 100, operationsPerSocket: 3, subscriptions: 20, bodyBytes: 100_000 },
+    limits: { connectionInitMs: 200, keepAliveMs: 2_000, operationsPerSocket: 3, subscriptions: 20, bodyBytes: 100_000 },
     allowedOrigins: ['https://app.example'],
   })
   key = platform.acme.keys.admin
@@ -220,8 +220,10 @@ describe('an operation on a socket', () => {
       socket.send({ id: '1', type: 'complete' })
     }
     socket.send({ ...query, id: 'last' })
-    expect(await socket.next()).toMatchObject({
-      id: 'last',
+    // Those before it may be told so, too, as long as nobody has let go of them.
+    let answer = await socket.next()
+    while (answer['id'] !== 'last') answer = await socket.next()
+    expect(answer).toMatchObject({
       type: 'error',
       payload: [{ message: expect.stringContaining('at most 3') }],
     })
