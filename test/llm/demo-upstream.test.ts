@@ -168,7 +168,10 @@ test('closing ends open streams, and a client that leaves does no harm', async (
   model = createOpenAiModel({ baseUrl: slow.url, apiKey: 'any' })
   const request = { model: 'bulkhead-demo', messages: [user('count to 1000')], temperature: 1, maxOutputTokens: 5000, tools: [] }
   for await (const _event of model.stream(request, new AbortController().signal)) break
-  const open = ask([user('count to 1000')], { maxOutputTokens: 5000 })
-  setTimeout(() => slow.close(), 60)
-  await expect(open).rejects.toMatchObject({ code: 'MODEL_BROKEN_STREAM' })
+  let closed: Promise<void> | null = null
+  const open = async () => {
+    for await (const _event of model.stream(request, new AbortController().signal)) closed ??= slow.close()
+  }
+  await expect(open()).rejects.toMatchObject({ code: 'MODEL_BROKEN_STREAM' })
+  await closed
 })
