@@ -1,3 +1,4 @@
+import type { Admission } from './admission.ts'
 import type { TenantId } from './ids.ts'
 import type { Cursor, LoggedEvent, RunEvent, TokenUsage } from './run-event.ts'
 
@@ -6,6 +7,7 @@ export type Ports = {
   eventLog: EventLog
   signals: Signals
   runQueue: RunQueue
+  admission: Admission
   model: Model
   tools: Toolbox
   vault: Vault

@@ -18,6 +18,11 @@ export { Prisma }
 export * as $Enums from './enums.ts'
 export * from './enums.ts';
 /**
+ * Model PlanLimits
+ * What tenants may use under each plan. The figures are data: operators change them here, or override one for one tenant.
+ */
+export type PlanLimits = Prisma.PlanLimitsModel
+/**
  * Model Tenant
  * A customer. The row is visible to the application role only while its own id is the current tenant.
  */
@@ -79,6 +84,11 @@ export type Price = Prisma.PriceModel
  * The answer a mutation gave under a client's idempotency key, kept for 24 hours.
  */
 export type IdempotencyKey = Prisma.IdempotencyKeyModel
+/**
+ * Model QuotaOverride
+ * A limit that an operator set for one tenant in the place of its plan's.
+ */
+export type QuotaOverride = Prisma.QuotaOverrideModel
 /**
  * Model OperatorKey
  * A platform operator's credential. The application role cannot read this table.

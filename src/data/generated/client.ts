@@ -31,8 +31,8 @@ export * from "./enums.ts"
  * const prisma = new PrismaClient({
  *   adapter: new PrismaPg({ connectionString: process.env.DATABASE_URL })
  * })
- * // Fetch zero or more Tenants
- * const tenants = await prisma.tenant.findMany()
+ * // Fetch zero or more PlanLimits
+ * const planLimits = await prisma.planLimits.findMany()
  * ```
  * 
  * Read more in our [docs](https://pris.ly/d/client).
@@ -41,6 +41,11 @@ export const PrismaClient = $Class.getPrismaClientClass()
 export type PrismaClient<LogOpts extends Prisma.LogLevel = never, OmitOpts extends Prisma.PrismaClientOptions["omit"] = Prisma.PrismaClientOptions["omit"], ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = $Class.PrismaClient<LogOpts, OmitOpts, ExtArgs>
 export { Prisma }
 
+/**
+ * Model PlanLimits
+ * What tenants may use under each plan. The figures are data: operators change them here, or override one for one tenant.
+ */
+export type PlanLimits = Prisma.PlanLimitsModel
 /**
  * Model Tenant
  * A customer. The row is visible to the application role only while its own id is the current tenant.
@@ -103,6 +108,11 @@ export type Price = Prisma.PriceModel
  * The answer a mutation gave under a client's idempotency key, kept for 24 hours.
  */
 export type IdempotencyKey = Prisma.IdempotencyKeyModel
+/**
+ * Model QuotaOverride
+ * A limit that an operator set for one tenant in the place of its plan's.
+ */
+export type QuotaOverride = Prisma.QuotaOverrideModel
 /**
  * Model OperatorKey
  * A platform operator's credential. The application role cannot read this table.

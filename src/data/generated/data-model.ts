@@ -10,6 +10,23 @@ export type ModelShape = {
 }
 
 export const dataModel: Readonly<Record<string, ModelShape>> = {
+  "PlanLimits": {
+    "table": "plans",
+    "key": [
+      "plan"
+    ],
+    "scalars": [
+      "plan",
+      "messagesPerMinute",
+      "messagesPerDay",
+      "tokensPerMessage",
+      "concurrentSessions",
+      "monthlyTokens",
+      "weight"
+    ],
+    "relations": {},
+    "compoundKeys": {}
+  },
   "Tenant": {
     "table": "tenants",
     "key": [
@@ -24,6 +41,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "accessVersion",
       "fencedAt",
       "databaseId",
+      "limitsVersion",
+      "timeZone",
+      "quotaThresholds",
+      "budgetBehaviour",
+      "downgradeModel",
+      "downgradeAt",
       "createdAt"
     ],
     "relations": {
@@ -122,6 +145,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       },
       "exports": {
         "model": "TenantExport",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "quotaOverrides": {
+        "model": "QuotaOverride",
         "list": true,
         "required": true,
         "from": []
@@ -467,6 +496,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "workerId",
       "configVersion",
       "model",
+      "downgradedFrom",
       "turns",
       "finishReason",
       "failureCode",
@@ -712,6 +742,37 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "actor",
         "mutation",
         "key"
+      ]
+    }
+  },
+  "QuotaOverride": {
+    "table": "quota_overrides",
+    "key": [
+      "tenantId",
+      "limit"
+    ],
+    "scalars": [
+      "tenantId",
+      "limit",
+      "max",
+      "reason",
+      "expiresAt",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_limit": [
+        "tenantId",
+        "limit"
       ]
     }
   },

@@ -107,3 +107,22 @@ export const FinishReason = {
 } as const
 
 export type FinishReason = (typeof FinishReason)[keyof typeof FinishReason]
+
+
+export const QuotaLimit = {
+  MESSAGES_PER_MINUTE: 'MESSAGES_PER_MINUTE',
+  MESSAGES_PER_DAY: 'MESSAGES_PER_DAY',
+  TOKENS_PER_MESSAGE: 'TOKENS_PER_MESSAGE',
+  CONCURRENT_SESSIONS: 'CONCURRENT_SESSIONS',
+  MONTHLY_TOKENS: 'MONTHLY_TOKENS'
+} as const
+
+export type QuotaLimit = (typeof QuotaLimit)[keyof typeof QuotaLimit]
+
+
+export const BudgetBehaviour = {
+  END: 'END',
+  PAUSE: 'PAUSE'
+} as const
+
+export type BudgetBehaviour = (typeof BudgetBehaviour)[keyof typeof BudgetBehaviour]

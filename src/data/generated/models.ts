@@ -8,6 +8,7 @@
  *
  * 🟢 You can import this file directly.
  */
+export type * from './models/PlanLimits.ts'
 export type * from './models/Tenant.ts'
 export type * from './models/Member.ts'
 export type * from './models/ApiKey.ts'
@@ -20,6 +21,7 @@ export type * from './models/UsageRecord.ts'
 export type * from './models/ModelCallAttempt.ts'
 export type * from './models/Price.ts'
 export type * from './models/IdempotencyKey.ts'
+export type * from './models/QuotaOverride.ts'
 export type * from './models/OperatorKey.ts'
 export type * from './models/Worker.ts'
 export type * from './models/AuditEvent.ts'

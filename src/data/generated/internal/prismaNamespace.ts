@@ -397,6 +397,7 @@ type FieldRefInputType<Model, FieldType> = Model extends never ? never : FieldRe
 
 
 export const ModelName = {
+  PlanLimits: 'PlanLimits',
   Tenant: 'Tenant',
   Member: 'Member',
   ApiKey: 'ApiKey',
@@ -409,6 +410,7 @@ export const ModelName = {
   ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
+  QuotaOverride: 'QuotaOverride',
   OperatorKey: 'OperatorKey',
   Worker: 'Worker',
   AuditEvent: 'AuditEvent',
@@ -435,10 +437,84 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "idempotencyKey" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
+    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "idempotencyKey" | "quotaOverride" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
+    PlanLimits: {
+      payload: Prisma.$PlanLimitsPayload<ExtArgs>
+      fields: Prisma.PlanLimitsFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.PlanLimitsFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.PlanLimitsFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>
+        }
+        findFirst: {
+          args: Prisma.PlanLimitsFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.PlanLimitsFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>
+        }
+        findMany: {
+          args: Prisma.PlanLimitsFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>[]
+        }
+        create: {
+          args: Prisma.PlanLimitsCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>
+        }
+        createMany: {
+          args: Prisma.PlanLimitsCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.PlanLimitsCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>[]
+        }
+        delete: {
+          args: Prisma.PlanLimitsDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>
+        }
+        update: {
+          args: Prisma.PlanLimitsUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>
+        }
+        deleteMany: {
+          args: Prisma.PlanLimitsDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.PlanLimitsUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.PlanLimitsUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>[]
+        }
+        upsert: {
+          args: Prisma.PlanLimitsUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$PlanLimitsPayload>
+        }
+        aggregate: {
+          args: Prisma.PlanLimitsAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregatePlanLimits>
+        }
+        groupBy: {
+          args: Prisma.PlanLimitsGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.PlanLimitsGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.PlanLimitsCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.PlanLimitsCountAggregateOutputType> | number
+        }
+      }
+    }
     Tenant: {
       payload: Prisma.$TenantPayload<ExtArgs>
       fields: Prisma.TenantFieldRefs
@@ -1327,6 +1403,80 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         }
       }
     }
+    QuotaOverride: {
+      payload: Prisma.$QuotaOverridePayload<ExtArgs>
+      fields: Prisma.QuotaOverrideFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.QuotaOverrideFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.QuotaOverrideFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>
+        }
+        findFirst: {
+          args: Prisma.QuotaOverrideFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.QuotaOverrideFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>
+        }
+        findMany: {
+          args: Prisma.QuotaOverrideFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>[]
+        }
+        create: {
+          args: Prisma.QuotaOverrideCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>
+        }
+        createMany: {
+          args: Prisma.QuotaOverrideCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.QuotaOverrideCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>[]
+        }
+        delete: {
+          args: Prisma.QuotaOverrideDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>
+        }
+        update: {
+          args: Prisma.QuotaOverrideUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>
+        }
+        deleteMany: {
+          args: Prisma.QuotaOverrideDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.QuotaOverrideUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.QuotaOverrideUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>[]
+        }
+        upsert: {
+          args: Prisma.QuotaOverrideUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$QuotaOverridePayload>
+        }
+        aggregate: {
+          args: Prisma.QuotaOverrideAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateQuotaOverride>
+        }
+        groupBy: {
+          args: Prisma.QuotaOverrideGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.QuotaOverrideGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.QuotaOverrideCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.QuotaOverrideCountAggregateOutputType> | number
+        }
+      }
+    }
     OperatorKey: {
       payload: Prisma.$OperatorKeyPayload<ExtArgs>
       fields: Prisma.OperatorKeyFieldRefs
@@ -2180,6 +2330,19 @@ export const TransactionIsolationLevel = runtime.makeStrictEnum({
 export type TransactionIsolationLevel = (typeof TransactionIsolationLevel)[keyof typeof TransactionIsolationLevel]
 
 
+export const PlanLimitsScalarFieldEnum = {
+  plan: 'plan',
+  messagesPerMinute: 'messagesPerMinute',
+  messagesPerDay: 'messagesPerDay',
+  tokensPerMessage: 'tokensPerMessage',
+  concurrentSessions: 'concurrentSessions',
+  monthlyTokens: 'monthlyTokens',
+  weight: 'weight'
+} as const
+
+export type PlanLimitsScalarFieldEnum = (typeof PlanLimitsScalarFieldEnum)[keyof typeof PlanLimitsScalarFieldEnum]
+
+
 export const TenantScalarFieldEnum = {
   id: 'id',
   name: 'name',
@@ -2189,6 +2352,12 @@ export const TenantScalarFieldEnum = {
   accessVersion: 'accessVersion',
   fencedAt: 'fencedAt',
   databaseId: 'databaseId',
+  limitsVersion: 'limitsVersion',
+  timeZone: 'timeZone',
+  quotaThresholds: 'quotaThresholds',
+  budgetBehaviour: 'budgetBehaviour',
+  downgradeModel: 'downgradeModel',
+  downgradeAt: 'downgradeAt',
   createdAt: 'createdAt'
 } as const
 
@@ -2297,6 +2466,7 @@ export const RunScalarFieldEnum = {
   workerId: 'workerId',
   configVersion: 'configVersion',
   model: 'model',
+  downgradedFrom: 'downgradedFrom',
   turns: 'turns',
   finishReason: 'finishReason',
   failureCode: 'failureCode',
@@ -2384,6 +2554,18 @@ export const IdempotencyKeyScalarFieldEnum = {
 } as const
 
 export type IdempotencyKeyScalarFieldEnum = (typeof IdempotencyKeyScalarFieldEnum)[keyof typeof IdempotencyKeyScalarFieldEnum]
+
+
+export const QuotaOverrideScalarFieldEnum = {
+  tenantId: 'tenantId',
+  limit: 'limit',
+  max: 'max',
+  reason: 'reason',
+  expiresAt: 'expiresAt',
+  createdAt: 'createdAt'
+} as const
+
+export type QuotaOverrideScalarFieldEnum = (typeof QuotaOverrideScalarFieldEnum)[keyof typeof QuotaOverrideScalarFieldEnum]
 
 
 export const OperatorKeyScalarFieldEnum = {
@@ -2572,20 +2754,6 @@ export type JsonNullValueFilter = (typeof JsonNullValueFilter)[keyof typeof Json
 
 
 /**
- * Reference to a field of type 'String'
- */
-export type StringFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'String'>
-    
-
-
-/**
- * Reference to a field of type 'String[]'
- */
-export type ListStringFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'String[]'>
-    
-
-
-/**
  * Reference to a field of type 'Plan'
  */
 export type EnumPlanFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Plan'>
@@ -2596,20 +2764,6 @@ export type EnumPlanFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel
  * Reference to a field of type 'Plan[]'
  */
 export type ListEnumPlanFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Plan[]'>
-    
-
-
-/**
- * Reference to a field of type 'TenantStatus'
- */
-export type EnumTenantStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'TenantStatus'>
-    
-
-
-/**
- * Reference to a field of type 'TenantStatus[]'
- */
-export type ListEnumTenantStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'TenantStatus[]'>
     
 
 
@@ -2628,6 +2782,48 @@ export type ListIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel,
 
 
 /**
+ * Reference to a field of type 'BigInt'
+ */
+export type BigIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BigInt'>
+    
+
+
+/**
+ * Reference to a field of type 'BigInt[]'
+ */
+export type ListBigIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BigInt[]'>
+    
+
+
+/**
+ * Reference to a field of type 'String'
+ */
+export type StringFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'String'>
+    
+
+
+/**
+ * Reference to a field of type 'String[]'
+ */
+export type ListStringFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'String[]'>
+    
+
+
+/**
+ * Reference to a field of type 'TenantStatus'
+ */
+export type EnumTenantStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'TenantStatus'>
+    
+
+
+/**
+ * Reference to a field of type 'TenantStatus[]'
+ */
+export type ListEnumTenantStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'TenantStatus[]'>
+    
+
+
+/**
  * Reference to a field of type 'DateTime'
  */
 export type DateTimeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'DateTime'>
@@ -2638,6 +2834,20 @@ export type DateTimeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel
  * Reference to a field of type 'DateTime[]'
  */
 export type ListDateTimeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'DateTime[]'>
+    
+
+
+/**
+ * Reference to a field of type 'BudgetBehaviour'
+ */
+export type EnumBudgetBehaviourFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BudgetBehaviour'>
+    
+
+
+/**
+ * Reference to a field of type 'BudgetBehaviour[]'
+ */
+export type ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BudgetBehaviour[]'>
     
 
 
@@ -2761,16 +2971,16 @@ export type BooleanFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel,
 
 
 /**
- * Reference to a field of type 'BigInt'
+ * Reference to a field of type 'QuotaLimit'
  */
-export type BigIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BigInt'>
+export type EnumQuotaLimitFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'QuotaLimit'>
     
 
 
 /**
- * Reference to a field of type 'BigInt[]'
+ * Reference to a field of type 'QuotaLimit[]'
  */
-export type ListBigIntFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BigInt[]'>
+export type ListEnumQuotaLimitFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'QuotaLimit[]'>
     
 
 
@@ -2966,6 +3176,7 @@ export interface PrismaClientOptionsWithAdapter extends PrismaClientBaseOptions 
  */
 export type PrismaClientOptions = PrismaClientOptionsWithAccelerateUrl | PrismaClientOptionsWithAdapter
 export type GlobalOmitConfig = {
+  planLimits?: Prisma.PlanLimitsOmit
   tenant?: Prisma.TenantOmit
   member?: Prisma.MemberOmit
   apiKey?: Prisma.ApiKeyOmit
@@ -2978,6 +3189,7 @@ export type GlobalOmitConfig = {
   modelCallAttempt?: Prisma.ModelCallAttemptOmit
   price?: Prisma.PriceOmit
   idempotencyKey?: Prisma.IdempotencyKeyOmit
+  quotaOverride?: Prisma.QuotaOverrideOmit
   operatorKey?: Prisma.OperatorKeyOmit
   worker?: Prisma.WorkerOmit
   auditEvent?: Prisma.AuditEventOmit

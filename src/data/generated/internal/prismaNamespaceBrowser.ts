@@ -51,6 +51,7 @@ export const AnyNull = runtime.AnyNull
 
 
 export const ModelName = {
+  PlanLimits: 'PlanLimits',
   Tenant: 'Tenant',
   Member: 'Member',
   ApiKey: 'ApiKey',
@@ -63,6 +64,7 @@ export const ModelName = {
   ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
+  QuotaOverride: 'QuotaOverride',
   OperatorKey: 'OperatorKey',
   Worker: 'Worker',
   AuditEvent: 'AuditEvent',
@@ -92,6 +94,19 @@ export const TransactionIsolationLevel = runtime.makeStrictEnum({
 export type TransactionIsolationLevel = (typeof TransactionIsolationLevel)[keyof typeof TransactionIsolationLevel]
 
 
+export const PlanLimitsScalarFieldEnum = {
+  plan: 'plan',
+  messagesPerMinute: 'messagesPerMinute',
+  messagesPerDay: 'messagesPerDay',
+  tokensPerMessage: 'tokensPerMessage',
+  concurrentSessions: 'concurrentSessions',
+  monthlyTokens: 'monthlyTokens',
+  weight: 'weight'
+} as const
+
+export type PlanLimitsScalarFieldEnum = (typeof PlanLimitsScalarFieldEnum)[keyof typeof PlanLimitsScalarFieldEnum]
+
+
 export const TenantScalarFieldEnum = {
   id: 'id',
   name: 'name',
@@ -101,6 +116,12 @@ export const TenantScalarFieldEnum = {
   accessVersion: 'accessVersion',
   fencedAt: 'fencedAt',
   databaseId: 'databaseId',
+  limitsVersion: 'limitsVersion',
+  timeZone: 'timeZone',
+  quotaThresholds: 'quotaThresholds',
+  budgetBehaviour: 'budgetBehaviour',
+  downgradeModel: 'downgradeModel',
+  downgradeAt: 'downgradeAt',
   createdAt: 'createdAt'
 } as const
 
@@ -209,6 +230,7 @@ export const RunScalarFieldEnum = {
   workerId: 'workerId',
   configVersion: 'configVersion',
   model: 'model',
+  downgradedFrom: 'downgradedFrom',
   turns: 'turns',
   finishReason: 'finishReason',
   failureCode: 'failureCode',
@@ -296,6 +318,18 @@ export const IdempotencyKeyScalarFieldEnum = {
 } as const
 
 export type IdempotencyKeyScalarFieldEnum = (typeof IdempotencyKeyScalarFieldEnum)[keyof typeof IdempotencyKeyScalarFieldEnum]
+
+
+export const QuotaOverrideScalarFieldEnum = {
+  tenantId: 'tenantId',
+  limit: 'limit',
+  max: 'max',
+  reason: 'reason',
+  expiresAt: 'expiresAt',
+  createdAt: 'createdAt'
+} as const
+
+export type QuotaOverrideScalarFieldEnum = (typeof QuotaOverrideScalarFieldEnum)[keyof typeof QuotaOverrideScalarFieldEnum]
 
 
 export const OperatorKeyScalarFieldEnum = {

@@ -47,6 +47,7 @@ export type RunMinAggregateOutputType = {
   workerId: string | null
   configVersion: number | null
   model: string | null
+  downgradedFrom: string | null
   finishReason: $Enums.FinishReason | null
   failureCode: string | null
   failureMessage: string | null
@@ -69,6 +70,7 @@ export type RunMaxAggregateOutputType = {
   workerId: string | null
   configVersion: number | null
   model: string | null
+  downgradedFrom: string | null
   finishReason: $Enums.FinishReason | null
   failureCode: string | null
   failureMessage: string | null
@@ -91,6 +93,7 @@ export type RunCountAggregateOutputType = {
   workerId: number
   configVersion: number
   model: number
+  downgradedFrom: number
   turns: number
   finishReason: number
   failureCode: number
@@ -126,6 +129,7 @@ export type RunMinAggregateInputType = {
   workerId?: true
   configVersion?: true
   model?: true
+  downgradedFrom?: true
   finishReason?: true
   failureCode?: true
   failureMessage?: true
@@ -148,6 +152,7 @@ export type RunMaxAggregateInputType = {
   workerId?: true
   configVersion?: true
   model?: true
+  downgradedFrom?: true
   finishReason?: true
   failureCode?: true
   failureMessage?: true
@@ -170,6 +175,7 @@ export type RunCountAggregateInputType = {
   workerId?: true
   configVersion?: true
   model?: true
+  downgradedFrom?: true
   turns?: true
   finishReason?: true
   failureCode?: true
@@ -280,6 +286,7 @@ export type RunGroupByOutputType = {
   workerId: string | null
   configVersion: number
   model: string
+  downgradedFrom: string | null
   turns: runtime.JsonValue
   finishReason: $Enums.FinishReason | null
   failureCode: string | null
@@ -326,6 +333,7 @@ export type RunWhereInput = {
   workerId?: Prisma.UuidNullableFilter<"Run"> | string | null
   configVersion?: Prisma.IntFilter<"Run"> | number
   model?: Prisma.StringFilter<"Run"> | string
+  downgradedFrom?: Prisma.StringNullableFilter<"Run"> | string | null
   turns?: Prisma.JsonFilter<"Run">
   finishReason?: Prisma.EnumFinishReasonNullableFilter<"Run"> | $Enums.FinishReason | null
   failureCode?: Prisma.StringNullableFilter<"Run"> | string | null
@@ -354,6 +362,7 @@ export type RunOrderByWithRelationInput = {
   workerId?: Prisma.SortOrderInput | Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
+  downgradedFrom?: Prisma.SortOrderInput | Prisma.SortOrder
   turns?: Prisma.SortOrder
   finishReason?: Prisma.SortOrderInput | Prisma.SortOrder
   failureCode?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -386,6 +395,7 @@ export type RunWhereUniqueInput = Prisma.AtLeast<{
   workerId?: Prisma.UuidNullableFilter<"Run"> | string | null
   configVersion?: Prisma.IntFilter<"Run"> | number
   model?: Prisma.StringFilter<"Run"> | string
+  downgradedFrom?: Prisma.StringNullableFilter<"Run"> | string | null
   turns?: Prisma.JsonFilter<"Run">
   finishReason?: Prisma.EnumFinishReasonNullableFilter<"Run"> | $Enums.FinishReason | null
   failureCode?: Prisma.StringNullableFilter<"Run"> | string | null
@@ -414,6 +424,7 @@ export type RunOrderByWithAggregationInput = {
   workerId?: Prisma.SortOrderInput | Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
+  downgradedFrom?: Prisma.SortOrderInput | Prisma.SortOrder
   turns?: Prisma.SortOrder
   finishReason?: Prisma.SortOrderInput | Prisma.SortOrder
   failureCode?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -445,6 +456,7 @@ export type RunScalarWhereWithAggregatesInput = {
   workerId?: Prisma.UuidNullableWithAggregatesFilter<"Run"> | string | null
   configVersion?: Prisma.IntWithAggregatesFilter<"Run"> | number
   model?: Prisma.StringWithAggregatesFilter<"Run"> | string
+  downgradedFrom?: Prisma.StringNullableWithAggregatesFilter<"Run"> | string | null
   turns?: Prisma.JsonWithAggregatesFilter<"Run">
   finishReason?: Prisma.EnumFinishReasonNullableWithAggregatesFilter<"Run"> | $Enums.FinishReason | null
   failureCode?: Prisma.StringNullableWithAggregatesFilter<"Run"> | string | null
@@ -464,6 +476,7 @@ export type RunCreateInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -492,6 +505,7 @@ export type RunUncheckedCreateInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -512,6 +526,7 @@ export type RunUpdateInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -540,6 +555,7 @@ export type RunUncheckedUpdateInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -564,6 +580,7 @@ export type RunCreateManyInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -583,6 +600,7 @@ export type RunUpdateManyMutationInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -606,6 +624,7 @@ export type RunUncheckedUpdateManyInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -649,6 +668,7 @@ export type RunCountOrderByAggregateInput = {
   workerId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
+  downgradedFrom?: Prisma.SortOrder
   turns?: Prisma.SortOrder
   finishReason?: Prisma.SortOrder
   failureCode?: Prisma.SortOrder
@@ -677,6 +697,7 @@ export type RunMaxOrderByAggregateInput = {
   workerId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
+  downgradedFrom?: Prisma.SortOrder
   finishReason?: Prisma.SortOrder
   failureCode?: Prisma.SortOrder
   failureMessage?: Prisma.SortOrder
@@ -699,6 +720,7 @@ export type RunMinOrderByAggregateInput = {
   workerId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
+  downgradedFrom?: Prisma.SortOrder
   finishReason?: Prisma.SortOrder
   failureCode?: Prisma.SortOrder
   failureMessage?: Prisma.SortOrder
@@ -912,6 +934,7 @@ export type RunCreateWithoutTenantInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -938,6 +961,7 @@ export type RunUncheckedCreateWithoutTenantInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -991,6 +1015,7 @@ export type RunScalarWhereInput = {
   workerId?: Prisma.UuidNullableFilter<"Run"> | string | null
   configVersion?: Prisma.IntFilter<"Run"> | number
   model?: Prisma.StringFilter<"Run"> | string
+  downgradedFrom?: Prisma.StringNullableFilter<"Run"> | string | null
   turns?: Prisma.JsonFilter<"Run">
   finishReason?: Prisma.EnumFinishReasonNullableFilter<"Run"> | $Enums.FinishReason | null
   failureCode?: Prisma.StringNullableFilter<"Run"> | string | null
@@ -1010,6 +1035,7 @@ export type RunCreateWithoutAgentInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1035,6 +1061,7 @@ export type RunUncheckedCreateWithoutAgentInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1081,6 +1108,7 @@ export type RunCreateWithoutConfigInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1105,6 +1133,7 @@ export type RunUncheckedCreateWithoutConfigInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1151,6 +1180,7 @@ export type RunCreateWithoutConversationInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1176,6 +1206,7 @@ export type RunUncheckedCreateWithoutConversationInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1222,6 +1253,7 @@ export type RunCreateWithoutMessagesInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1249,6 +1281,7 @@ export type RunUncheckedCreateWithoutMessagesInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1284,6 +1317,7 @@ export type RunUpdateWithoutMessagesInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1311,6 +1345,7 @@ export type RunUncheckedUpdateWithoutMessagesInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1333,6 +1368,7 @@ export type RunCreateManyTenantInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1352,6 +1388,7 @@ export type RunUpdateWithoutTenantInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1378,6 +1415,7 @@ export type RunUncheckedUpdateWithoutTenantInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1401,6 +1439,7 @@ export type RunUncheckedUpdateManyWithoutTenantInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1422,6 +1461,7 @@ export type RunCreateManyAgentInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1441,6 +1481,7 @@ export type RunUpdateWithoutAgentInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1466,6 +1507,7 @@ export type RunUncheckedUpdateWithoutAgentInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1488,6 +1530,7 @@ export type RunUncheckedUpdateManyWithoutAgentInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1508,6 +1551,7 @@ export type RunCreateManyConfigInput = {
   epoch?: number
   workerId?: string | null
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1527,6 +1571,7 @@ export type RunUpdateWithoutConfigInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1551,6 +1596,7 @@ export type RunUncheckedUpdateWithoutConfigInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1572,6 +1618,7 @@ export type RunUncheckedUpdateManyWithoutConfigInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1593,6 +1640,7 @@ export type RunCreateManyConversationInput = {
   workerId?: string | null
   configVersion: number
   model: string
+  downgradedFrom?: string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: $Enums.FinishReason | null
   failureCode?: string | null
@@ -1612,6 +1660,7 @@ export type RunUpdateWithoutConversationInput = {
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1637,6 +1686,7 @@ export type RunUncheckedUpdateWithoutConversationInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1659,6 +1709,7 @@ export type RunUncheckedUpdateManyWithoutConversationInput = {
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
   failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1713,6 +1764,7 @@ export type RunSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = ru
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
+  downgradedFrom?: boolean
   turns?: boolean
   finishReason?: boolean
   failureCode?: boolean
@@ -1742,6 +1794,7 @@ export type RunSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extension
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
+  downgradedFrom?: boolean
   turns?: boolean
   finishReason?: boolean
   failureCode?: boolean
@@ -1769,6 +1822,7 @@ export type RunSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extension
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
+  downgradedFrom?: boolean
   turns?: boolean
   finishReason?: boolean
   failureCode?: boolean
@@ -1796,6 +1850,7 @@ export type RunSelectScalar = {
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
+  downgradedFrom?: boolean
   turns?: boolean
   finishReason?: boolean
   failureCode?: boolean
@@ -1808,7 +1863,7 @@ export type RunSelectScalar = {
   finishedAt?: boolean
 }
 
-export type RunOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "agentId" | "userId" | "status" | "epoch" | "workerId" | "configVersion" | "model" | "turns" | "finishReason" | "failureCode" | "failureMessage" | "cancelRequestedAt" | "apiKeyId" | "createdAt" | "queuedAt" | "startedAt" | "finishedAt", ExtArgs["result"]["run"]>
+export type RunOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "agentId" | "userId" | "status" | "epoch" | "workerId" | "configVersion" | "model" | "downgradedFrom" | "turns" | "finishReason" | "failureCode" | "failureMessage" | "cancelRequestedAt" | "apiKeyId" | "createdAt" | "queuedAt" | "startedAt" | "finishedAt", ExtArgs["result"]["run"]>
 export type RunInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   conversation?: boolean | Prisma.ConversationDefaultArgs<ExtArgs>
@@ -1856,6 +1911,10 @@ export type $RunPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
      */
     configVersion: number
     model: string
+    /**
+     * The agent's own model, when a cheaper one answers since the month's tokens were running out.
+     */
+    downgradedFrom: string | null
     /**
      * The finished turns: what the model said, which tools it called, what they answered.
      */
@@ -2310,6 +2369,7 @@ export interface RunFieldRefs {
   readonly workerId: Prisma.FieldRef<"Run", 'String'>
   readonly configVersion: Prisma.FieldRef<"Run", 'Int'>
   readonly model: Prisma.FieldRef<"Run", 'String'>
+  readonly downgradedFrom: Prisma.FieldRef<"Run", 'String'>
   readonly turns: Prisma.FieldRef<"Run", 'Json'>
   readonly finishReason: Prisma.FieldRef<"Run", 'FinishReason'>
   readonly failureCode: Prisma.FieldRef<"Run", 'String'>

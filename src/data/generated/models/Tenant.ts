@@ -28,10 +28,16 @@ export type AggregateTenant = {
 
 export type TenantAvgAggregateOutputType = {
   accessVersion: number | null
+  limitsVersion: number | null
+  quotaThresholds: number | null
+  downgradeAt: number | null
 }
 
 export type TenantSumAggregateOutputType = {
   accessVersion: number | null
+  limitsVersion: number | null
+  quotaThresholds: number[]
+  downgradeAt: number | null
 }
 
 export type TenantMinAggregateOutputType = {
@@ -43,6 +49,11 @@ export type TenantMinAggregateOutputType = {
   accessVersion: number | null
   fencedAt: Date | null
   databaseId: string | null
+  limitsVersion: number | null
+  timeZone: string | null
+  budgetBehaviour: $Enums.BudgetBehaviour | null
+  downgradeModel: string | null
+  downgradeAt: number | null
   createdAt: Date | null
 }
 
@@ -55,6 +66,11 @@ export type TenantMaxAggregateOutputType = {
   accessVersion: number | null
   fencedAt: Date | null
   databaseId: string | null
+  limitsVersion: number | null
+  timeZone: string | null
+  budgetBehaviour: $Enums.BudgetBehaviour | null
+  downgradeModel: string | null
+  downgradeAt: number | null
   createdAt: Date | null
 }
 
@@ -67,6 +83,12 @@ export type TenantCountAggregateOutputType = {
   accessVersion: number
   fencedAt: number
   databaseId: number
+  limitsVersion: number
+  timeZone: number
+  quotaThresholds: number
+  budgetBehaviour: number
+  downgradeModel: number
+  downgradeAt: number
   createdAt: number
   _all: number
 }
@@ -74,10 +96,16 @@ export type TenantCountAggregateOutputType = {
 
 export type TenantAvgAggregateInputType = {
   accessVersion?: true
+  limitsVersion?: true
+  quotaThresholds?: true
+  downgradeAt?: true
 }
 
 export type TenantSumAggregateInputType = {
   accessVersion?: true
+  limitsVersion?: true
+  quotaThresholds?: true
+  downgradeAt?: true
 }
 
 export type TenantMinAggregateInputType = {
@@ -89,6 +117,11 @@ export type TenantMinAggregateInputType = {
   accessVersion?: true
   fencedAt?: true
   databaseId?: true
+  limitsVersion?: true
+  timeZone?: true
+  budgetBehaviour?: true
+  downgradeModel?: true
+  downgradeAt?: true
   createdAt?: true
 }
 
@@ -101,6 +134,11 @@ export type TenantMaxAggregateInputType = {
   accessVersion?: true
   fencedAt?: true
   databaseId?: true
+  limitsVersion?: true
+  timeZone?: true
+  budgetBehaviour?: true
+  downgradeModel?: true
+  downgradeAt?: true
   createdAt?: true
 }
 
@@ -113,6 +151,12 @@ export type TenantCountAggregateInputType = {
   accessVersion?: true
   fencedAt?: true
   databaseId?: true
+  limitsVersion?: true
+  timeZone?: true
+  quotaThresholds?: true
+  budgetBehaviour?: true
+  downgradeModel?: true
+  downgradeAt?: true
   createdAt?: true
   _all?: true
 }
@@ -212,6 +256,12 @@ export type TenantGroupByOutputType = {
   accessVersion: number
   fencedAt: Date | null
   databaseId: string | null
+  limitsVersion: number
+  timeZone: string
+  quotaThresholds: number[]
+  budgetBehaviour: $Enums.BudgetBehaviour
+  downgradeModel: string | null
+  downgradeAt: number
   createdAt: Date
   _count: TenantCountAggregateOutputType | null
   _avg: TenantAvgAggregateOutputType | null
@@ -247,6 +297,12 @@ export type TenantWhereInput = {
   accessVersion?: Prisma.IntFilter<"Tenant"> | number
   fencedAt?: Prisma.DateTimeNullableFilter<"Tenant"> | Date | string | null
   databaseId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
+  limitsVersion?: Prisma.IntFilter<"Tenant"> | number
+  timeZone?: Prisma.StringFilter<"Tenant"> | string
+  quotaThresholds?: Prisma.IntNullableListFilter<"Tenant">
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
+  downgradeAt?: Prisma.IntFilter<"Tenant"> | number
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -264,6 +320,7 @@ export type TenantWhereInput = {
   secrets?: Prisma.SecretListRelationFilter
   userPseudonyms?: Prisma.UserPseudonymListRelationFilter
   exports?: Prisma.TenantExportListRelationFilter
+  quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
 }
 
 export type TenantOrderByWithRelationInput = {
@@ -275,6 +332,12 @@ export type TenantOrderByWithRelationInput = {
   accessVersion?: Prisma.SortOrder
   fencedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   databaseId?: Prisma.SortOrderInput | Prisma.SortOrder
+  limitsVersion?: Prisma.SortOrder
+  timeZone?: Prisma.SortOrder
+  quotaThresholds?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
+  downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
+  downgradeAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   defaultAgent?: Prisma.AgentOrderByWithRelationInput
   members?: Prisma.MemberOrderByRelationAggregateInput
@@ -292,6 +355,7 @@ export type TenantOrderByWithRelationInput = {
   secrets?: Prisma.SecretOrderByRelationAggregateInput
   userPseudonyms?: Prisma.UserPseudonymOrderByRelationAggregateInput
   exports?: Prisma.TenantExportOrderByRelationAggregateInput
+  quotaOverrides?: Prisma.QuotaOverrideOrderByRelationAggregateInput
 }
 
 export type TenantWhereUniqueInput = Prisma.AtLeast<{
@@ -307,6 +371,12 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   accessVersion?: Prisma.IntFilter<"Tenant"> | number
   fencedAt?: Prisma.DateTimeNullableFilter<"Tenant"> | Date | string | null
   databaseId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
+  limitsVersion?: Prisma.IntFilter<"Tenant"> | number
+  timeZone?: Prisma.StringFilter<"Tenant"> | string
+  quotaThresholds?: Prisma.IntNullableListFilter<"Tenant">
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
+  downgradeAt?: Prisma.IntFilter<"Tenant"> | number
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -324,6 +394,7 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   secrets?: Prisma.SecretListRelationFilter
   userPseudonyms?: Prisma.UserPseudonymListRelationFilter
   exports?: Prisma.TenantExportListRelationFilter
+  quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
 }, "id" | "name" | "id_defaultAgentId">
 
 export type TenantOrderByWithAggregationInput = {
@@ -335,6 +406,12 @@ export type TenantOrderByWithAggregationInput = {
   accessVersion?: Prisma.SortOrder
   fencedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   databaseId?: Prisma.SortOrderInput | Prisma.SortOrder
+  limitsVersion?: Prisma.SortOrder
+  timeZone?: Prisma.SortOrder
+  quotaThresholds?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
+  downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
+  downgradeAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   _count?: Prisma.TenantCountOrderByAggregateInput
   _avg?: Prisma.TenantAvgOrderByAggregateInput
@@ -355,6 +432,12 @@ export type TenantScalarWhereWithAggregatesInput = {
   accessVersion?: Prisma.IntWithAggregatesFilter<"Tenant"> | number
   fencedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Tenant"> | Date | string | null
   databaseId?: Prisma.UuidNullableWithAggregatesFilter<"Tenant"> | string | null
+  limitsVersion?: Prisma.IntWithAggregatesFilter<"Tenant"> | number
+  timeZone?: Prisma.StringWithAggregatesFilter<"Tenant"> | string
+  quotaThresholds?: Prisma.IntNullableListFilter<"Tenant">
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourWithAggregatesFilter<"Tenant"> | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
+  downgradeAt?: Prisma.IntWithAggregatesFilter<"Tenant"> | number
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Tenant"> | Date | string
 }
 
@@ -365,6 +448,12 @@ export type TenantCreateInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -382,6 +471,7 @@ export type TenantCreateInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateInput = {
@@ -393,6 +483,12 @@ export type TenantUncheckedCreateInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -409,6 +505,7 @@ export type TenantUncheckedCreateInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUpdateInput = {
@@ -418,6 +515,12 @@ export type TenantUpdateInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -435,6 +538,7 @@ export type TenantUpdateInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateInput = {
@@ -446,6 +550,12 @@ export type TenantUncheckedUpdateInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -462,6 +572,7 @@ export type TenantUncheckedUpdateInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateManyInput = {
@@ -473,6 +584,12 @@ export type TenantCreateManyInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
 }
 
@@ -483,6 +600,12 @@ export type TenantUpdateManyMutationInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -495,7 +618,21 @@ export type TenantUncheckedUpdateManyInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+}
+
+export type IntNullableListFilter<$PrismaModel = never> = {
+  equals?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
+  has?: number | Prisma.IntFieldRefInput<$PrismaModel> | null
+  hasEvery?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel>
+  hasSome?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel>
+  isEmpty?: boolean
 }
 
 export type TenantIdDefaultAgentIdCompoundUniqueInput = {
@@ -512,11 +649,20 @@ export type TenantCountOrderByAggregateInput = {
   accessVersion?: Prisma.SortOrder
   fencedAt?: Prisma.SortOrder
   databaseId?: Prisma.SortOrder
+  limitsVersion?: Prisma.SortOrder
+  timeZone?: Prisma.SortOrder
+  quotaThresholds?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
+  downgradeModel?: Prisma.SortOrder
+  downgradeAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
 export type TenantAvgOrderByAggregateInput = {
   accessVersion?: Prisma.SortOrder
+  limitsVersion?: Prisma.SortOrder
+  quotaThresholds?: Prisma.SortOrder
+  downgradeAt?: Prisma.SortOrder
 }
 
 export type TenantMaxOrderByAggregateInput = {
@@ -528,6 +674,11 @@ export type TenantMaxOrderByAggregateInput = {
   accessVersion?: Prisma.SortOrder
   fencedAt?: Prisma.SortOrder
   databaseId?: Prisma.SortOrder
+  limitsVersion?: Prisma.SortOrder
+  timeZone?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
+  downgradeModel?: Prisma.SortOrder
+  downgradeAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -540,11 +691,19 @@ export type TenantMinOrderByAggregateInput = {
   accessVersion?: Prisma.SortOrder
   fencedAt?: Prisma.SortOrder
   databaseId?: Prisma.SortOrder
+  limitsVersion?: Prisma.SortOrder
+  timeZone?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
+  downgradeModel?: Prisma.SortOrder
+  downgradeAt?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
 export type TenantSumOrderByAggregateInput = {
   accessVersion?: Prisma.SortOrder
+  limitsVersion?: Prisma.SortOrder
+  quotaThresholds?: Prisma.SortOrder
+  downgradeAt?: Prisma.SortOrder
 }
 
 export type TenantScalarRelationFilter = {
@@ -557,24 +716,16 @@ export type TenantNullableScalarRelationFilter = {
   isNot?: Prisma.TenantWhereInput | null
 }
 
+export type TenantCreatequotaThresholdsInput = {
+  set: number[]
+}
+
 export type StringFieldUpdateOperationsInput = {
   set?: string
 }
 
-export type EnumPlanFieldUpdateOperationsInput = {
-  set?: $Enums.Plan
-}
-
 export type EnumTenantStatusFieldUpdateOperationsInput = {
   set?: $Enums.TenantStatus
-}
-
-export type IntFieldUpdateOperationsInput = {
-  set?: number
-  increment?: number
-  decrement?: number
-  multiply?: number
-  divide?: number
 }
 
 export type NullableDateTimeFieldUpdateOperationsInput = {
@@ -583,6 +734,15 @@ export type NullableDateTimeFieldUpdateOperationsInput = {
 
 export type NullableStringFieldUpdateOperationsInput = {
   set?: string | null
+}
+
+export type TenantUpdatequotaThresholdsInput = {
+  set?: number[]
+  push?: number | number[]
+}
+
+export type EnumBudgetBehaviourFieldUpdateOperationsInput = {
+  set?: $Enums.BudgetBehaviour
 }
 
 export type DateTimeFieldUpdateOperationsInput = {
@@ -761,6 +921,20 @@ export type TenantUpdateOneRequiredWithoutIdempotencyKeysNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutIdempotencyKeysInput, Prisma.TenantUpdateWithoutIdempotencyKeysInput>, Prisma.TenantUncheckedUpdateWithoutIdempotencyKeysInput>
 }
 
+export type TenantCreateNestedOneWithoutQuotaOverridesInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutQuotaOverridesInput, Prisma.TenantUncheckedCreateWithoutQuotaOverridesInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutQuotaOverridesInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutQuotaOverridesNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutQuotaOverridesInput, Prisma.TenantUncheckedCreateWithoutQuotaOverridesInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutQuotaOverridesInput
+  upsert?: Prisma.TenantUpsertWithoutQuotaOverridesInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutQuotaOverridesInput, Prisma.TenantUpdateWithoutQuotaOverridesInput>, Prisma.TenantUncheckedUpdateWithoutQuotaOverridesInput>
+}
+
 export type TenantCreateNestedOneWithoutAuditEventsInput = {
   create?: Prisma.XOR<Prisma.TenantCreateWithoutAuditEventsInput, Prisma.TenantUncheckedCreateWithoutAuditEventsInput>
   connectOrCreate?: Prisma.TenantCreateOrConnectWithoutAuditEventsInput
@@ -838,6 +1012,12 @@ export type TenantCreateWithoutMembersInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -854,6 +1034,7 @@ export type TenantCreateWithoutMembersInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMembersInput = {
@@ -865,6 +1046,12 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -880,6 +1067,7 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMembersInput = {
@@ -905,6 +1093,12 @@ export type TenantUpdateWithoutMembersInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -921,6 +1115,7 @@ export type TenantUpdateWithoutMembersInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMembersInput = {
@@ -932,6 +1127,12 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -947,6 +1148,7 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutApiKeysInput = {
@@ -956,6 +1158,12 @@ export type TenantCreateWithoutApiKeysInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -972,6 +1180,7 @@ export type TenantCreateWithoutApiKeysInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutApiKeysInput = {
@@ -983,6 +1192,12 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -998,6 +1213,7 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutApiKeysInput = {
@@ -1023,6 +1239,12 @@ export type TenantUpdateWithoutApiKeysInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1039,6 +1261,7 @@ export type TenantUpdateWithoutApiKeysInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutApiKeysInput = {
@@ -1050,6 +1273,12 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -1065,6 +1294,7 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentsInput = {
@@ -1074,6 +1304,12 @@ export type TenantCreateWithoutAgentsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1090,6 +1326,7 @@ export type TenantCreateWithoutAgentsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentsInput = {
@@ -1101,6 +1338,12 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1116,6 +1359,7 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentsInput = {
@@ -1130,6 +1374,12 @@ export type TenantCreateWithoutDefaultAgentInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -1146,6 +1396,7 @@ export type TenantCreateWithoutDefaultAgentInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutDefaultAgentInput = {
@@ -1155,6 +1406,12 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1171,6 +1428,7 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutDefaultAgentInput = {
@@ -1196,6 +1454,12 @@ export type TenantUpdateWithoutAgentsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1212,6 +1476,7 @@ export type TenantUpdateWithoutAgentsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentsInput = {
@@ -1223,6 +1488,12 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1238,6 +1509,7 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUpsertWithoutDefaultAgentInput = {
@@ -1258,6 +1530,12 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -1274,6 +1552,7 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
@@ -1283,6 +1562,12 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1299,6 +1584,7 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentConfigsInput = {
@@ -1308,6 +1594,12 @@ export type TenantCreateWithoutAgentConfigsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1324,6 +1616,7 @@ export type TenantCreateWithoutAgentConfigsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentConfigsInput = {
@@ -1335,6 +1628,12 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1350,6 +1649,7 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentConfigsInput = {
@@ -1375,6 +1675,12 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1391,6 +1697,7 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
@@ -1402,6 +1709,12 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1417,6 +1730,7 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutConversationsInput = {
@@ -1426,6 +1740,12 @@ export type TenantCreateWithoutConversationsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1442,6 +1762,7 @@ export type TenantCreateWithoutConversationsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutConversationsInput = {
@@ -1453,6 +1774,12 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1468,6 +1795,7 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutConversationsInput = {
@@ -1493,6 +1821,12 @@ export type TenantUpdateWithoutConversationsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1509,6 +1843,7 @@ export type TenantUpdateWithoutConversationsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutConversationsInput = {
@@ -1520,6 +1855,12 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1535,6 +1876,7 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutMessagesInput = {
@@ -1544,6 +1886,12 @@ export type TenantCreateWithoutMessagesInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1560,6 +1908,7 @@ export type TenantCreateWithoutMessagesInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMessagesInput = {
@@ -1571,6 +1920,12 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1586,6 +1941,7 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMessagesInput = {
@@ -1611,6 +1967,12 @@ export type TenantUpdateWithoutMessagesInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1627,6 +1989,7 @@ export type TenantUpdateWithoutMessagesInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMessagesInput = {
@@ -1638,6 +2001,12 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1653,6 +2022,7 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutRunsInput = {
@@ -1662,6 +2032,12 @@ export type TenantCreateWithoutRunsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1678,6 +2054,7 @@ export type TenantCreateWithoutRunsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutRunsInput = {
@@ -1689,6 +2066,12 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1704,6 +2087,7 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutRunsInput = {
@@ -1729,6 +2113,12 @@ export type TenantUpdateWithoutRunsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1745,6 +2135,7 @@ export type TenantUpdateWithoutRunsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutRunsInput = {
@@ -1756,6 +2147,12 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1771,6 +2168,7 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutUsageRecordsInput = {
@@ -1780,6 +2178,12 @@ export type TenantCreateWithoutUsageRecordsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1796,6 +2200,7 @@ export type TenantCreateWithoutUsageRecordsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutUsageRecordsInput = {
@@ -1807,6 +2212,12 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1822,6 +2233,7 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutUsageRecordsInput = {
@@ -1847,6 +2259,12 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1863,6 +2281,7 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
@@ -1874,6 +2293,12 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1889,6 +2314,7 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutCallAttemptsInput = {
@@ -1898,6 +2324,12 @@ export type TenantCreateWithoutCallAttemptsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1914,6 +2346,7 @@ export type TenantCreateWithoutCallAttemptsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutCallAttemptsInput = {
@@ -1925,6 +2358,12 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1940,6 +2379,7 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutCallAttemptsInput = {
@@ -1965,6 +2405,12 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1981,6 +2427,7 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
@@ -1992,6 +2439,12 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2007,6 +2460,7 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutIdempotencyKeysInput = {
@@ -2016,6 +2470,12 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2032,6 +2492,7 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
@@ -2043,6 +2504,12 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2058,6 +2525,7 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutIdempotencyKeysInput = {
@@ -2083,6 +2551,12 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2099,6 +2573,7 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
@@ -2110,6 +2585,12 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2125,6 +2606,153 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutQuotaOverridesInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutQuotaOverridesInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutQuotaOverridesInput, Prisma.TenantUncheckedCreateWithoutQuotaOverridesInput>
+}
+
+export type TenantUpsertWithoutQuotaOverridesInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutQuotaOverridesInput, Prisma.TenantUncheckedUpdateWithoutQuotaOverridesInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutQuotaOverridesInput, Prisma.TenantUncheckedCreateWithoutQuotaOverridesInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutQuotaOverridesInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutQuotaOverridesInput, Prisma.TenantUncheckedUpdateWithoutQuotaOverridesInput>
+}
+
+export type TenantUpdateWithoutQuotaOverridesInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAuditEventsInput = {
@@ -2134,6 +2762,12 @@ export type TenantCreateWithoutAuditEventsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2150,6 +2784,7 @@ export type TenantCreateWithoutAuditEventsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAuditEventsInput = {
@@ -2161,6 +2796,12 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2176,6 +2817,7 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAuditEventsInput = {
@@ -2201,6 +2843,12 @@ export type TenantUpdateWithoutAuditEventsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2217,6 +2865,7 @@ export type TenantUpdateWithoutAuditEventsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAuditEventsInput = {
@@ -2228,6 +2877,12 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2243,6 +2898,7 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutDataKeysInput = {
@@ -2252,6 +2908,12 @@ export type TenantCreateWithoutDataKeysInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2268,6 +2930,7 @@ export type TenantCreateWithoutDataKeysInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutDataKeysInput = {
@@ -2279,6 +2942,12 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2294,6 +2963,7 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutDataKeysInput = {
@@ -2319,6 +2989,12 @@ export type TenantUpdateWithoutDataKeysInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2335,6 +3011,7 @@ export type TenantUpdateWithoutDataKeysInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutDataKeysInput = {
@@ -2346,6 +3023,12 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2361,6 +3044,7 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutSecretsInput = {
@@ -2370,6 +3054,12 @@ export type TenantCreateWithoutSecretsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2386,6 +3076,7 @@ export type TenantCreateWithoutSecretsInput = {
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutSecretsInput = {
@@ -2397,6 +3088,12 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2412,6 +3109,7 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutSecretsInput = {
@@ -2437,6 +3135,12 @@ export type TenantUpdateWithoutSecretsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2453,6 +3157,7 @@ export type TenantUpdateWithoutSecretsInput = {
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutSecretsInput = {
@@ -2464,6 +3169,12 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2479,6 +3190,7 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutUserPseudonymsInput = {
@@ -2488,6 +3200,12 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2504,6 +3222,7 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
@@ -2515,6 +3234,12 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2530,6 +3255,7 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutUserPseudonymsInput = {
@@ -2555,6 +3281,12 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2571,6 +3303,7 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
@@ -2582,6 +3315,12 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2597,6 +3336,7 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutExportsInput = {
@@ -2606,6 +3346,12 @@ export type TenantCreateWithoutExportsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2622,6 +3368,7 @@ export type TenantCreateWithoutExportsInput = {
   dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutExportsInput = {
@@ -2633,6 +3380,12 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   accessVersion?: number
   fencedAt?: Date | string | null
   databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2648,6 +3401,7 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutExportsInput = {
@@ -2673,6 +3427,12 @@ export type TenantUpdateWithoutExportsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2689,6 +3449,7 @@ export type TenantUpdateWithoutExportsInput = {
   dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutExportsInput = {
@@ -2700,6 +3461,12 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
   fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2715,6 +3482,7 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 
@@ -2738,6 +3506,7 @@ export type TenantCountOutputType = {
   secrets: number
   userPseudonyms: number
   exports: number
+  quotaOverrides: number
 }
 
 export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -2756,6 +3525,7 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   secrets?: boolean | TenantCountOutputTypeCountSecretsArgs
   userPseudonyms?: boolean | TenantCountOutputTypeCountUserPseudonymsArgs
   exports?: boolean | TenantCountOutputTypeCountExportsArgs
+  quotaOverrides?: boolean | TenantCountOutputTypeCountQuotaOverridesArgs
 }
 
 /**
@@ -2873,6 +3643,13 @@ export type TenantCountOutputTypeCountExportsArgs<ExtArgs extends runtime.Types.
   where?: Prisma.TenantExportWhereInput
 }
 
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountQuotaOverridesArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.QuotaOverrideWhereInput
+}
+
 
 export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
@@ -2883,6 +3660,12 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   accessVersion?: boolean
   fencedAt?: boolean
   databaseId?: boolean
+  limitsVersion?: boolean
+  timeZone?: boolean
+  quotaThresholds?: boolean
+  budgetBehaviour?: boolean
+  downgradeModel?: boolean
+  downgradeAt?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -2900,6 +3683,7 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   secrets?: boolean | Prisma.Tenant$secretsArgs<ExtArgs>
   userPseudonyms?: boolean | Prisma.Tenant$userPseudonymsArgs<ExtArgs>
   exports?: boolean | Prisma.Tenant$exportsArgs<ExtArgs>
+  quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
 
@@ -2912,6 +3696,12 @@ export type TenantSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   accessVersion?: boolean
   fencedAt?: boolean
   databaseId?: boolean
+  limitsVersion?: boolean
+  timeZone?: boolean
+  quotaThresholds?: boolean
+  budgetBehaviour?: boolean
+  downgradeModel?: boolean
+  downgradeAt?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -2925,6 +3715,12 @@ export type TenantSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   accessVersion?: boolean
   fencedAt?: boolean
   databaseId?: boolean
+  limitsVersion?: boolean
+  timeZone?: boolean
+  quotaThresholds?: boolean
+  budgetBehaviour?: boolean
+  downgradeModel?: boolean
+  downgradeAt?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -2938,10 +3734,16 @@ export type TenantSelectScalar = {
   accessVersion?: boolean
   fencedAt?: boolean
   databaseId?: boolean
+  limitsVersion?: boolean
+  timeZone?: boolean
+  quotaThresholds?: boolean
+  budgetBehaviour?: boolean
+  downgradeModel?: boolean
+  downgradeAt?: boolean
   createdAt?: boolean
 }
 
-export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "createdAt", ExtArgs["result"]["tenant"]>
+export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "limitsVersion" | "timeZone" | "quotaThresholds" | "budgetBehaviour" | "downgradeModel" | "downgradeAt" | "createdAt", ExtArgs["result"]["tenant"]>
 export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -2959,6 +3761,7 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   secrets?: boolean | Prisma.Tenant$secretsArgs<ExtArgs>
   userPseudonyms?: boolean | Prisma.Tenant$userPseudonymsArgs<ExtArgs>
   exports?: boolean | Prisma.Tenant$exportsArgs<ExtArgs>
+  quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type TenantIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -2987,6 +3790,7 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     secrets: Prisma.$SecretPayload<ExtArgs>[]
     userPseudonyms: Prisma.$UserPseudonymPayload<ExtArgs>[]
     exports: Prisma.$TenantExportPayload<ExtArgs>[]
+    quotaOverrides: Prisma.$QuotaOverridePayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -3009,6 +3813,24 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
      * The database that holds its rows; null for the one that this row is in.
      */
     databaseId: string | null
+    /**
+     * Grows with every change of what the tenant may use, and of when its days and months begin. Counters hold limits of a version.
+     */
+    limitsVersion: number
+    /**
+     * An IANA time zone: when the tenant's days and months begin.
+     */
+    timeZone: string
+    /**
+     * At which percentages of a limit the tenant's admins are notified.
+     */
+    quotaThresholds: number[]
+    budgetBehaviour: $Enums.BudgetBehaviour
+    /**
+     * The model that answers once `downgradeAt` percent of the month's tokens are spent; null for always the agent's own.
+     */
+    downgradeModel: string | null
+    downgradeAt: number
     createdAt: Date
   }, ExtArgs["result"]["tenant"]>
   composites: {}
@@ -3420,6 +4242,7 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   secrets<T extends Prisma.Tenant$secretsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$secretsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$SecretPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   userPseudonyms<T extends Prisma.Tenant$userPseudonymsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$userPseudonymsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UserPseudonymPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   exports<T extends Prisma.Tenant$exportsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$exportsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TenantExportPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  quotaOverrides<T extends Prisma.Tenant$quotaOverridesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$quotaOverridesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$QuotaOverridePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -3457,6 +4280,12 @@ export interface TenantFieldRefs {
   readonly accessVersion: Prisma.FieldRef<"Tenant", 'Int'>
   readonly fencedAt: Prisma.FieldRef<"Tenant", 'DateTime'>
   readonly databaseId: Prisma.FieldRef<"Tenant", 'String'>
+  readonly limitsVersion: Prisma.FieldRef<"Tenant", 'Int'>
+  readonly timeZone: Prisma.FieldRef<"Tenant", 'String'>
+  readonly quotaThresholds: Prisma.FieldRef<"Tenant", 'Int[]'>
+  readonly budgetBehaviour: Prisma.FieldRef<"Tenant", 'BudgetBehaviour'>
+  readonly downgradeModel: Prisma.FieldRef<"Tenant", 'String'>
+  readonly downgradeAt: Prisma.FieldRef<"Tenant", 'Int'>
   readonly createdAt: Prisma.FieldRef<"Tenant", 'DateTime'>
 }
     
@@ -4235,6 +5064,30 @@ export type Tenant$exportsArgs<ExtArgs extends runtime.Types.Extensions.Internal
   take?: number
   skip?: number
   distinct?: Prisma.TenantExportScalarFieldEnum | Prisma.TenantExportScalarFieldEnum[]
+}
+
+/**
+ * Tenant.quotaOverrides
+ */
+export type Tenant$quotaOverridesArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the QuotaOverride
+   */
+  select?: Prisma.QuotaOverrideSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the QuotaOverride
+   */
+  omit?: Prisma.QuotaOverrideOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.QuotaOverrideInclude<ExtArgs> | null
+  where?: Prisma.QuotaOverrideWhereInput
+  orderBy?: Prisma.QuotaOverrideOrderByWithRelationInput | Prisma.QuotaOverrideOrderByWithRelationInput[]
+  cursor?: Prisma.QuotaOverrideWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.QuotaOverrideScalarFieldEnum | Prisma.QuotaOverrideScalarFieldEnum[]
 }
 
 /**

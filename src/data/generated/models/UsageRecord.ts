@@ -803,14 +803,6 @@ export type BoolFieldUpdateOperationsInput = {
   set?: boolean
 }
 
-export type BigIntFieldUpdateOperationsInput = {
-  set?: bigint | number
-  increment?: bigint | number
-  decrement?: bigint | number
-  multiply?: bigint | number
-  divide?: bigint | number
-}
-
 export type UsageRecordCreateNestedManyWithoutPriceInput = {
   create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutPriceInput, Prisma.UsageRecordUncheckedCreateWithoutPriceInput> | Prisma.UsageRecordCreateWithoutPriceInput[] | Prisma.UsageRecordUncheckedCreateWithoutPriceInput[]
   connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutPriceInput | Prisma.UsageRecordCreateOrConnectWithoutPriceInput[]
