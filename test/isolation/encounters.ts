@@ -58,6 +58,12 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
   await admin.connect()
   const tables = await tenantTables(admin)
   const operator = await operatorKey(platform.story)
+  const ofEach = tables.map((table) => {
+    const column = table === 'tenants' ? 'id' : 'tenant_id'
+    return `select '${table}' as table, to_jsonb(t) as row from ${table} t where ${column} = $1::uuid`
+  })
+  // Asked around each call. Under a name it is planned once.
+  const rowsOfTenant = { name: 'rows of a tenant', text: `${ofEach.join(' union all ')} order by 1, 2` }
 
   return {
     platform,
@@ -79,11 +85,7 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
     },
     async rowsOfOther({ own, other }) {
       const { tenantId, userId } = other.wall
-      const each = tables.map((table) => {
-        const column = table === 'tenants' ? 'id' : 'tenant_id'
-        return `select '${table}' as table, to_jsonb(t) as row from ${table} t where ${column} = $1::uuid`
-      })
-      const { rows } = await admin.query<StoredRow>(`${each.join(' union all ')} order by 1, 2`, [tenantId])
+      const { rows } = await admin.query<StoredRow>({ ...rowsOfTenant, values: [tenantId] })
       if (own.wall.tenantId !== tenantId) return rows
       return rows.filter(({ row }) => 'user_id' in row && row['user_id'] === userId)
     },

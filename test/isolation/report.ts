@@ -4,7 +4,7 @@ import type { WallTag } from './tags.ts'
 
 type Count = { cases: number; leaks: number; skipped: number }
 
-/** Which walls stand in a test of test/isolation/two-walls.test.ts. */
+/** Which walls stand in a test of test/isolation/two-worlds.ts. */
 const walls: { tag: WallTag; title: string }[] = [
   { tag: 'both-walls', title: 'both' },
   { tag: 'filter-alone', title: 'the filter alone, row-level security switched off' },

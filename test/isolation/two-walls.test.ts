@@ -1,39 +1,11 @@
 // @module-tag two-walls
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { Prisma } from '../../src/data/generated/client.ts'
+import { describe, expect, it } from 'vitest'
 import { dataModel } from '../../src/data/generated/data-model.ts'
-import { userModels } from '../../src/data/tenant-filter.ts'
-import type { TenantDb } from '../../src/data/tenant-scope.ts'
-import { type Case, casesOf } from './cases.ts'
-import { changes, freshRows, type Party, pick, platformModels, rowOf, tenantParty, userParty } from './rows.ts'
-import { type PartyTag, tableTags, type WallTag } from './tags.ts'
-import { type CaseGroup, groupedByOperation, groupedByRelation } from './touched.ts'
-import { tried as note } from './tried.ts'
-import { delegates, openWorld, operate, type StoredRow, type World } from './world.ts'
-
-/**
- * Each case is tried in two worlds that differ in one thing: whether the other party exists. What it answers, and what is
- * stored afterwards, must be the same in both, but for the other's rows, which must be as they were. A wall that lets
- * anything through, be it a row, a count or another error, makes them differ.
- */
-const modes: { name: string; tag: WallTag; filter: boolean; rowLevelSecurity: boolean }[] = [
-  { name: 'both walls', tag: 'both-walls', filter: true, rowLevelSecurity: true },
-  { name: 'the extension alone', tag: 'filter-alone', filter: true, rowLevelSecurity: false },
-  { name: 'row-level security alone', tag: 'policies-alone', filter: false, rowLevelSecurity: true },
-]
-
-/** What only row-level security can stop, left out where it is off. */
-const rowLevelSecurityOnly = ['raw SQL']
-
-const tenants = () => ({ own: tenantParty('Own'), other: tenantParty('Other') })
-const users = () => {
-  const tenant = tenantParty('Shared')
-  return { own: userParty(tenant, 'ann'), other: userParty(tenant, 'bob'), shared: [tenant] }
-}
-const pairs: { between: string; tag: PartyTag; make: () => Between }[] = [
-  { between: 'two tenants', tag: 'two-tenants', make: tenants },
-  { between: 'two end users of one tenant', tag: 'two-users', make: users },
-]
+import { casesOf } from './cases.ts'
+import { changes, platformModels, tenantParty } from './rows.ts'
+import { groupedByOperation } from './touched.ts'
+import { openPair, pairs, tried } from './two-worlds.ts'
+import { openWorld } from './world.ts'
 
 it('every model is covered, or is of the platform', () => {
   const covered = [...Object.keys(tenantParty('a').rows), ...platformModels, 'Price']
@@ -53,69 +25,6 @@ it('the rows carry their canary in every column that holds text', async () => {
   await world.close()
 })
 
-for (const { name, tag, ...walls } of modes) {
-  describe(name, { tags: [tag] }, () => standing(walls))
-}
-
-type Standing = { filter: boolean; rowLevelSecurity: boolean }
-
-function standing(walls: Standing): void {
-  for (const { between, tag, make } of pairs) {
-    describe(`between ${between}`, { tags: [tag] }, () => casesBetween(walls, make()))
-  }
-
-  describe('between two end users of one tenant', { tags: ['two-users'] }, () => {
-    const { own, other, shared } = users()
-    const pair = openPair(walls, own, other, shared)
-
-    // A foreign key carries the tenant and not the user, so the row itself can be made.
-    for (const model of ['Message', 'Run']) {
-      const above = Object.entries(dataModel[model]?.relations ?? {}).filter(
-        (entry) => !entry[1].list && userModels.has(entry[1].model),
-      )
-      const tags = tableTags([model, ...above.map(([, relation]) => relation.model)])
-      it(`a ${model} below what is the other’s shows nothing of that`, { tags }, async () => {
-        const keys = above.flatMap(([, { from }]) => from)
-        const data = { ...freshRows(own)[model], ...pick(rowOf(other, model), keys) }
-        for (const [name] of above) {
-          const read = async (db: TenantDb) => {
-            await operate(delegates(db), model, 'createMany', { data, skipDuplicates: true })
-            return operate(delegates(db), model, 'findMany', { include: { [name]: true } })
-          }
-          expect(await pair.answer(read)).not.toContain(other.canary)
-        }
-      })
-    }
-  })
-}
-
-type Between = { own: Party; other: Party; shared?: Party[] }
-
-function casesBetween(walls: Standing, { own, other, shared = [] }: Between): void {
-  const pair = openPair(walls, own, other, shared)
-
-  for (const { cases, ...group } of groupedByRelation(casesOf(own, other))) {
-    it(`${titleOf(group)} shows and changes nothing of the other`, { tags: tableTags(group.models) }, async ({ task }) => {
-      const differences = []
-      // Every other case goes through a transaction, where connection and client are others.
-      for (const [index, { aim, writes, ...attempt }] of cases.entries()) {
-        const act = index % 2 === 0 ? tried(attempt) : inTransaction(tried(attempt))
-        differences.push(...(await pair.differences(writes, aim, act)))
-      }
-      note(task, { cases: cases.length, leaks: differences.length })
-      expect(differences).toEqual([])
-    })
-  }
-
-  it.skipIf(!walls.rowLevelSecurity && rowLevelSecurityOnly.includes('raw SQL'))('raw SQL does neither', async ({ task }) => {
-    const differences = []
-    const cases = rawCases(pair.tables())
-    for (const { aim, act } of cases) differences.push(...(await pair.differences(true, aim, act)))
-    note(task, { cases: cases.length, leaks: differences.length })
-    expect(differences).toEqual([])
-  })
-}
-
 describe('no wall at all', () => {
   describe.each(pairs)('between $between', ({ make }) => {
     const { own, other, shared = [] } = make()
@@ -132,83 +41,3 @@ describe('no wall at all', () => {
     )
   })
 })
-
-type Act = (db: TenantDb) => Promise<unknown>
-
-/** The world with the other party and the one without, opened before the suite around it and closed after. */
-function openPair(walls: Standing, own: Party, other: Party, shared: Party[]) {
-  let together: World
-  let alone: World
-  beforeAll(async () => {
-    together = await openWorld(walls, [...shared, own, other])
-    alone = await openWorld(walls, [...shared, own])
-  })
-  afterAll(async () => {
-    await together.close()
-    await alone.close()
-  })
-  return {
-    tables: () => together.tables,
-    answer: (act: Act) => outcome(together.data.of(own.wall), act),
-    /** What `act` could tell of the other party, and what it did to it. */
-    async differences(writes: boolean, aim: string, act: Act): Promise<object[]> {
-      const [there, without] = await Promise.all([together, alone].map(({ data }) => outcome(data.of(own.wall), act)))
-      const found: object[] = there === without ? [] : [{ aim, there, without }]
-      if (!writes) return found
-      const [before, after, unaffected] = [together.beginning, await together.stored(), await alone.stored()]
-      const [theirs, rest] = parted(after, other)
-      const changed = canonical(theirs) !== canonical(parted(before, other)[0])
-      const told = canonical(rest) !== canonical(unaffected)
-      if (changed || told) found.push({ aim, theirs, rest })
-      if (canonical(after) !== canonical(before)) await together.reset()
-      if (canonical(unaffected) !== canonical(alone.beginning)) await alone.reset()
-      return found
-    },
-  }
-}
-
-/** The other party's rows, and the rest. */
-function parted(rows: StoredRow[], { wall, canary }: Party): [StoredRow[], StoredRow[]] {
-  const isTheirs = ({ table, row }: StoredRow) =>
-    wall.userId === null ? row[table === 'tenants' ? 'id' : 'tenant_id'] === wall.tenantId : row['user_id'] === canary
-  return [rows.filter(isTheirs), rows.filter((each) => !isTheirs(each))]
-}
-
-/** What the party learns: the answer, or the error with all that it says. */
-async function outcome(db: TenantDb, act: Act): Promise<string> {
-  try {
-    return canonical(await act(db))
-  } catch (error) {
-    return canonical({ error: String(error), ...(error as object) })
-  }
-}
-
-/** The value as text. Lists are sorted: no order was asked for. */
-function canonical(value: unknown): string {
-  return (
-    JSON.stringify(value, (_, part) => {
-      if (typeof part === 'bigint') return String(part)
-      return Array.isArray(part) ? part.map(canonical).toSorted() : part
-    }) ?? 'nothing'
-  )
-}
-
-function tried({ model, operation, args }: Pick<Case, 'model' | 'operation' | 'args'>): Act {
-  return (db) => operate(delegates(db), model, operation, args)
-}
-
-function inTransaction(act: Act): Act {
-  return (db) => db.$transaction((tx) => act(tx as TenantDb))
-}
-
-function titleOf({ model, operation, through }: Omit<CaseGroup, 'cases'>): string {
-  return `${operation} of ${model}${through}`
-}
-
-function rawCases(tables: string[]): { aim: string; act: Act }[] {
-  return tables.flatMap((table) => [
-    { aim: `select from ${table}`, act: (db) => db.$queryRaw`select to_jsonb(t) from ${Prisma.raw(table)} t` },
-    { aim: `count ${table}`, act: (db) => db.$queryRaw`select count(*)::int from ${Prisma.raw(table)}` },
-    { aim: `delete from ${table}`, act: (db) => db.$executeRaw`delete from ${Prisma.raw(table)}` },
-  ])
-}

@@ -20,10 +20,12 @@ export type World = {
   beginning: StoredRow[]
   /** Every row of every tenant, as the superuser sees them. */
   stored(): Promise<StoredRow[]>
+  /** The tables whose rows were inserted, updated or deleted since the beginning, or since the last reset. */
+  touched(): Promise<string[]>
   /** The columns that can hold what a tenant wrote. */
   textColumns(): Promise<{ table: string; column: string }[]>
-  /** Makes the rows what they were in the beginning. */
-  reset(): Promise<void>
+  /** Makes the rows of these tables what they were in the beginning. */
+  reset(tables: readonly string[]): Promise<void>
   close(): Promise<void>
 }
 
@@ -40,23 +42,42 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
     await admin.query(tables.map((table) => `alter table ${table} disable row level security;`).join('\n'))
   await seed(database.adminUrl, parties)
 
-  const stored = async () => {
-    const each = tables.map((table) => `select '${table}' as table, to_jsonb(t) as row from ${table} t`)
-    return (await admin.query<StoredRow>(each.join(' union all '))).rows
+  const ofEach = (select: (table: string) => string) => tables.map(select).join(' union all ')
+  // Both are asked after each write. Under a name they are planned once.
+  const storedQuery = {
+    name: 'stored',
+    text: ofEach((table) => `select '${table}' as table, to_jsonb(t) as row from ${table} t`),
+  }
+  const stored = async () => (await admin.query<StoredRow>(storedQuery)).rows
+  const versionsQuery = {
+    name: 'versions',
+    text: ofEach(
+      (table) => `select '${table}' as table, string_agg(ctid::text || xmin::text, ' ' order by ctid) as rows from ${table}`,
+    ),
+  }
+  /** The version of every row by table: each write leaves another one, or one less. */
+  const versions = async () => {
+    const { rows } = await admin.query<{ table: string; rows: string | null }>(versionsQuery)
+    return new Map(rows.map(({ table, rows }) => [table, rows]))
   }
   const beginning = await stored()
-  const restore = tables.map((table) => {
+  let untouched = await versions()
+  const restore = (table: string) => {
     const rows = beginning.filter((each) => each.table === table).map(({ row }) => row)
     const literal = pg.escapeLiteral(JSON.stringify(rows))
     return `delete from ${table}; insert into ${table} select * from jsonb_populate_recordset(null::${table}, ${literal});`
-  })
-  const pool = new TenantPool({ connectionString: database.appUrl, max: 2, shared: 1 })
+  }
+  const pool = new TenantPool({ connectionString: database.appUrl, max: 4, shared: 1 })
   const data = new TenantData(pool, { filter: walls.filter })
   return {
     data,
     tables,
     beginning,
     stored,
+    touched: async () => {
+      const now = await versions()
+      return tables.filter((table) => now.get(table) !== untouched.get(table))
+    },
     textColumns: async () => {
       const found = await admin.query<{ table: string; column: string }>(
         `select table_name as table, column_name as column from information_schema.columns
@@ -66,8 +87,11 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
       return found.rows
     },
     // As a replica, Postgres checks no foreign keys: the rows held them when they were read.
-    reset: async () =>
-      void (await admin.query(`begin; set local session_replication_role = replica; ${restore.join('\n')} commit`)),
+    reset: async (changed) => {
+      if (changed.length === 0) return
+      await admin.query(`begin; set local session_replication_role = replica; ${changed.map(restore).join('\n')} commit`)
+      untouched = await versions()
+    },
     async close() {
       await data.close()
       await admin.end()

@@ -1,7 +1,7 @@
 // @module-tag edge-slow-readers
+import { subscribe, unsubscribe } from 'node:diagnostics_channel'
 import { once } from 'node:events'
-import { connect } from 'node:net'
-import { setTimeout as delay } from 'node:timers/promises'
+import { connect, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { agentReplySubscription } from '../operations/agent-reply.ts'
 import { say } from '../support/conversing.ts'
@@ -71,30 +71,50 @@ describe('a reader that does not read', () => {
   it('is cut off when it takes nothing of its answers, and not while it takes them slowly', async () => {
     const strict = await startTestPlatform({ limits: { stalledMs: 1_500 } })
     const { hostname, port } = new URL(strict.url)
-    // Each answer has nine megabytes: together they are more than the kernel holds for one connection.
-    const request = 'GET /graphql HTTP/1.1\r\nHost: bulkhead\r\nAccept: text/html\r\n\r\n'
-    const [stuck, slow] = [connect(Number(port), hostname), connect(Number(port), hostname)]
-    for (const socket of [stuck, slow]) socket.write(request.repeat(4))
+    const accept = { accept: 'text/html' }
+    // The first to ask for the page waits until it is put together, which is no stalling.
+    const page = await (await fetch(`${strict.url}/graphql`, { headers: accept })).text()
+    // Together the answers are more than any kernel holds for one connection.
+    const request = 'GET /graphql HTTP/1.1\r\nHost: bulkhead\r\nAccept: text/html\r\n\r\n'.repeat(12)
+    const all = page.length * 12
+    expect(all).toBeGreaterThan(100_000_000)
+
+    const stuck = await connectTo(Number(port), hostname)
+    const slow = await connectTo(Number(port), hostname)
     let taken = 0
-    slow.on('data', ({ length }) => {
+    slow.client.on('data', ({ length }) => {
       taken += length
-      slow.pause()
-      setTimeout(() => slow.resume(), 1)
+      slow.client.pause()
+      setTimeout(() => slow.client.resume(), 5)
     })
-    stuck.pause()
+    stuck.client.pause()
+    const cut = once(stuck.accepted, 'close')
+    for (const { client } of [stuck, slow]) client.write(request)
+    await cut
     // What the kernel had taken comes first; then the connection is gone, with the answers unfinished.
-    await delay(5_000)
     let received = 0
-    stuck.on('data', ({ length }) => {
+    stuck.client.on('data', ({ length }) => {
       received += length
     })
-    stuck.on('error', () => undefined)
-    stuck.resume()
-    await once(stuck, 'close')
-    expect(received).toBeLessThan(30_000_000)
+    stuck.client.on('error', () => undefined)
+    stuck.client.resume()
+    await once(stuck.client, 'close')
+    expect(received).toBeLessThan(all)
 
-    await expect.poll(() => taken, { timeout: 20_000 }).toBeGreaterThan(35_000_000)
-    slow.destroy()
+    expect(slow.accepted.destroyed).toBe(false)
+    await expect.poll(() => taken, { timeout: 40_000 }).toBeGreaterThan(35_000_000)
+    slow.client.destroy()
     await strict.stop()
-  })
+  }, 60_000)
 })
+
+/** A connection, with the server's end of it. */
+async function connectTo(port: number, hostname: string): Promise<{ client: Socket; accepted: Socket }> {
+  const { promise, resolve } = Promise.withResolvers<Socket>()
+  const onAccepted = (message: unknown) => resolve((message as { socket: Socket }).socket)
+  subscribe('net.server.socket', onAccepted)
+  const client = connect(port, hostname)
+  const accepted = await promise
+  unsubscribe('net.server.socket', onAccepted)
+  return { client, accepted }
+}

@@ -58,7 +58,7 @@ function policyMutants({ table, name, permissive, using, check, roles: names }: 
   const wall = `${using} ${check}`
   const between: PartyTag = wall.includes('app.current_user') ? 'two-users' : 'two-tenants'
   // Without a permissive policy a table shows nothing to anybody: no leak, but a test must miss the rows. The parties that
-  // two-walls.test.ts knows are all of the application.
+  // two-worlds.ts knows are all of the application.
   const leaks = !permissive && wall.includes('app.current_')
   const mutant = (kind: string, what: string, sql: string, role = 'bulkhead_app'): Mutant => ({
     ...{ kind, name: what, table, change: { sql }, between },
