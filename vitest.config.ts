@@ -16,6 +16,8 @@ export default defineConfig({
       ...[...wallTags, ...partyTags, ...tableOf.values()].map((name) => ({ name })),
     ],
     pool: 'forks',
+    // Importing the product takes a second: files share it, and what they need of their own they make.
+    isolate: false,
     maxWorkers: 2,
     testTimeout: 15_000,
     hookTimeout: 30_000,
