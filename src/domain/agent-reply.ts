@@ -1,11 +1,12 @@
 import { NotFound, ValidationProblem } from './errors.ts'
-import { type ReplyEvent, ReplyQueue } from './reply-queue.ts'
+import type { ReplyEvent } from './reply-event.ts'
+import { ReplyQueue } from './reply-queue.ts'
 import { findRun } from './run.ts'
 import { formatCursor, origin, parseCursor } from './run-event.ts'
 import { RunFollower } from './run-follower.ts'
 import type { Scope } from './scope.ts'
 
-export type { ReplyEvent } from './reply-queue.ts'
+export type { ReplyEvent } from './reply-event.ts'
 
 export type FollowOptions = {
   /** How long a run may be silent before it is asked whether it has ended, in milliseconds. Default 5,000. */
