@@ -11,6 +11,8 @@ export type Streamer = {
   name: string
   /** Processes whose CPU time it costs, besides the model's. None when that is the measuring process alone. */
   processes: number[]
+  /** Those of its database. */
+  database: number[]
   /** A reader of its own, that has done all that comes before the first message. */
   open(): Promise<Reader>
 }
@@ -39,6 +41,7 @@ export function overHttp(name: string, processes: number[], url: string, bodyFor
   return {
     name,
     processes,
+    database: [],
     async open() {
       const agent = new Agent({ keepAlive: true })
       return {

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { connect } from 'node:net'
 
@@ -35,7 +35,8 @@ async function open(port: number, sent: string[]): Promise<void> {
   )
   await once(socket, 'data')
   for (const message of sent) {
-    socket.write(frame(message))
+    // An id of its own, as clients make them.
+    socket.write(frame(message.replace('"id":"1"', `"id":"${randomUUID()}"`)))
     await once(socket, 'data')
   }
   socket.on('data', count)

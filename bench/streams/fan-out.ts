@@ -1,5 +1,5 @@
 import { type ChildProcess, fork } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import type { AddressInfo } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
@@ -101,7 +101,7 @@ async function openPlain(opened: AsyncDisposableStack) {
   server.on('connection', (client) => void clients.push(client))
   const { reached, perSocket } = await openClients((server.address() as AddressInfo).port, [], opened)
   const message = (text: string) =>
-    JSON.stringify({ id: '1', type: 'next', payload: { data: { agentReply: { cursor: '1000-1000', text } } } })
+    JSON.stringify({ id: randomUUID(), type: 'next', payload: { data: { agentReply: { cursor: '1000-1000', text } } } })
   return {
     perSocket,
     async send(count: number): Promise<void> {

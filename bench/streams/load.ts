@@ -23,9 +23,11 @@ export type StreamsMeasured = {
   tokensPerSecond: number[]
   /** CPU time of the contender's processes per token, in microseconds. */
   cpuPerToken: number[]
+  /** The same of its database. */
+  databaseCpuPerToken: number[]
 }
 
-type Turn = { firstTokens: number[]; tokensPerSecond: number; cpuPerToken: number }
+type Turn = { firstTokens: number[]; tokensPerSecond: number; cpuPerToken: number; databaseCpuPerToken: number }
 
 /** Gives the contenders turns, A B A B …, as `measure` does. */
 export async function measureStreams(streamers: readonly Streamer[], load: Load): Promise<StreamsMeasured[]> {
@@ -51,19 +53,21 @@ export async function measureStreams(streamers: readonly Streamer[], load: Load)
       firstTokens: Float64Array.from(own.flatMap(({ firstTokens }) => firstTokens)).sort(),
       tokensPerSecond: own.map(({ tokensPerSecond }) => tokensPerSecond),
       cpuPerToken: own.map(({ cpuPerToken }) => cpuPerToken),
+      databaseCpuPerToken: own.map(({ databaseCpuPerToken }) => databaseCpuPerToken),
     }
   })
 }
 
-async function takeTurn({ processes }: Streamer, readers: Reader[], { order, seconds }: Load): Promise<Turn> {
+async function takeTurn({ processes, database }: Streamer, readers: Reader[], { order, seconds }: Load): Promise<Turn> {
   // They begin one after the other over the time that an answer takes, or all would begin, and end, together.
   const ramp = readers.length === 1 ? 0 : Math.max(300, order.tokens * order.pause)
   const begin = performance.now() + ramp
   const end = begin + seconds * 1_000
   const firstTokens: number[] = []
   let tokens = 0
-  const cpu = delay(ramp).then(() => cpuMicros(processes))
-  const cpuAtEnd = delay(ramp + seconds * 1_000).then(() => cpuMicros(processes))
+  const cpu = () => Promise.all([cpuMicros(processes), cpuMicros(database)])
+  const cpuAtBegin = delay(ramp).then(cpu)
+  const cpuAtEnd = delay(ramp + seconds * 1_000).then(cpu)
   await Promise.all(
     readers.map(async (reader, index) => {
       await delay((ramp * index) / readers.length)
@@ -79,7 +83,9 @@ async function takeTurn({ processes }: Streamer, readers: Reader[], { order, sec
       }
     }),
   )
-  return { firstTokens, tokensPerSecond: tokens / seconds, cpuPerToken: ((await cpuAtEnd) - (await cpu)) / tokens }
+  const [before, after] = await Promise.all([cpuAtBegin, cpuAtEnd])
+  const [cpuPerToken = 0, databaseCpuPerToken = 0] = after.map((time, index) => (time - (before[index] ?? 0)) / tokens)
+  return { firstTokens, tokensPerSecond: tokens / seconds, cpuPerToken, databaseCpuPerToken }
 }
 
 /** The part of an answer's time that lies in the turn. */

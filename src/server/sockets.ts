@@ -44,9 +44,9 @@ type Extra = {
   running: number
 }
 
-/** What an operation is executed with. `next` sends one of its results, as the JSON that it is. */
+/** What an operation is executed with. `next` sends one of its results, which is written already. */
 type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'> & {
-  next: (result: string) => Promise<void>
+  next: (result: EventResult, json: string) => Promise<void>
 }
 
 /** Close codes of RFC 6455 and of the IANA registry that it founds. */
@@ -124,8 +124,8 @@ export class Sockets {
       const document = parse(payload.query)
       const errors = validate(schema, document)
       if (errors.length > 0) return errors
-      const head = `{"id":${JSON.stringify(id)},"type":"next","payload":`
-      const next = (result: string) => extra.writer.send(`${head}${result}}`)
+      const head = Buffer.from(`{"id":${JSON.stringify(id)},"type":"next","payload":`)
+      const next: Engine['next'] = (result, json) => extra.writer.sendShared(head, result, json)
       return {
         schema,
         document,
@@ -203,9 +203,9 @@ function deliver(subscribed: unknown, next: Engine['next']) {
     async next() {
       for (;;) {
         const step = await results.next()
-        const result = step.done ? undefined : step.value[written]
-        if (result === undefined) return step
-        await next(result)
+        const json = step.done ? undefined : step.value[written]
+        if (json === undefined) return step
+        await next(step.value, json)
       }
     },
     async return() {
