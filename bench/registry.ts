@@ -3,6 +3,7 @@ import { distance } from './distance.ts'
 import { reads } from './reads.ts'
 import { roundTrips } from './round-trips.ts'
 import { startUp } from './start-up.ts'
+import { streams } from './streams.ts'
 import { writes } from './writes.ts'
 
 /** Every bench by the name it is run by, in the order in which all of them run. */
@@ -11,5 +12,6 @@ export const benches: Readonly<Record<string, Bench>> = {
   reads,
   distance,
   writes,
+  streams,
   'start-up': startUp,
 }

@@ -1,4 +1,4 @@
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
@@ -14,6 +14,10 @@ export type BenchDatabase = {
   appUrl: string
   /** It does not bind who connects here. */
   adminUrl: string
+  /** The platform's own role. */
+  platformUrl: string
+  /** The process that all of the server's processes are children of. */
+  pid: number
   tenants: BenchTenant[]
   /** Its version, the settings that matter here and its contents, in two lines. */
   describe(): Promise<string>
@@ -34,6 +38,8 @@ export async function startDatabase(): Promise<BenchDatabase> {
     port: Number(port),
     appUrl,
     adminUrl,
+    platformUrl,
+    pid: Number((await readFile(join(embedded.clusterDirectory, 'postmaster.pid'), 'utf8')).split('\n', 1)[0]),
     tenants,
     describe: () => describe(adminUrl),
     async stop() {

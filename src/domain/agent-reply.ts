@@ -1,16 +1,20 @@
 import { NotFound, ValidationProblem } from './errors.ts'
-import { type ReplyEvent, ReplyQueue } from './reply-queue.ts'
+import type { ReplyEvent } from './reply-event.ts'
+import { ReplyQueue } from './reply-queue.ts'
 import { findRun } from './run.ts'
 import { formatCursor, origin, parseCursor } from './run-event.ts'
 import { RunFollower } from './run-follower.ts'
 import type { Scope } from './scope.ts'
 
-export type { ReplyEvent } from './reply-queue.ts'
+export type { ReplyEvent } from './reply-event.ts'
 
 export type FollowOptions = {
   /** How long a run may be silent before it is asked whether it has ended, in milliseconds. Default 5,000. */
   silence?: number
 }
+
+/** What a follower reads. One reads on when the last event has come. */
+type Following = AsyncIterableIterator<ReplyEvent, void, undefined> & { return(): Promise<IteratorResult<ReplyEvent, void>> }
 
 /**
  * The answer of a run: what came after the cursor `after`, or all when it is null, then what comes, until the run ends. Any
@@ -26,41 +30,53 @@ export function followRun(
   runId: string,
   after: string | null,
   signal: AbortSignal,
-  options: FollowOptions = {},
-): AsyncGenerator<ReplyEvent, void, undefined> {
-  const left = new AbortController()
-  const events = follow(scope, runId, after, AbortSignal.any([signal, left.signal]), options)
-  const finish = events.return.bind(events)
-  // A generator that waits for its next event would only return after it.
-  events.return = (value) => {
-    left.abort()
-    return finish(value)
+  { silence = 5_000 }: FollowOptions = {},
+): Following {
+  const place = after === null ? origin : parseCursor(after)
+  const queue = new ReplyQueue(formatCursor(place ?? origin))
+  let follower: RunFollower | null = null
+  let begun: Promise<void> | null = null
+  let isOver = false
+
+  async function begin(): Promise<void> {
+    if (!place) throw new ValidationProblem(['after'], 'after is not a cursor of this stream.')
+    const run = await findRun(scope, runId)
+    if (!run) throw new NotFound('run')
+    if (isOver) return
+    follower = new RunFollower(scope, run, place, queue, silence)
+    await follower.start()
+  }
+  function leave(): void {
+    isOver = true
+    queue.end()
+  }
+  async function end() {
+    leave()
+    signal.removeEventListener('abort', leave)
+    await begun?.catch(() => undefined)
+    await follower?.stop()
+    return { done: true, value: undefined } as const
+  }
+
+  if (signal.aborted) leave()
+  else signal.addEventListener('abort', leave)
+  // By hand, since a generator takes some turns more for each event, and its return would wait for the next one.
+  const events: Following = {
+    [Symbol.asyncIterator]: () => events,
+    async next() {
+      if (isOver) return end()
+      try {
+        begun ??= begin()
+        await begun
+        const event = await queue.next()
+        if (event && !isOver) return { done: false, value: event }
+      } catch (error) {
+        await end()
+        throw error
+      }
+      return end()
+    },
+    return: end,
   }
   return events
-}
-
-async function* follow(
-  scope: Scope,
-  runId: string,
-  after: string | null,
-  signal: AbortSignal,
-  { silence = 5_000 }: FollowOptions,
-): AsyncGenerator<ReplyEvent, void, undefined> {
-  const place = after === null ? origin : parseCursor(after)
-  if (!place) throw new ValidationProblem(['after'], 'after is not a cursor of this stream.')
-  const run = await findRun(scope, runId)
-  if (!run) throw new NotFound('run')
-
-  if (signal.aborted) return
-  const queue = new ReplyQueue(formatCursor(place))
-  const follower = new RunFollower(scope, run, place, queue, silence)
-  const leave = () => queue.end()
-  signal.addEventListener('abort', leave)
-  try {
-    await follower.start()
-    for (let event = await queue.next(); event && !signal.aborted; event = await queue.next()) yield event
-  } finally {
-    signal.removeEventListener('abort', leave)
-    await follower.stop()
-  }
 }

@@ -1,11 +1,4 @@
-import type { RunEvent } from './run-event.ts'
-
-/** What a follower of a run gets. Cursors are in the order of the events; going on after one misses nothing and repeats nothing. */
-export type ReplyEvent = { cursor: string } & (
-  | RunEvent
-  | { type: 'Snapshot'; text: string; runId: string }
-  | { type: 'Lagged'; resumeAfter: string }
-)
+import { joinTexts, type ReplyEvent } from './reply-event.ts'
 
 /** What may wait for one follower: events, characters of text, and milliseconds since it last read. */
 const mostEvents = 1_000
@@ -39,7 +32,7 @@ export class ReplyQueue {
     if (this.#ended) return
     const last = this.#events.at(-1)
     if (event.type === 'TextDelta' && last?.type === 'TextDelta') {
-      this.#events[this.#events.length - 1] = { ...event, text: last.text + event.text }
+      this.#events[this.#events.length - 1] = joinTexts(last, event)
     } else {
       if (this.#events.length === 0) this.#lastRead = performance.now()
       this.#events.push(event)

@@ -11,7 +11,7 @@ import { apiKeyRevoked, requestStop } from './run-stop.ts'
  * `finished_at`, null in all these rows, leads both orders so that the planner reads them off an index.
  */
 export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<RunTask['run'] | null> {
-  const [claim] = await db.$queryRaw<{ id: string; epoch: number; revokedAt: Date | null }[]>`
+  const [claim] = await db.$queryRaw<Claim[]>`
     update runs set
       status = 'RUNNING', epoch = runs.epoch + 1, worker_id = ${workerId}::uuid, started_at = coalesce(runs.started_at, now()),
       config_version = case when runs.epoch = 0 then v.version else runs.config_version end,
@@ -30,11 +30,19 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
       order by r.finished_at, r.queued_at, r.id
       limit 1
       for update skip locked)
-    returning runs.id, runs.epoch, (
+    returning runs.id, runs.epoch, runs.agent_id as "agentId", runs.config_version as "configVersion", (
       select k.revoked_at from api_keys k where k.tenant_id = ${tenantId}::uuid and k.id = runs.api_key_id
     ) as "revokedAt"`
   if (!claim) return null
   // It was asked for while the key was being revoked, and came too late to be stopped with the others.
   if (claim.revokedAt) await requestStop(db, { id: claim.id }, apiKeyRevoked, claim.revokedAt)
-  return db.run.findFirst({ where: { id: claim.id, epoch: claim.epoch }, include: { config: true } })
+  const { id, epoch, agentId, configVersion: version } = claim
+  // Side by side: to include the one in the other would be two round trips, and somebody waits for the first token.
+  const [run, config] = await Promise.all([
+    db.run.findFirst({ where: { id, epoch } }),
+    db.agentConfig.findFirst({ where: { agentId, version } }),
+  ])
+  return run && config && { ...run, config }
 }
+
+type Claim = { id: string; epoch: number; agentId: string; configVersion: number; revokedAt: Date | null }

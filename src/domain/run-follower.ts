@@ -1,11 +1,13 @@
 import type { Run } from '../data/generated/client.ts'
 import { NotFound } from './errors.ts'
 import { foldText } from './event-log.ts'
-import type { RunRef, Unsubscribe } from './ports.ts'
+import type { Backlog, RunRef, Unsubscribe } from './ports.ts'
+import { type ReplyEvent, replyEventOf } from './reply-event.ts'
 import type { ReplyQueue } from './reply-queue.ts'
 import { findRun } from './run.ts'
 import { readEnding } from './run-ending.ts'
-import { type Cursor, compareCursors, formatCursor, isTerminal, type LoggedEvent, origin, type RunEvent } from './run-event.ts'
+import { type Cursor, compareCursors, formatCursor, isTerminal, type LoggedEvent, origin } from './run-event.ts'
+import { joinHub } from './run-hub.ts'
 import { logEpoch, storedGeneration } from './run-log.ts'
 import { isFinished } from './run-status.ts'
 import { textOf, turnsOf } from './run-turn.ts'
@@ -31,7 +33,8 @@ export class RunFollower {
   #isAttached = true
   /** What arrives while the log is being read. */
   #arrived: LoggedEvent[] | null = null
-  #unsubscribe: Unsubscribe = async () => undefined
+  #read: (after: Cursor) => Promise<Backlog>
+  #leave: Unsubscribe = async () => undefined
   #timer: NodeJS.Timeout | undefined
 
   constructor(scope: Scope, run: Run, after: Cursor, queue: ReplyQueue, silence: number) {
@@ -41,17 +44,18 @@ export class RunFollower {
     this.#last = after
     this.#queue = queue
     this.#silence = silence
+    this.#read = (after) => scope.ports.eventLog.read(this.#ref, after)
   }
 
   /** Throws Unavailable when the run is under way and its log cannot be reached. */
   async start(): Promise<void> {
     if (isFinished(this.#run)) return this.#advance(this.#run)
-    const { eventLog } = this.#scope.ports
-    this.#unsubscribe = await eventLog.subscribe(
-      this.#ref,
-      (events) => this.#receive(events),
-      () => void this.#catchUp(),
-    )
+    const seat = await joinHub(this.#scope.ports.eventLog, this.#ref, {
+      receive: (events) => this.#receive(events),
+      lost: () => void this.#catchUp(),
+    })
+    this.#read = seat.read
+    this.#leave = seat.leave
     if (this.#queue.ended) return this.stop()
     this.#timer = setTimeout(() => void this.#check(), this.#silence)
     await this.#catchUp()
@@ -61,10 +65,10 @@ export class RunFollower {
   async stop(): Promise<void> {
     this.#queue.end()
     clearTimeout(this.#timer)
-    await this.#unsubscribe()
+    await this.#leave()
   }
 
-  #receive(events: LoggedEvent[]): void {
+  #receive(events: readonly LoggedEvent[]): void {
     this.#timer?.refresh()
     if (this.#arrived) this.#arrived.push(...events)
     else if (!this.#acceptAll(events)) void this.#catchUp()
@@ -75,7 +79,8 @@ export class RunFollower {
     return events.every((event) => this.#accept(event))
   }
 
-  #accept({ cursor, event }: LoggedEvent): boolean {
+  #accept(logged: LoggedEvent): boolean {
+    const { cursor, event } = logged
     if (compareCursors(cursor, this.#last) <= 0) return true
     // Each epoch of a log begins at 1 and restates what was before.
     const expected = cursor.epoch === this.#last.epoch ? this.#last.seq + 1 : 1
@@ -88,18 +93,18 @@ export class RunFollower {
     // A restatement in the middle of an epoch is for those who came late.
     const isNew = event.type !== 'StreamReset' || !this.#isAttached || cursor.seq === 1
     if (event.type === 'StreamReset') this.#isAttached = true
-    if (this.#isAttached && isNew) this.#tell(cursor, event)
+    if (this.#isAttached && isNew) this.#tell(replyEventOf(logged))
     return true
   }
 
-  #tell(cursor: Cursor, event: Told): void {
-    this.#queue.push({ ...event, cursor: formatCursor(cursor) })
+  #tell(event: ReplyEvent): void {
+    this.#queue.push(event)
     if (isTerminal(event)) this.#queue.end()
     if (this.#queue.ended) void this.stop()
   }
 
   #snapshot(cursor: Cursor, text: string): void {
-    this.#tell(cursor, { type: 'Snapshot', text, runId: this.#run.id })
+    this.#tell({ type: 'Snapshot', text, runId: this.#run.id, cursor: formatCursor(cursor) })
   }
 
   /** Asks the run itself after a silence: its last event may have been lost. */
@@ -149,11 +154,10 @@ export class RunFollower {
 
   /** False when the log does not hold what comes next, nor anything that makes up for it. */
   async #readLog(): Promise<boolean> {
-    const { eventLog } = this.#scope.ports
-    const backlog = await eventLog.read(this.#ref, this.#last)
+    const backlog = await this.#read(this.#last)
     if (backlog.complete) return this.#acceptAll(backlog.events)
     const isWhole = compareCursors(this.#last, origin) === 0
-    const { events, complete } = isWhole ? backlog : await eventLog.read(this.#ref, null)
+    const { events, complete } = isWhole ? backlog : await this.#read(origin)
     const last = events.at(-1)
     const base = complete ? 0 : events.findIndex(({ event }) => event.type === 'StreamReset')
     if (!last || base === -1) return false
@@ -162,7 +166,7 @@ export class RunFollower {
     this.#last = cursor
     this.#isAttached = true
     this.#snapshot(isTerminal(event) ? { ...cursor, seq: cursor.seq - 1 } : cursor, foldText(events.slice(base)))
-    if (isTerminal(event)) this.#tell(cursor, event)
+    if (isTerminal(event)) this.#tell(replyEventOf(last))
     return true
   }
 
@@ -182,13 +186,14 @@ export class RunFollower {
       const { text, event } = await readEnding(this.#scope.db, run)
       const end = storedEnd(run)
       this.#snapshot({ ...end, seq: end.seq - 1 }, text)
-      this.#tell(end, event)
+      this.#tell({ ...event, cursor: formatCursor(end) })
     }
     await this.stop()
   }
 
   /** Whether the last event that the follower had is the one that ended the log. */
   async #hasHadEnd(): Promise<boolean> {
+    // Not from the hub: it may not have heard of the last event.
     const { events } = await this.#scope.ports.eventLog.read(this.#ref, null).catch(() => ({ events: [] }))
     const last = events.at(-1)
     return last !== undefined && isTerminal(last.event) && compareCursors(last.cursor, this.#last) === 0
@@ -209,5 +214,3 @@ export class RunFollower {
 function storedEnd({ epoch }: Run): Cursor {
   return { epoch: logEpoch(epoch, storedGeneration), seq: 2 }
 }
-
-type Told = RunEvent | { type: 'Snapshot'; text: string; runId: string }

@@ -7,7 +7,6 @@ import {
   executeSubscriptionEvent,
   GraphQLError,
   type GraphQLSchema,
-  mapSourceToResponseEvent,
   NoSchemaIntrospectionCustomRule,
   parse,
   validate,
@@ -18,18 +17,14 @@ import type { Context } from '../schema/context.ts'
 import { badRequest } from './errors.ts'
 import type { Limits } from './limits.ts'
 import { sizeOf } from './query-size.ts'
+import { type EventResult, SharedResults, sharingKey } from './shared-results.ts'
 import { SubscriptionSeats } from './subscription-seats.ts'
-
-/** Under this key a result of a subscription has the id of its event, which SSE sends along. */
-export const eventId = Symbol('event id')
-
-export type EventResult = ExecutionResult & { [eventId]?: string }
 
 type Options = { limits: Limits; development: boolean }
 
 /** graphql-js as the engine: floods are refused before they are validated, subscriptions get a context per event. */
 export function useEngine({ limits, development }: Options): Plugin {
-  const subscribe = createSubscribe(new SubscriptionSeats(limits))
+  const subscribe = createSubscribe(new SubscriptionSeats(limits), new SharedResults())
   return {
     onParse({ setParseFn }) {
       setParseFn((source: string) => parse(source, { maxTokens: limits.tokens }))
@@ -74,11 +69,11 @@ function recode(error: GraphQLError): GraphQLError {
 type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
 
 /**
- * The engine's `subscribe`, with four differences: each event is executed in a context of its own, returning aborts the
- * source even while it waits for its next event, an error of the source ends the stream as its last result, and the stream
- * ends with its transport, whoever else forgets it.
+ * The engine's `subscribe`, with five differences: an event is executed once for all who would get the same, each time in a context
+ * of its own, returning aborts the source even while it waits for its next event, an error of the source ends the stream as its last
+ * result, and the stream ends with its transport, whoever else forgets it.
  */
-function createSubscribe(seats: SubscriptionSeats): (args: ExecutionArgs) => Subscribed {
+function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (args: ExecutionArgs) => Subscribed {
   return async (args) => {
     const gone = new AbortController()
     const { principal, lastEventId, signal: left } = args.contextValue as Context
@@ -97,10 +92,8 @@ function createSubscribe(seats: SubscriptionSeats): (args: ExecutionArgs) => Sub
       leaveSeat()
       return source
     }
-    const results = mapSourceToResponseEvent(validated, source, async (event): Promise<EventResult> => {
-      const result = await executeSubscriptionEvent({ ...event, contextValue: freshContext() })
-      return { ...result, [eventId]: cursorOf(event.rootValue) }
-    })
+    const events = source[Symbol.asyncIterator]()
+    const key = sharingKey(args, principal)
 
     let ended = false
     const end = () => {
@@ -117,9 +110,15 @@ function createSubscribe(seats: SubscriptionSeats): (args: ExecutionArgs) => Sub
       async next() {
         if (ended) return { done: true, value: undefined }
         try {
-          const step = await results.next()
-          if (step.done) end()
-          return step
+          const { done, value: event } = await events.next()
+          if (ended || done) {
+            end()
+            return { done: true, value: undefined }
+          }
+          const executed = results.of(event, key, () =>
+            executeSubscriptionEvent({ ...validated, rootValue: event, contextValue: freshContext() }),
+          )
+          return { done: false, value: executed instanceof Promise ? await executed : executed }
         } catch (error) {
           // Whoever left is not told that the source ended for want of a listener.
           if (ended) return { done: true, value: undefined }
@@ -129,7 +128,7 @@ function createSubscribe(seats: SubscriptionSeats): (args: ExecutionArgs) => Sub
       },
       async return() {
         end()
-        await results.return(undefined)
+        await events.return?.()
         return { done: true, value: undefined }
       },
     }
@@ -146,10 +145,6 @@ function takeSeat(seats: SubscriptionSeats, principal: Context['principal']): ((
   } catch (error) {
     return asGraphQLError(error)
   }
-}
-
-function cursorOf(event: unknown): string | undefined {
-  return typeof event === 'object' && event !== null && 'cursor' in event ? String(event.cursor) : undefined
 }
 
 function asGraphQLError(error: unknown): GraphQLError {

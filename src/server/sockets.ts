@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { ExecutionArgs } from 'graphql'
+import type { ExecutionArgs, ExecutionResult } from 'graphql'
 import {
   CloseCode,
   handleProtocols,
@@ -17,6 +17,8 @@ import { badRequest, type ErrorMask, publicError } from './errors.ts'
 import type { GraphQLHandler } from './graphql.ts'
 import type { Limits } from './limits.ts'
 import type { EndReason, Sessions } from './sessions.ts'
+import { type EventResult, written } from './shared-results.ts'
+import { SocketWriter } from './socket-writer.ts'
 
 type Options = {
   graphql: GraphQLHandler
@@ -33,9 +35,19 @@ type ConnectionParams = { authorization?: unknown }
  * What is known of a socket. `closed` is aborted when it has closed; `forget` stops watching its credentials; `running` counts the
  * messages that are being dealt with, and an operation's message is until the operation has ended.
  */
-type Extra = { socket: WebSocket; closed: AbortSignal; credential: string | null; forget: () => void; running: number }
+type Extra = {
+  socket: WebSocket
+  writer: SocketWriter
+  closed: AbortSignal
+  credential: string | null
+  forget: () => void
+  running: number
+}
 
-type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'>
+/** What an operation is executed with. `next` sends one of its results, which is written already. */
+type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'> & {
+  next: (result: EventResult, json: string) => Promise<void>
+}
 
 /** Close codes of RFC 6455 and of the IANA registry that it founds. */
 const goingAway = 1001
@@ -56,9 +68,12 @@ export class Sockets {
     this.#protocol = makeServer<ConnectionParams, Extra>({
       connectionInitWaitTimeout: options.limits.connectionInitMs,
       onConnect: (context) => this.#admit(context),
-      onSubscribe: (context, _id, payload) => this.#prepare(context, payload),
+      onSubscribe: (context, id, payload) => this.#prepare(context, id, payload),
       execute: (args) => (args.rootValue as Engine).execute(args),
-      subscribe: (args) => (args.rootValue as Engine).subscribe(args),
+      subscribe: async (args) => {
+        const { subscribe, next } = args.rootValue as Engine
+        return deliver(await subscribe(args), next)
+      },
       onNext: (_context, _id, _payload, _args, result) => result.errors && { ...result, errors: result.errors.map(publicError) },
       onError: (_context, _id, _payload, errors) => errors.map(publicError),
       onClose: ({ extra }) => extra.forget(),
@@ -67,7 +82,7 @@ export class Sockets {
 
   /** Completes the handshake of a request to upgrade. */
   upgrade(request: IncomingMessage, stream: Duplex, head: Buffer): void {
-    this.#server.handleUpgrade(request, stream, head, (socket) => this.#open(socket))
+    this.#server.handleUpgrade(request, stream, head, (socket) => this.#open(socket, stream))
   }
 
   /** Closes every socket with 1001. Resolves when all are gone, at the latest after `graceMs`. */
@@ -93,7 +108,7 @@ export class Sockets {
   }
 
   /** Parses, validates and authorizes an operation: what to execute, or the errors that say why not. */
-  async #prepare({ extra, subscriptions }: SocketContext<ConnectionParams, Extra>, payload: SubscribePayload) {
+  async #prepare({ extra, subscriptions }: SocketContext<ConnectionParams, Extra>, id: string, payload: SubscribePayload) {
     const { mask, graphql, limits } = this.#options
     const { operationsPerSocket } = limits
     try {
@@ -109,13 +124,15 @@ export class Sockets {
       const document = parse(payload.query)
       const errors = validate(schema, document)
       if (errors.length > 0) return errors
+      const head = Buffer.from(`{"id":${JSON.stringify(id)},"type":"next","payload":`)
+      const next: Engine['next'] = (result, json) => extra.writer.sendShared(head, result, json)
       return {
         schema,
         document,
         operationName: payload.operationName,
         variableValues: payload.variables,
         contextValue: await contextFactory(),
-        rootValue: { execute, subscribe } satisfies Engine,
+        rootValue: { execute, subscribe, next } satisfies Engine,
       } as ExecutionArgs
     } catch (error) {
       return [mask(error)]
@@ -135,25 +152,15 @@ export class Sockets {
     }
   }
 
-  #open(socket: WebSocket): void {
+  #open(socket: WebSocket, stream: Duplex): void {
     const signs = watchLife(socket, this.#options.limits.keepAliveMs)
     const closing = new AbortController()
-    const extra: Extra = { socket, closed: closing.signal, credential: null, forget: () => undefined, running: 0 }
+    const writer = new SocketWriter(socket, stream, signs.seen)
+    const extra: Extra = { socket, writer, closed: closing.signal, credential: null, forget: () => undefined, running: 0 }
     const closed = this.#protocol.opened(
       {
         protocol: socket.protocol,
-        // Resolves once the kernel has taken the message. The protocol waits for it before it asks the subscription for
-        // its next event, so a slow reader holds up its own subscription and nothing piles up here. To a socket that is
-        // closing it never resolves: its subscriptions are ended when it has closed, and must not run on until then.
-        send: (data) =>
-          new Promise((resolve) => {
-            if (socket.readyState !== socket.OPEN) return
-            socket.send(data, (error) => {
-              if (error) return
-              signs.seen()
-              resolve()
-            })
-          }),
+        send: (data) => writer.send(data),
         // The protocol quotes ids of any length; a close frame has room for 123 bytes (RFC 6455, 5.5).
         close: (code, reason = '') => socket.close(code, Buffer.byteLength(reason) > 123 ? '' : reason),
         onMessage: (receive) => {
@@ -182,6 +189,31 @@ export class Sockets {
       void closed(code, String(reason))
     })
   }
+}
+
+/**
+ * Sends the results of a subscription that are written already, and leaves the others, and its end, to the protocol. It asks for the next
+ * result once the last is sent, as the protocol does.
+ */
+function deliver(subscribed: unknown, next: Engine['next']) {
+  const results = subscribed as ExecutionResult | AsyncIterableIterator<EventResult>
+  if (!(Symbol.asyncIterator in results)) return results
+  const rest: AsyncIterableIterator<EventResult> = {
+    [Symbol.asyncIterator]: () => rest,
+    async next() {
+      for (;;) {
+        const step = await results.next()
+        const json = step.done ? undefined : step.value[written]
+        if (json === undefined) return step
+        await next(step.value, json)
+      }
+    },
+    async return() {
+      await results.return?.()
+      return { done: true, value: undefined }
+    },
+  }
+  return rest
 }
 
 /** Pings, and terminates a socket that shows no sign of life from one ping to the next: a pong, a message, bytes taken. */

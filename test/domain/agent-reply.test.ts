@@ -275,7 +275,9 @@ describe('when the log', () => {
     await new Promise((resolve) => setTimeout(resolve, 30))
     for (const [index, event] of all.entries()) await small.append(refOf(run), logEpoch(1), index + 1, [event])
     expect(await first).toMatchObject({ type: 'TextDelta', text: 'a' })
-    const late = reader(run.id, null, 5_000, member)
+    // In a process where nobody has followed it from its beginning.
+    const elsewhere = { ...member, ports: { ...member.ports, eventLog: viewOf(small) } }
+    const late = reader(run.id, null, 5_000, elsewhere)
     expect(await late.next()).toMatchObject({ type: 'Snapshot', text: 'abc', cursor: '1000-4' })
     await end()
     await small.append(refOf(run), logEpoch(1), 5, [...deltas('d'), failed])
@@ -318,6 +320,17 @@ describe('a slow follower', () => {
     expect((await again.next())?.type).toBe('Lagged')
   })
 })
+
+/** The same log, as another process has it. */
+function viewOf(log: EventLog): EventLog {
+  return {
+    append: (...args) => log.append(...args),
+    read: (...args) => log.read(...args),
+    subscribe: (...args) => log.subscribe(...args),
+    count: (...args) => log.count(...args),
+    erase: (...args) => log.erase(...args),
+  }
+}
 
 /** Says the words with a pause before each, so that they are many events. */
 function slowly(words: string[]) {

@@ -3,7 +3,7 @@ import { setTimeout as delay, setImmediate } from 'node:timers/promises'
 import { GraphQLError } from 'graphql'
 import { describe, expect, it } from 'vitest'
 import { EventStream, singleEvent } from '../../src/server/event-stream.ts'
-import { type EventResult, eventId } from '../../src/server/execution.ts'
+import { type EventResult, eventId } from '../../src/server/shared-results.ts'
 
 /** A subscription that counts what is read of it and delivers `texts`, or for ever the same. */
 function subscription(texts: string[] | string) {
