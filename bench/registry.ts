@@ -1,4 +1,5 @@
 import type { Bench } from './bench.ts'
+import { cluster } from './cluster.ts'
 import { distance } from './distance.ts'
 import { reads } from './reads.ts'
 import { roundTrips } from './round-trips.ts'
@@ -12,4 +13,5 @@ export const benches: Readonly<Record<string, Bench>> = {
   distance,
   writes,
   'start-up': startUp,
+  cluster,
 }
