@@ -14,15 +14,17 @@ import type { FromUpstream } from './support/token-upstream-process.ts'
 
 /** Streams at a time, and tokens of an answer, on average. */
 const full = { streams: 200, tokens: 300 }
-const short = { streams: 40, tokens: 50 }
-const long = { streams: 40, tokens: 500 }
+const short = { streams: 5, tokens: 50 }
+const long = { streams: 5, tokens: 500 }
 const tokensPerSecond = 50
 
-/** Lengths in seconds. After its beginning a load is left alone for a while: readers do not begin all at once. */
-const idleFor = 10
+/** Of `--seconds`, half a second unless it says otherwise, how many times as long each part is measured. */
+const idleTurns = 20
+const costTurns = 60
+const fullTurns = 80
+
+/** In seconds. After its beginning a load is left alone for a while: readers do not begin all at once. */
 const settleFor = 5
-const costFor = 30
-const fullFor = 40
 const killEvery = 12
 const awayFor = 5
 
@@ -35,7 +37,8 @@ type Measured = { interval: Interval; count: ReadersCount }
 export const cluster: Bench = {
   summary: 'the deployed platform: cost of a token and a run by component, 200 streams, kills; needs redis-server, pgbouncer',
   byNameOnly: true,
-  async run({ progress }) {
+  async run({ progress, seconds }) {
+    const costFor = costTurns * seconds
     await using opened = new AsyncDisposableStack()
     const upstream = startChild<never, FromUpstream>('./token-upstream-process.ts')
     opened.defer(() => upstream.close())
@@ -61,11 +64,12 @@ export const cluster: Bench = {
       await delay(settleFor * 1_000)
       await readers.ask('take', { kind: 'take' })
     }
-    const measure = async (load: typeof full, seconds: number, meanwhile?: () => Promise<void>): Promise<Measured> => {
+    const measure = async (load: typeof full, length: number, meanwhile?: () => Promise<void>): Promise<Measured> => {
       await begin(load)
       const finish = await interval()
-      await Promise.all([delay(seconds * 1_000), meanwhile?.()])
+      await Promise.all([delay(length * 1_000), meanwhile?.()])
       const count = await readers.ask('take', { kind: 'take' })
+      progress(`  ${count.runs} runs, ${count.tokens} tokens${count.problem === null ? '' : `; ${count.problem}`}`)
       return { interval: await finish(), count }
     }
     const end = () => readers.ask('end', { kind: 'end' })
@@ -73,7 +77,7 @@ export const cluster: Bench = {
     progress('idle')
     await delay(settleFor * 1_000)
     const finishIdle = await interval()
-    await delay(idleFor * 1_000)
+    await delay(idleTurns * seconds * 1_000)
     const idle = await finishIdle()
     progress('short answers')
     const shortLoad = await measure(short, costFor)
@@ -84,7 +88,7 @@ export const cluster: Bench = {
 
     progress(`${full.streams} streams`)
     const before = await markStorage(admin)
-    const fullLoad = await measure(full, fullFor)
+    const fullLoad = await measure(full, fullTurns * seconds)
     const streams = await streamsIn(platform.redis)
     const rest = await end()
     const after = await markStorage(admin)
@@ -127,8 +131,8 @@ function costReport(platform: PlatformCluster, idle: Interval, shortLoad: Measur
     title: 'What a token and a run cost, by component',
     setup: [
       `2 APIs, 2 workers, Redis Cluster of 3 masters and 3 replicas, Postgres behind PgBouncer in transaction mode: ${pooledConnections} connections for each role, statement names ${platform.namedStatements ? 'on' : 'off'}.`,
-      `${short.streams} streams, each of a tenant of its own, ${tokensPerSecond} tokens/s each, WebSockets; answers of ${short.tokens} tokens on average (${describe(shortLoad)}), then of ${long.tokens} (${describe(longLoad)}), ${costFor} s each.`,
-      `CPU is user and system of all the component's processes, from /proc; what it takes idle (${idleFor} s) is taken off, and two equations tell tokens from runs. A run is sending its message, following and storing it, and a tenth of a conversation.`,
+      `${short.streams} streams, each of a tenant of its own, ${tokensPerSecond} tokens/s each, WebSockets; answers of ${short.tokens} tokens on average (${describe(shortLoad)}), then of ${long.tokens} (${describe(longLoad)}), ${shortLoad.interval.seconds.toFixed(0)} s each.`,
+      `CPU is user and system of all the component's processes, from /proc; what it takes idle (${idle.seconds.toFixed(0)} s) is taken off, and two equations tell tokens from runs. A run is sending its message, following and storing it, and a tenth of a conversation.`,
       `${(longLoad.count.tokens / longLoad.count.events).toFixed(2)} tokens in an event.`,
     ],
     table: {
@@ -170,7 +174,7 @@ function loadReport({ interval, count }: Measured): Report {
   return {
     title: `${full.streams} streams at a time`,
     setup: [
-      `${full.streams} streams × ${tokensPerSecond} tokens/s = ${asked.toLocaleString('en')} tokens/s asked for, answers of ${full.tokens} tokens on average, ${fullFor} s.`,
+      `${full.streams} streams × ${tokensPerSecond} tokens/s = ${asked.toLocaleString('en')} tokens/s asked for, answers of ${full.tokens} tokens on average, ${interval.seconds.toFixed(0)} s.`,
       `Arrived: ${rate(count.tokens, interval)} tokens/s in ${rate(count.events, interval)} events/s, ${(count.runs / interval.seconds).toFixed(1)} runs/s; first token after ${percentile(firstTokens, 0.5).toFixed(0)} ms (p50), ${percentile(firstTokens, 0.99).toFixed(0)} ms (p99); ${(interval.commits / count.runs).toFixed(1)} transactions and ${(interval.wal / count.runs / 1_024).toFixed(1)} kB of write-ahead log per run.`,
       `All of this used ${(total / interval.seconds / 1_000).toFixed(2)} cores. Columns divide the component's CPU by tokens, and again by runs: not to be added up.`,
     ],
@@ -207,6 +211,7 @@ function checkReport(steady: ReadersCount, killed: ReadersCount): Report {
         row('gaps', ({ gaps }) => gaps),
         row('answers unlike the stored reply', ({ different }) => different),
         row('runs without an answer', ({ failed }) => failed),
+        row('runs that did not end within a minute', ({ unfinished }) => unfinished),
         row('sockets that broke', ({ reconnects }) => reconnects),
         row('mutations repeated', ({ repeats }) => repeats),
         row('answers begun anew', ({ resets }) => resets),
@@ -258,6 +263,7 @@ function sum(...counts: ReadersCount[]): ReadersCount {
   return counts.reduce((all, each) => {
     const added = Object.entries(all).map(([name, value]) => {
       const other = each[name as keyof ReadersCount]
+      if (name === 'problem') return [name, value ?? other]
       if (name === 'longestPause') return [name, Math.max(value as number, other as number)]
       return [name, Array.isArray(value) ? value.concat(other as number[]) : (value as number) + (other as number)]
     })

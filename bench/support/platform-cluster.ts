@@ -38,8 +38,8 @@ export type PlatformCluster = {
   stop(): Promise<void>
 }
 
-/** After how many milliseconds of silence a Redis master is replaced, as the README advises. */
-const nodeTimeout = 2_000
+/** After how many milliseconds of silence a Redis master is replaced: more than the README advises, so that a busy machine replaces none. */
+const nodeTimeout = 5_000
 
 /** Connections to Postgres for each database role. */
 export const pooledConnections = 10
@@ -91,7 +91,14 @@ export async function startPlatformCluster(options: { tenants: number; upstreamU
     await each.url
     return each
   }
-  opened.defer(async () => void (await Promise.all(started.map((each) => each.stop('SIGTERM')))))
+  const killAll = () => {
+    for (const each of started) void each.stop('SIGKILL')
+  }
+  process.once('exit', killAll)
+  opened.defer(async () => {
+    await Promise.all(started.map((each) => each.stop('SIGTERM')))
+    process.off('exit', killAll)
+  })
   const apis = await Promise.all([start('api', ports[0]), start('api', ports[1])])
   const workers = await Promise.all([start('worker', ports[2]), start('worker', ports[3])])
   const kill = async (group: PlatformProcess[], role: string, port = 0): Promise<Killed> => {

@@ -24,6 +24,10 @@ export type ReadersCount = {
   /** Answers that are not as they are stored, and runs that did not end with an answer. */
   different: number
   failed: number
+  /** Answers that had not come to an end a minute after the last question. */
+  unfinished: number
+  /** Why a question had to be put again, the last time. */
+  problem: string | null
 }
 
 export type ReadersOptions = {
@@ -54,6 +58,9 @@ type Answer = { shown: string; cursor: string | undefined; last: number | null; 
 /** Messages of one conversation. */
 const conversationLength = 10
 
+/** How long the last answers are waited for, in milliseconds. */
+const longestEnd = 60_000
+
 /** The pause before something is tried again, in milliseconds. */
 const pause = 200
 
@@ -64,12 +71,16 @@ const pause = 200
 export class Readers {
   readonly #options: ReadersOptions
   readonly #loops: Promise<void>[]
+  readonly #abandoned = new AbortController()
   #ending = false
+  /** Readers that have not ended. */
+  #reading: number
   #count = noCount()
 
   constructor(options: ReadersOptions) {
     this.#options = options
-    this.#loops = options.keys.map((key, index) => this.#read(key, index))
+    this.#reading = options.keys.length
+    this.#loops = options.keys.map((key, index) => this.#read(key, index).finally(() => this.#reading--))
   }
 
   /** What was done since this was last called. */
@@ -79,10 +90,12 @@ export class Readers {
     return taken
   }
 
-  /** Resolves once every answer that was begun has been read. */
+  /** Resolves once every answer that was begun has been read, after a minute in any case: then some are `unfinished`. */
   async end(): Promise<void> {
     this.#ending = true
-    await Promise.all(this.#loops)
+    const given = delay(longestEnd, undefined, { ref: false }).then(() => this.#abandoned.abort())
+    await Promise.race([Promise.all(this.#loops), given])
+    this.#count.unfinished += this.#reading
   }
 
   async #read(key: string, index: number): Promise<void> {
@@ -109,8 +122,11 @@ export class Readers {
   /** A mutation until it is answered: its idempotency key makes repeating it harmless. */
   async #persist<T>(api: Api, mutation: string, input: object): Promise<T> {
     for (;;) {
-      const answer = await api.mutate<T>(mutation, { input }).catch(() => null)
+      const answer = await api.mutate<T>(mutation, { input }).catch((error: Error) => {
+        this.#count.problem = error.message
+      })
       if (answer) return answer
+      this.#abandoned.signal.throwIfAborted()
       this.#count.repeats++
       api.goOn()
       await delay(pause)
@@ -122,6 +138,7 @@ export class Readers {
     for (;;) {
       await api.follow({ runId, after: answer.cursor }, (event) => this.#show(event, answer, askedAt)).catch(() => undefined)
       if (answer.ending) break
+      this.#abandoned.signal.throwIfAborted()
       this.#count.reconnects++
       api.goOn()
       await delay(pause)
@@ -238,6 +255,17 @@ function wordsIn(text: string): number {
 function noCount(): ReadersCount {
   return {
     ...{ tokens: 0, events: 0, runs: 0, firstTokens: [], longestPause: 0 },
-    ...{ reconnects: 0, repeats: 0, resets: 0, lost: 0, doubled: 0, gaps: 0, different: 0, failed: 0 },
+    ...{
+      reconnects: 0,
+      repeats: 0,
+      resets: 0,
+      lost: 0,
+      doubled: 0,
+      gaps: 0,
+      different: 0,
+      failed: 0,
+      unfinished: 0,
+      problem: null,
+    },
   }
 }
