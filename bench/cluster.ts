@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import type { Bench } from './bench.ts'
+import { planReport } from './support/capacity-plan.ts'
 import { startChild } from './support/child.ts'
 import { type Interval, type Load, startInterval, type UnitCost, unitCost } from './support/cluster-load.ts'
 import { growthPerRun, markStorage, type StorageMark, streamsIn } from './support/cluster-storage.ts'
@@ -9,7 +10,6 @@ import type { ReadersCount } from './support/readers.ts'
 import type { FromReaders, ToReaders } from './support/readers-process.ts'
 import type { Report } from './support/report.ts'
 import { percentile } from './support/rounds.ts'
-import { measureSweep, type SweepCost } from './support/sweep-cost.ts'
 import type { FromUpstream } from './support/token-upstream-process.ts'
 
 /** Streams at a time, and tokens of an answer, on average. */
@@ -28,8 +28,7 @@ const settleFor = 5
 const killEvery = 12
 const awayFor = 5
 
-/** Runs under way for which a sweep is timed. */
-const swept = 20_000
+const notOurs = 'not ours'
 
 type Measured = { interval: Interval; count: ReadersCount }
 
@@ -53,8 +52,8 @@ export const cluster: Bench = {
     opened.defer(() => admin.end())
 
     const others: Component[] = [
-      { name: 'not ours: the model', pids: () => [upstream.pid] },
-      { name: 'not ours: the readers', pids: () => [readers.pid] },
+      { name: `${notOurs}: the model`, pids: () => [upstream.pid] },
+      { name: `${notOurs}: the readers`, pids: () => [readers.pid] },
     ]
     const components = [...platform.components, ...others]
     const interval = () => startInterval(components, platform.adminUrl)
@@ -96,8 +95,6 @@ export const cluster: Bench = {
     progress('kills')
     const killed = await measure(full, 4 * killEvery, () => kill(platform, progress))
     const last = await end()
-    progress(`a sweep over ${swept.toLocaleString('en')} runs`)
-    const sweep = await measureSweep(platform.adminUrl, swept)
     for (const complaint of platform.complaints().slice(0, 5)) progress(complaint.slice(0, 300))
 
     const counts = [shortLoad.count, longLoad.count, sum(fullLoad.count, rest)]
@@ -106,7 +103,7 @@ export const cluster: Bench = {
       loadReport(fullLoad),
       checkReport(sum(...counts), sum(killed.count, last)),
       storageReport(before, after, fullLoad, streams),
-      sweepReport(sweep),
+      planReport(costsOf(idle, shortLoad, longLoad).filter(({ name }) => !name.startsWith(notOurs))),
     ]
   },
 }
@@ -244,17 +241,6 @@ function storageReport(
         ['all', '', kilobytes(growth.reduce((all, { bytes }) => all + bytes, 0))],
       ],
     },
-    verdicts: [],
-  }
-}
-
-function sweepReport(sweep: SweepCost[]): Report {
-  return {
-    title: 'What every worker asks every two seconds',
-    setup: [
-      `With ${swept.toLocaleString('en')} runs under way, each with a call; medians of five, execution time by EXPLAIN ANALYZE.`,
-    ],
-    table: { columns: ['', 'ms'], rows: sweep.map(({ name, millis }) => [name, millis.toFixed(1)]) },
     verdicts: [],
   }
 }

@@ -4,6 +4,7 @@ import { distance } from './distance.ts'
 import { reads } from './reads.ts'
 import { roundTrips } from './round-trips.ts'
 import { startUp } from './start-up.ts'
+import { sweep } from './sweep.ts'
 import { writes } from './writes.ts'
 
 /** Every bench by the name it is run by, in the order in which all of them run. */
@@ -14,4 +15,5 @@ export const benches: Readonly<Record<string, Bench>> = {
   writes,
   'start-up': startUp,
   cluster,
+  sweep,
 }

@@ -1,17 +1,22 @@
 import pg from 'pg'
-import { median } from './rounds.ts'
+import { costOf } from './process-cost.ts'
 
-/** What one worker's look for lost runs takes, in milliseconds, by what it looks for. */
+/** CPU that Postgres uses for one worker's look for lost runs, in milliseconds, by what it looks for. */
 export type SweepCost = { name: string; millis: number }
 
+/** How often each statement is sent: CPU is counted in hundredths of a second. */
+const repeats = 20
+
 /**
- * Times the statements of a worker's sweep (src/data/catalog.ts) while so many runs are under way, all of workers that live. The runs
+ * Measures the statements of a worker's sweep (src/data/catalog.ts) while so many runs are under way, all of workers that live. The runs
  * are rows that are rolled back afterwards.
  */
 export async function measureSweep(adminUrl: string, underWay: number): Promise<SweepCost[]> {
   const admin = new pg.Client({ connectionString: adminUrl })
   await admin.connect()
   try {
+    const { rows } = await admin.query<{ pid: number }>('select pg_backend_pid() as pid')
+    const backend = rows[0]?.pid ?? 0
     await admin.query('begin')
     await admin.query(
       `create temporary table added on commit drop as
@@ -22,6 +27,7 @@ export async function measureSweep(adminUrl: string, underWay: number): Promise<
       [underWay],
     )
     await admin.query(`
+      insert into workers (id) values (uuidv7());
       insert into runs (id, tenant_id, conversation_id, agent_id, user_id, status, epoch, worker_id, config_version, model, started_at)
         select run, tenant_id, id, agent_id, user_id, 'RUNNING', 1, (select id from workers limit 1), config_version, 'bench', now()
         from added;
@@ -31,12 +37,9 @@ export async function measureSweep(adminUrl: string, underWay: number): Promise<
       analyze runs; analyze model_call_attempts;`)
     const costs: SweepCost[] = []
     for (const [name, statement] of Object.entries(sweep)) {
-      const millis: number[] = []
-      for (let round = 0; round < 5; round++) {
-        const { rows } = await admin.query(`explain (analyze, timing off, format json) ${statement}`)
-        millis.push(rows[0]['QUERY PLAN'][0]['Execution Time'])
-      }
-      costs.push({ name, millis: median(millis) })
+      const before = await costOf([backend])
+      for (let round = 0; round < repeats; round++) await admin.query(statement)
+      costs.push({ name, millis: ((await costOf([backend])).cpuMillis - before.cpuMillis) / repeats })
     }
     return costs
   } finally {

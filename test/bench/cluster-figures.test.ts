@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect, it } from 'vitest'
+import { coresFor, peakOf } from '../../bench/support/capacity-plan.ts'
 import { unitCost } from '../../bench/support/cluster-load.ts'
 import { countedToken, flawsOf, questionFor, tokensAskedFor } from '../../bench/support/counted-text.ts'
 import { costOf, cpuMillisIn } from '../../bench/support/process-cost.ts'
@@ -29,6 +30,12 @@ it('tell the cost of a token from that of a run, and both from idling', () => {
   }
   const { perToken, perRun, idle } = unitCost(load(0, 0, 10), load(1_000, 100, 20), load(9_000, 20, 30))
   expect([perToken, perRun, idle]).toEqual([expect.closeTo(250), expect.closeTo(8), expect.closeTo(0.03)])
+})
+
+it('plan cores for runs and tokens at the peak', () => {
+  const peak = peakOf({ runsPerDay: 8_640_000, peakFactor: 2, streams: 1_000, tokensPerSecond: 50 })
+  expect(peak).toEqual({ runs: 200, tokens: 50_000 })
+  expect(coresFor({ perToken: 100, perRun: 10, idle: 0 }, peak)).toBe(7)
 })
 
 it('read CPU time past a name with parentheses and spaces', () => {
