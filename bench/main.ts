@@ -61,6 +61,7 @@ async function run({ names, rounds, seconds }: Order): Promise<void> {
     }
     if (verdicts.length > 0) printVerdicts(verdicts)
     console.log(`\n${await conditions(await database)}`)
+    if (names.some((name) => !benches[name]?.byNameOnly)) console.log(turns)
   } finally {
     await stop()
   }
@@ -73,10 +74,11 @@ async function conditions(database: BenchDatabase | null): Promise<string> {
   return [
     `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpu?.model.trim()}, Node ${process.versions.node}, Prisma ${prisma}, pg ${pg}`,
     ...(database ? [await database.describe()] : []),
-    'Ratios are medians over rounds in which the contenders take turns. CPU is that of the measuring process: user and system,',
-    'all its threads; not that of Postgres, and not that of the proxy that makes the distance.',
   ].join('\n')
 }
+
+const turns = `Ratios are medians over rounds in which the contenders take turns. CPU is that of the measuring process: user and system,
+all its threads; not that of Postgres, and not that of the proxy that makes the distance.`
 
 let order: Order | null = null
 try {
