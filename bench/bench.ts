@@ -15,5 +15,7 @@ export type BenchContext = {
 export type Bench = {
   /** What is measured, in one line of the help. */
   summary: string
+  /** Left out when all are run: it has no contenders that take turns, and may need programs that a machine lacks. Default false. */
+  byNameOnly?: true
   run(context: BenchContext): Promise<Report[]>
 }

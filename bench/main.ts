@@ -8,7 +8,7 @@ import { printReport, printVerdicts, type Verdict } from './support/report.ts'
 
 const help = `npm run bench -- [names] [--rounds 15] [--seconds 0.5]
 
-Runs the named benches, or all of them:
+Runs the named benches, or all but cluster and sweep:
 ${Object.entries(benches)
   .map(([name, { summary }]) => `  ${name.padEnd(12)} ${summary}`)
   .join('\n')}
@@ -33,7 +33,11 @@ function readOrder(): Order {
   const seconds = Number(values.seconds)
   if (!Number.isInteger(rounds) || rounds < 1) throw new TypeError('--rounds must be a whole number, at least 1.')
   if (!(seconds > 0 && seconds <= 60)) throw new TypeError('--seconds must be a number above 0, at most 60.')
-  return { names: positionals.length > 0 ? positionals : Object.keys(benches), rounds, seconds }
+  return {
+    names: positionals.length > 0 ? positionals : Object.keys(benches).filter((name) => !benches[name]?.byNameOnly),
+    rounds,
+    seconds,
+  }
 }
 
 async function run({ names, rounds, seconds }: Order): Promise<void> {
@@ -55,8 +59,9 @@ async function run({ names, rounds, seconds }: Order): Promise<void> {
         verdicts.push(...report.verdicts)
       }
     }
-    printVerdicts(verdicts)
+    if (verdicts.length > 0) printVerdicts(verdicts)
     console.log(`\n${await conditions(await database)}`)
+    if (names.some((name) => !benches[name]?.byNameOnly)) console.log(turns)
   } finally {
     await stop()
   }
@@ -69,10 +74,11 @@ async function conditions(database: BenchDatabase | null): Promise<string> {
   return [
     `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpu?.model.trim()}, Node ${process.versions.node}, Prisma ${prisma}, pg ${pg}`,
     ...(database ? [await database.describe()] : []),
-    'Ratios are medians over rounds in which the contenders take turns. CPU is that of the measuring process: user and system,',
-    'all its threads; not that of Postgres, and not that of the proxy that makes the distance.',
   ].join('\n')
 }
+
+const turns = `Ratios are medians over rounds in which the contenders take turns. CPU is that of the measuring process: user and system,
+all its threads; not that of Postgres, and not that of the proxy that makes the distance.`
 
 let order: Order | null = null
 try {

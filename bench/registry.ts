@@ -1,9 +1,11 @@
 import type { Bench } from './bench.ts'
+import { cluster } from './cluster.ts'
 import { distance } from './distance.ts'
 import { reads } from './reads.ts'
 import { roundTrips } from './round-trips.ts'
 import { startUp } from './start-up.ts'
 import { streams } from './streams.ts'
+import { sweep } from './sweep.ts'
 import { writes } from './writes.ts'
 
 /** Every bench by the name it is run by, in the order in which all of them run. */
@@ -14,4 +16,6 @@ export const benches: Readonly<Record<string, Bench>> = {
   writes,
   streams,
   'start-up': startUp,
+  cluster,
+  sweep,
 }

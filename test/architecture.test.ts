@@ -115,6 +115,19 @@ describe('SQL', { tags: ['rule-7'] }, () => {
     expect(settings.filter((call) => !call.endsWith(', true)'))).toEqual([])
     expect(matching(/\bset\s+(session\s+)?"?app\./i)).toEqual([])
   })
+
+  it('tells a session its tenant in one place', { tags: ['rule-4'] }, () => {
+    expect(matching(/set_config\('app\./)).toEqual(['data/scoped-query.ts'])
+  })
+
+  it('leaves nothing in a session, which a pooler gives to the next, but where it connects to Postgres itself', () => {
+    expect(matching(/\bpg_(try_)?advisory_lock(_shared)?\(/)).toEqual(['data/embedded.ts', 'data/migrate.ts'])
+    expect(
+      matching(
+        /['"`;]\s*(SET (?!LOCAL |TRANSACTION )|LISTEN |UNLISTEN |DISCARD |LOAD |PREPARE )|\bWITH HOLD\b|\bTEMP(ORARY)? TABLE\b/,
+      ),
+    ).toEqual([])
+  })
 })
 
 describe('the scope of asynchronous work', { tags: ['async-context'] }, () => {

@@ -17,16 +17,24 @@ type WireQuery = {
 
 const wireQuery = pg.Query.prototype as unknown as WireQuery
 
+type Statement = { name: string; text: string; values: string[] }
+
 /**
- * How the tenant reaches the session, in one place. The settings are local to the transaction; the statement
+ * How the tenant reaches the session, in this one place. The settings are local to the transaction; the statement
  * returns no row. Both settings are always written, so that nothing of an earlier statement can stay.
  */
-const wallStatement = {
-  name: 'bulkhead_wall',
-  text: "select where set_config('app.current_tenant', $1, true) || set_config('app.current_user', $2, true) is null",
+function wallStatement({ tenantId, userId }: Wall): Statement {
+  const text = "select where set_config('app.current_tenant', $1, true) || set_config('app.current_user', $2, true) is null"
+  return { name: 'bulkhead_wall', text, values: [tenantId, userId ?? ''] }
 }
 
-const beginStatement = { name: 'bulkhead_begin', text: 'BEGIN' }
+const beginStatement: Statement = { name: 'bulkhead_begin', text: 'BEGIN', values: [] }
+
+/** Puts the rest of the transaction in progress behind the wall, for those who send a tenant's statements without a pool. */
+export async function raiseWall(client: pg.ClientBase, wall: Wall): Promise<void> {
+  const { text, values } = wallStatement(wall)
+  await client.query(text, values)
+}
 
 export type ScopedQueryOptions = {
   /** Opens an explicit transaction in the same round trip. */
@@ -56,8 +64,8 @@ class ScopedQuery extends pg.Query {
   }
 
   prepare(connection: WireConnection): void {
-    if (this.#options.begin) this.#execute(connection, beginStatement, [])
-    this.#execute(connection, wallStatement, [this.#wall.tenantId, this.#wall.userId ?? ''])
+    if (this.#options.begin) this.#execute(connection, beginStatement)
+    this.#execute(connection, wallStatement(this.#wall))
     wireQuery.prepare.call(this, connection)
   }
 
@@ -66,11 +74,11 @@ class ScopedQuery extends pg.Query {
     else wireQuery.handleCommandComplete.call(this, message, connection)
   }
 
-  #execute(connection: WireConnection, statement: { name: string; text: string }, values: string[]): void {
+  #execute(connection: WireConnection, { name, text, values }: Statement): void {
     if (this.#options.named) {
-      connection.bind({ statement: statement.name, values })
+      connection.bind({ statement: name, values })
     } else {
-      connection.parse({ text: statement.text })
+      connection.parse({ text })
       connection.bind({ values })
     }
     connection.execute({})
@@ -95,7 +103,7 @@ export function runScoped(
 
 /** Prepares the two statements under their names, once per new connection. */
 export async function prepareScope(client: pg.ClientBase): Promise<void> {
-  await client.query({ ...wallStatement, values: ['', ''] })
-  await client.query({ ...beginStatement, values: [] })
+  await client.query(wallStatement({ tenantId: '', userId: null }))
+  await client.query({ ...beginStatement })
   await client.query('ROLLBACK')
 }

@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { raiseWall } from './scoped-query.ts'
 import { type TenantTable, tenantTables } from './tenant-tables.ts'
 
 /** How many rows of a tenant a table has, and the sum of their hashes, in which their order does not count. */
@@ -20,10 +21,9 @@ const firstBatchRows = 50
 async function behindWall<T>(client: pg.Client, tenantId: string, work: () => Promise<T>): Promise<T> {
   await client.query('BEGIN')
   try {
+    await raiseWall(client, { tenantId, userId: null })
     await client.query(
-      `select set_config('app.current_tenant', $1, true), set_config('app.current_user', '', true),
-         set_config('TimeZone', 'UTC', true), set_config('extra_float_digits', '1', true), set_config('bytea_output', 'hex', true)`,
-      [tenantId],
+      "select set_config('TimeZone', 'UTC', true), set_config('extra_float_digits', '1', true), set_config('bytea_output', 'hex', true)",
     )
     const result = await work()
     await client.query('COMMIT')

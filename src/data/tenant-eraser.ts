@@ -1,4 +1,5 @@
 import pg from 'pg'
+import { raiseWall } from './scoped-query.ts'
 import { type TenantTable, tenantTables } from './tenant-tables.ts'
 
 /** How many there are of each kind: of rows by table, of keys by what they hold. */
@@ -12,7 +13,7 @@ const batch = 5_000
  * transaction, or with `RESET ROLE`.
  */
 export async function becomeEraser(client: pg.ClientBase, tenantId: string): Promise<void> {
-  await client.query("select set_config('app.current_tenant', $1, true)", [tenantId])
+  await raiseWall(client, { tenantId, userId: null })
   await client.query('SET LOCAL ROLE bulkhead_eraser')
 }
 

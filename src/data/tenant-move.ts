@@ -5,6 +5,7 @@ import { MoveError, reasonOf } from './move-error.ts'
 import { prepareTarget } from './placement-target.ts'
 import { Placements } from './placements.ts'
 import { PlatformDatabase } from './platform-database.ts'
+import { raiseWall } from './scoped-query.ts'
 import { copyRows, countRowsOf, type Digests, digestRows } from './tenant-copy.ts'
 import {
   advance,
@@ -311,7 +312,7 @@ export class TenantMover {
 /** Gives the tenant's runs under way back to the queue; whoever is at one finds out by looking, or by writing. */
 async function handBack(app: pg.Client, tenantId: string): Promise<void> {
   await app.query('BEGIN')
-  await app.query("select set_config('app.current_tenant', $1, true)", [tenantId])
+  await raiseWall(app, { tenantId, userId: null })
   await app.query("update runs set status = 'QUEUED', worker_id = null where tenant_id = $1 and status = 'RUNNING'", [tenantId])
   await app.query('COMMIT')
 }

@@ -29,40 +29,68 @@ export function pgBouncerKeepsNames(): boolean {
 export type PgBouncer = {
   /** What is at `databaseUrl`, by way of PgBouncer. Its login needs no password. */
   url: string
+  /** The same of each of the `others`. */
+  others: string[]
+  pid: number
   stop(): Promise<void>
 }
 
-/** Starts one in transaction mode that shares a single connection to `databaseUrl` among all its clients. */
-export async function startPgBouncer(databaseUrl: string): Promise<PgBouncer> {
+export type PgBouncerOptions = {
+  /** Connections to Postgres that all clients of a URL share. Default 1. */
+  poolSize?: number
+  /** More URLs of that server, such as those of its other roles. Default none. */
+  others?: string[]
+}
+
+/** Starts one in transaction mode. */
+export async function startPgBouncer(
+  databaseUrl: string,
+  { poolSize = 1, others = [] }: PgBouncerOptions = {},
+): Promise<PgBouncer> {
   const directory = await mkdtemp(join(tmpdir(), 'bulkhead-pgbouncer-'))
   const port = await freePort()
-  const url = new URL(databaseUrl)
-  const server = await launch(directory, configuration(url, port))
-  url.port = String(port)
-  url.hostname = '127.0.0.1'
-  url.password = ''
+  const targets = [databaseUrl, ...others].map((text, index) => {
+    const url = new URL(text)
+    // By its name PgBouncer tells which login is meant: it has its password, and asks for none.
+    return { url, name: index === 0 ? url.pathname.slice(1) : `${url.pathname.slice(1)}_${index}` }
+  })
+  const server = await launch(directory, configuration(targets, port, poolSize))
+  const [first = '', ...rest] = targets.map(({ url, name }) => {
+    const pooled = new URL(`/${name}`, url)
+    pooled.port = String(port)
+    pooled.hostname = '127.0.0.1'
+    pooled.password = ''
+    return pooled.href
+  })
   const stop = async () => {
     await end(server)
     await rm(directory, { recursive: true })
   }
-  return { url: url.href, stop }
+  return { url: first, others: rest, pid: server.pid ?? 0, stop }
 }
 
-function configuration(url: URL, port: number): string {
-  const name = url.pathname.slice(1)
-  const target = { host: url.hostname, port: url.port || '5432', user: url.username, password: url.password }
+type Target = { url: URL; name: string }
+
+function targetLine({ url, name }: Target): string {
+  const where = { host: url.hostname, port: url.port || '5432', dbname: url.pathname.slice(1) }
+  const target = { ...where, user: url.username, password: url.password }
   const parameters = Object.entries(target).map(([key, value]) => `${key}='${decodeURIComponent(value).replaceAll("'", "''")}'`)
+  return `${name} = ${parameters.join(' ')}`
+}
+
+function configuration(targets: Target[], port: number, poolSize: number): string {
   const settings = {
     listen_addr: '127.0.0.1',
     listen_port: port,
     unix_socket_dir: '',
     auth_type: 'any',
     pool_mode: 'transaction',
-    default_pool_size: 1,
+    default_pool_size: poolSize,
+    max_client_conn: 1_000,
     ...(pgBouncerKeepsNames() && { max_prepared_statements: 100 }),
   }
   const lines = Object.entries(settings).map(([key, value]) => `${key} = ${value}`)
-  return ['[databases]', `${name} = ${parameters.join(' ')}`, '[pgbouncer]', ...lines, ''].join('\n')
+  return ['[databases]', ...targets.map(targetLine), '[pgbouncer]', ...lines, ''].join('\n')
 }
 
 async function launch(directory: string, text: string): Promise<ChildProcess> {

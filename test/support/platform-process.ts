@@ -14,6 +14,7 @@ export type PlatformProcess = {
   /** Sends the signal and resolves to the exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>
   exited: Promise<number | null>
+  pid: number
 }
 
 /** Environment variables of the test run that are not the platform's are passed on; those that are, are not. */
@@ -30,6 +31,7 @@ export function startPlatformProcess(env: Record<string, string>, args = ['start
     output: stdout,
     errors: stderr,
     exited,
+    pid: child.pid ?? 0,
     get url() {
       return waitForUrl(child, stdout, stderr)
     },

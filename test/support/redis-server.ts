@@ -17,6 +17,8 @@ export type RedisServer = {
   port: number
   url: string
   target: RedisTarget
+  /** Of the process that runs, or ran last. */
+  pid(): number
   /** Freezes the process: connections stay open and nothing is answered. */
   pause(): void
   resume(): void
@@ -42,6 +44,7 @@ export async function startRedisServer(
     port,
     url,
     target: { mode: 'single', url },
+    pid: () => server.pid ?? 0,
     pause: () => server.kill('SIGSTOP'),
     resume: () => server.kill('SIGCONT'),
     stop: () => end(server),
