@@ -219,7 +219,13 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
-  const common = { model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, now: Date.now }
+  const common = {
+    model: await openModel(config, opened),
+    tools: createBuiltinToolbox(Date.now),
+    vault,
+    report: onError,
+    now: Date.now,
+  }
   if (config.redis === null) {
     return {
       ...common,
