@@ -34,8 +34,8 @@ export async function admitMessage<T>(
   try {
     return { result: await work(decision.runId), quota }
   } catch (error) {
-    // One that could not be taken back lapses with its lease, and counts until its day is over.
-    if (!decision.repeated) await Promise.allSettled([ports.admission.release(tenant.id, request)])
+    // One that could not be taken back gives its session and tokens back with its lease; as a message it counts until the day ends.
+    await Promise.allSettled([ports.admission.release(tenant.id, { ...request, runId: decision.runId })])
     throw error
   }
 }
