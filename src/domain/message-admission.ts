@@ -4,6 +4,7 @@ import { BudgetExhausted, QuotaExceeded } from './errors.ts'
 import { hashInput, type IdempotentCall } from './idempotency.ts'
 import { newId } from './ids.ts'
 import { seeded } from './quota-terms.ts'
+import { noticeThresholds } from './quota-threshold.ts'
 import type { Scope } from './scope.ts'
 
 /** Tokens of output that are set aside for a message until its run holds what its first model call needs. */
@@ -27,6 +28,7 @@ export async function admitMessage<T>(
   const request = { runId: newId(), key: sharedKey(scope, call), contentTokens, reserve: contentTokens + firstSlice }
   const decision = await seeded(scope, (version) => ports.admission.admit(tenant.id, { version, ...request }))
   const { quota } = decision
+  void noticeThresholds(scope, tenant, quota, decision.outcome === 'refused' ? decision.refusal.limit : null)
   if (decision.outcome === 'refused') {
     const { refusal } = decision
     throw refusal.limit === 'MONTHLY_TOKENS' ? new BudgetExhausted(refusal, quota) : new QuotaExceeded(refusal, quota)
