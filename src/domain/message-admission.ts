@@ -16,13 +16,13 @@ type Admitted<T> = { result: T; quota: QuotaReading }
 /**
  * Counts a message of `contentTokens` against all the tenant's limits at once, and runs `work`, which stores it with the run of the id
  * that it is given. What `work` throws takes the message back. Equal calls under one idempotency key that arrive together count once,
- * and are given one id. Throws QuotaExceeded or BudgetExhausted, and Unavailable while nobody can tell.
+ * and are given one id; for all but the first it is repeated. Throws QuotaExceeded or BudgetExhausted, and Unavailable while nobody can tell.
  */
 export async function admitMessage<T>(
   scope: Scope,
   call: IdempotentCall,
   contentTokens: number,
-  work: (runId: string) => Promise<T>,
+  work: (runId: string, isRepeated: boolean) => Promise<T>,
 ): Promise<Admitted<T>> {
   const { tenant, ports } = scope
   const request = { runId: newId(), key: sharedKey(scope, call), contentTokens, reserve: contentTokens + firstSlice }
@@ -34,7 +34,7 @@ export async function admitMessage<T>(
     throw refusal.limit === 'MONTHLY_TOKENS' ? new BudgetExhausted(refusal, quota) : new QuotaExceeded(refusal, quota)
   }
   try {
-    return { result: await work(decision.runId), quota }
+    return { result: await work(decision.runId, decision.repeated), quota }
   } catch (error) {
     // One that could not be taken back gives its session and tokens back with its lease; as a message it counts until the day ends.
     await Promise.allSettled([ports.admission.release(tenant.id, { ...request, runId: decision.runId })])

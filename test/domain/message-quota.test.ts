@@ -100,7 +100,7 @@ describe('sendMessage', () => {
     await say(member, conversationId)
   })
 
-  it('is refused by the month’s tokens until the next month of the tenant’s zone'.replaceAll('’', "'"), async () => {
+  it("is refused by the month's tokens until the next month of the tenant's zone", async () => {
     const { tenant, conversationId } = await limited({ MONTHLY_TOKENS: 2_000 })
     await updateTenantSettings(tenant.admin, { timeZone: 'Asia/Kathmandu' })
     const member = await story.signIn(tenant.keys.member)

@@ -90,7 +90,7 @@ export function tenantParty(canary: string): Party {
     ...{ id: newId(), tenantId, channel: 'WEBHOOK', notificationId: notification.id, webhookId: webhook.id },
     ...{ payload: { canary }, dueAt, lastFailure: canary, createdAt },
   }
-  const quotaOverride = { tenantId, limit: 'MESSAGES_PER_DAY', max: 7n, reason: canary, createdAt }
+  const quotaOverride = { tenantId, limit: 'MESSAGES_PER_DAY', max: 7_000n, reason: canary, createdAt }
   const rows = {
     Tenant: tenant,
     Member: member,
