@@ -376,6 +376,8 @@ return finish('held', granted)
 const settle = `
 local name, leave = ARGV[3], ARGV[4] == '1'
 open({name})
+-- Nobody has a mark of counters that are not there.
+if isNew then return {'counts'} end
 counts[MARK], isChanged = counts[MARK] + 1, true
 local run = runOf(name)
 if run then

@@ -339,6 +339,7 @@ describeAdmission('admission', (open) => {
     await vi.waitFor(() => expect(told).toHaveBeenCalledOnce())
     await tenant.release(newId())
     await tenant.renew({ runId: newId(), call: null })
+    expect(await tenant.leave(newId())).toBeNull()
     expect(await opened.other.count(tenant.id)).toBe(0)
     expect(await tenant.admit({ key: 'key' })).toMatchObject({ outcome: 'unseeded', need: 'counts' })
     expect(await neighbour.read()).toMatchObject({ today: 6 })
