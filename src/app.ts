@@ -27,6 +27,7 @@ import { MemoryAdmission } from './memory/admission.ts'
 import { MemoryEventLog } from './memory/event-log.ts'
 import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
+import { RedisAdmission } from './redis/admission.ts'
 import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
 import { RedisRunQueue } from './redis/run-queue.ts'
@@ -220,12 +221,10 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
-  const admission = new MemoryAdmission({ onError })
   const common = {
     model: await openModel(config, opened),
     tools: createBuiltinToolbox(Date.now),
     vault,
-    admission,
     report: onError,
     now: Date.now,
   }
@@ -235,11 +234,18 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
       eventLog: new MemoryEventLog({ onError }),
       signals: new MemorySignals({ onError }),
       runQueue: new MemoryRunQueue({ onError }),
+      admission: new MemoryAdmission({ onError }),
     }
   }
   const redis = await connectRedis(config.redis, { onError })
   opened.defer(() => redis.close())
-  return { ...common, eventLog: new RedisEventLog(redis), signals: new RedisSignals(redis), runQueue: new RedisRunQueue(redis) }
+  return {
+    ...common,
+    eventLog: new RedisEventLog(redis),
+    signals: new RedisSignals(redis),
+    runQueue: new RedisRunQueue(redis),
+    admission: new RedisAdmission(redis),
+  }
 }
 
 /** The configured endpoint; in development without one, the scripted; in production without one, a model that refuses. */
