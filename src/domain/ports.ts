@@ -9,6 +9,7 @@ export type Ports = {
   runQueue: RunQueue
   admission: Admission
   model: Model
+  modelSlots: ModelSlots
   tools: Toolbox
   vault: Vault
   /** The clock: milliseconds since the epoch. */
@@ -100,6 +101,20 @@ export type RunQueue = {
    * The returned function stops taking and resolves when the runs under way have ended.
    */
   consume(take: Take, concurrency: number): Unsubscribe
+}
+
+/** A call that wants one of a model's slots. `weight` is its tenant's, as its plan says. */
+export type SlotRequest = { model: string; tenantId: TenantId; weight: number }
+
+/** Bounds the calls that upstream models get at a time from all processes together, and shares them among the tenants. */
+export type ModelSlots = {
+  /**
+   * Waits for a slot for as long as it takes, and answers how to give it back, which is done once. Slots are shared by weighted
+   * max-min: a free one goes to the tenant that holds the fewest for its weight. A model that nobody bounded has any number. Throws
+   * the signal's reason when that is aborted, and nothing else: while the count of all processes cannot be reached, this one
+   * goes by its own.
+   */
+  acquire(request: SlotRequest, signal: AbortSignal): Promise<() => void>
 }
 
 export type ToolDefinition = {

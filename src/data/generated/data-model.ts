@@ -493,6 +493,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "userId",
       "status",
       "epoch",
+      "excusedClaims",
       "workerId",
       "configVersion",
       "model",
@@ -505,6 +506,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "apiKeyId",
       "createdAt",
       "queuedAt",
+      "resumeAt",
       "startedAt",
       "finishedAt"
     ],

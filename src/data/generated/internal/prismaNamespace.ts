@@ -2463,6 +2463,7 @@ export const RunScalarFieldEnum = {
   userId: 'userId',
   status: 'status',
   epoch: 'epoch',
+  excusedClaims: 'excusedClaims',
   workerId: 'workerId',
   configVersion: 'configVersion',
   model: 'model',
@@ -2475,6 +2476,7 @@ export const RunScalarFieldEnum = {
   apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
   queuedAt: 'queuedAt',
+  resumeAt: 'resumeAt',
   startedAt: 'startedAt',
   finishedAt: 'finishedAt'
 } as const

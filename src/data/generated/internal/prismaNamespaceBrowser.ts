@@ -227,6 +227,7 @@ export const RunScalarFieldEnum = {
   userId: 'userId',
   status: 'status',
   epoch: 'epoch',
+  excusedClaims: 'excusedClaims',
   workerId: 'workerId',
   configVersion: 'configVersion',
   model: 'model',
@@ -239,6 +240,7 @@ export const RunScalarFieldEnum = {
   apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
   queuedAt: 'queuedAt',
+  resumeAt: 'resumeAt',
   startedAt: 'startedAt',
   finishedAt: 'finishedAt'
 } as const
