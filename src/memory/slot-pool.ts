@@ -1,13 +1,13 @@
 import type { TenantId } from '../domain/ids.ts'
 
-type Waiter = { tenantId: TenantId; grant: () => void }
+type Waiter = { number: number; grant: () => void }
 
 /** A tenant that holds slots or waits for some. */
 type Share = { weight: number; held: number; waiting: Set<Waiter>; lastGrant: number }
 
 /**
  * A number of slots, shared by weighted max-min: a slot that is free goes to the tenant that holds the fewest for its weight; among
- * equals to the one whose last turn was the longest ago, and so round robin while each has none. What a tenant does not want, the
+ * equals to the one whose last turn was the longest ago or who came first, and so round robin while each has none. What a tenant does not want, the
  * others share. Slots are not taken back: a share that grew while nobody else wanted it shrinks as its calls end.
  */
 export class SlotPool {
@@ -16,6 +16,7 @@ export class SlotPool {
   readonly #shares = new Map<TenantId, Share>()
   #used = 0
   #grants = 0
+  #waiters = 0
 
   constructor(cap: number) {
     this.#cap = cap
@@ -24,7 +25,7 @@ export class SlotPool {
   /** Calls `grant` when the tenant's turn has come, which may be at once. What is returned gives up, or gives back. */
   enter(tenantId: TenantId, weight: number, grant: () => void): () => void {
     const share = this.#shareOf(tenantId, weight)
-    const waiter = { tenantId, grant }
+    const waiter = { number: ++this.#waiters, grant }
     share.waiting.add(waiter)
     this.#grantAll()
     let left = false
@@ -90,5 +91,11 @@ export class SlotPool {
 /** By cross-multiplication, so that equal shares are equal. */
 function goesBefore(one: Share, other: Share): boolean {
   const difference = one.held * other.weight - other.held * one.weight
-  return difference < 0 || (difference === 0 && one.lastGrant < other.lastGrant)
+  if (difference !== 0) return difference < 0
+  return (one.lastGrant - other.lastGrant || firstOf(one) - firstOf(other)) < 0
+}
+
+function firstOf({ waiting }: Share): number {
+  const [first] = waiting
+  return first?.number ?? 0
 }

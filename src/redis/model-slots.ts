@@ -48,6 +48,8 @@ export class RedisModelSlots implements ModelSlots {
     const call: Call = { id: newId(), request, pool, member: null, turn: Promise.withResolvers() }
     const giveUp = () => call.turn.reject(signal.reason)
     signal.addEventListener('abort', giveUp, { once: true })
+    // It may be aborted while nobody waits for it yet.
+    call.turn.promise.catch(() => undefined)
     this.#waiting.set(call.id, call)
     this.#tend()
     try {
