@@ -165,6 +165,8 @@ export type Model = {
   stream(request: ModelRequest, signal: AbortSignal): AsyncIterable<ModelEvent>
   /** Tokens that fit the model, input and output together. */
   contextWindow(model: string): number
+  /** Whether it thinks before it answers, in output tokens that are not streamed. */
+  hidesReasoning(model: string): boolean
   /** The model's token count of `text`; exact for the encodings known here, otherwise an estimate. */
   countTokens(model: string, text: string): number
 }

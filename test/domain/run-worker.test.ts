@@ -256,7 +256,7 @@ describe('when something is lost', () => {
     const { run } = await ask({ ...member, ports: { ...member.ports, runQueue } })
     // As a connection leaves it that broke after the commit: the worker's own claim, of which it knows nothing.
     const claim = await claimRun(story.data.of({ tenantId: tenant.id, userId: null }), tenant.id, work.worker.id)
-    expect(claim?.id).toBe(run.id)
+    expect(claim?.run.id).toBe(run.id)
     expect(shownAfter(await follow(member, run.id))).toBe('Found again.')
     expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 2 })
   })
