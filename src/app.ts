@@ -228,6 +228,7 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
     tools: createBuiltinToolbox(Date.now),
     vault,
     admission,
+    report: onError,
     now: Date.now,
   }
   if (config.redis === null) {

@@ -12,6 +12,8 @@ export type Ports = {
   modelSlots: ModelSlots
   tools: Toolbox
   vault: Vault
+  /** Given what goes wrong where nobody waits for it. Never throws. */
+  report: (error: unknown) => void
   /** The clock: milliseconds since the epoch. */
   now: () => number
 }
@@ -74,6 +76,8 @@ export type Signal =
   | { type: 'CancelRun'; tenantId: TenantId; runId: string }
   /** Somebody of the tenant may do less, or more, than before: its `access_version` has grown. */
   | { type: 'AccessChanged'; tenantId: TenantId }
+  /** The tenant's admins were told something. */
+  | { type: 'NotificationCreated'; tenantId: TenantId; notificationId: string }
 
 export type Signals = {
   /** Delivers to every subscriber of every instance, this one included. */

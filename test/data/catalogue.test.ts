@@ -78,7 +78,7 @@ const rules: { rule: string; tags: string[]; offenders: string; brokenBy: string
     tags: ['rule-1'],
     offenders: `select t.relname || ': ' || p.polname from ${tables} t join pg_policy p on p.polrelid = t.oid where p.polpermissive
       and not (p.polname = 'tenant_access' and ${rolesOf('p')} <@ '{bulkhead_app,bulkhead_eraser}')
-      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events') and ${rolesOf('p')} = '{bulkhead_platform}')`,
+      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events', 'outbox') and ${rolesOf('p')} = '{bulkhead_platform}')`,
     brokenBy: [
       'create policy open on messages using (true)',
       'alter policy platform_access on runs to bulkhead_platform, bulkhead_app',
@@ -265,6 +265,9 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       secrets: 'DELETE, INSERT, SELECT, UPDATE (ciphertext data_key_id updated_at)',
       user_pseudonyms: 'INSERT, SELECT',
       tenant_exports: 'INSERT, SELECT, UPDATE (status rows_sent finished_at)',
+      notifications: 'INSERT, SELECT',
+      webhooks: 'DELETE, INSERT, SELECT',
+      outbox: 'INSERT, SELECT, UPDATE (status attempts due_at last_failure finished_at)',
       prices: 'SELECT',
     })
   })
@@ -275,6 +278,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       audit_events: 'INSERT',
       runs: 'SELECT (id tenant_id status epoch worker_id queued_at)',
       model_call_attempts: 'SELECT (tenant_id run_id attempt created_at)',
+      outbox: 'SELECT (id tenant_id due_at)',
       operator_keys: 'DELETE, INSERT, SELECT, UPDATE',
       workers: 'DELETE, INSERT, SELECT, UPDATE',
       prices: 'DELETE, INSERT, SELECT, UPDATE',

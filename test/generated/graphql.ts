@@ -110,7 +110,7 @@ export type ExportTenantInput = {
 
 /** Why an answer ended. */
 export type FinishReason =
-  /** The budget ran out. */
+  /** The month’s tokens were used up. The reply is what they allowed, which may be nothing. */
   | 'BUDGET'
   /** It reached the bound on output tokens. */
   | 'LENGTH'
@@ -152,12 +152,16 @@ export type Plan =
 
 /** The kind of a problem, for programs to act on. */
 export type ProblemCode =
+  /** The month's tokens do not allow it. */
+  | 'BUDGET_EXHAUSTED'
   /** It contradicts what is already there. */
   | 'CONFLICT'
   /** You may not do this. */
   | 'FORBIDDEN'
   /** There is no such thing here: it does not exist, or it is not yours. The two are never told apart. */
   | 'NOT_FOUND'
+  /** A limit on messages or sessions does not allow it. */
+  | 'QUOTA_EXCEEDED'
   /** The input breaks a rule. */
   | 'VALIDATION';
 
@@ -210,7 +214,7 @@ export type RunStatus =
   | 'FAILED'
   /** Ended half-way: another message took its place, or it could not be taken up again without doing something twice. */
   | 'INTERRUPTED'
-  /** Waiting for budget. */
+  /** Waiting for budget, and for somebody to resume it. */
   | 'PAUSED_BUDGET'
   /** Waiting for a worker. */
   | 'QUEUED'
@@ -329,9 +333,11 @@ export type UpdateAgentConfigMutationVariables = Exact<{
 
 
 export type UpdateAgentConfigMutation = { updateAgentConfig:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'UpdateAgentConfigPayload', agentConfig: { id: string, version: number, status: AgentConfigStatus, systemPrompt: string, temperature: number, publishedAt: string | null } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
@@ -348,6 +354,8 @@ export type AgentReplySubscription = { agentReply:
     | { __typename: 'RunCompleted', cursor: string, finishReason: FinishReason, message: { id: string, content: string }, usage: { totalTokens: number } }
     | { __typename: 'RunFailed', cursor: string, failure: { code: string, message: string } }
     | { __typename: 'RunInterrupted', cursor: string, text: string }
+    | { __typename: 'RunPaused' }
+    | { __typename: 'RunResumed' }
     | { __typename: 'Snapshot', cursor: string, text: string, run: { id: string } }
     | { __typename: 'StreamReset', cursor: string, text: string }
     | { __typename: 'TextDelta', cursor: string, text: string }
@@ -378,10 +386,12 @@ export type CreateApiKeyMutationVariables = Exact<{
 
 
 export type CreateApiKeyMutation = { createApiKey:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'CreateApiKeyPayload', secret: string | null, apiKey: { id: string, name: string, role: Role, userId: string | null } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -391,9 +401,11 @@ export type RevokeApiKeyMutationVariables = Exact<{
 
 
 export type RevokeApiKeyMutation = { revokeApiKey:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'RevokeApiKeyPayload', apiKey: { id: string, revokedAt: string | null } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
@@ -431,10 +443,12 @@ export type CreateConversationMutationVariables = Exact<{
 
 
 export type CreateConversationMutation = { createConversation:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'CreateConversationPayload', conversation: { id: string, title: string | null, userId: string | null } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -444,9 +458,11 @@ export type RenameConversationMutationVariables = Exact<{
 
 
 export type RenameConversationMutation = { renameConversation:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'RenameConversationPayload', conversation: { id: string, title: string | null } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
@@ -457,10 +473,12 @@ export type DeleteConversationMutationVariables = Exact<{
 
 
 export type DeleteConversationMutation = { deleteConversation:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'DeleteConversationPayload', deletedConversationId: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -470,10 +488,12 @@ export type EraseTenantMutationVariables = Exact<{
 
 
 export type EraseTenantMutation = { eraseTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'EraseTenantPayload', certificate: { tenantId: string, requestedBy: string, requestedAt: string, finishedAt: string | null, backupsExpireAt: string | null, found: Array<{ kind: string, count: number | string }>, erased: Array<{ kind: string, count: number | string }>, retained: Array<{ kind: string, count: number | string }> } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -490,9 +510,11 @@ export type SendMessageMutationVariables = Exact<{
 
 
 export type SendMessageMutation = { sendMessage:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'SendMessagePayload', userMessage: { id: string, role: MessageRole, content: string }, run: { id: string, status: RunStatus } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
@@ -535,10 +557,12 @@ export type CancelRunMutationVariables = Exact<{
 
 
 export type CancelRunMutation = { cancelRun:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'CancelRunPayload', run: { id: string } }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -553,9 +577,11 @@ export type SetSecretMutationVariables = Exact<{
 
 
 export type SetSecretMutation = { setSecret:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'SetSecretPayload', secret: { id: string, name: string, createdAt: string, updatedAt: string } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
@@ -566,10 +592,12 @@ export type DeleteSecretMutationVariables = Exact<{
 
 
 export type DeleteSecretMutation = { deleteSecret:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'DeleteSecretPayload', secret: { id: string, name: string } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -579,10 +607,12 @@ export type ExportTenantMutationVariables = Exact<{
 
 
 export type ExportTenantMutation = { exportTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'ExportTenantPayload', tenantExport: { id: string, status: TenantExportStatus, progress: number, downloadPath: string, expiresAt: string } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -618,10 +648,12 @@ export type CreateTenantMutationVariables = Exact<{
 
 
 export type CreateTenantMutation = { createTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'CreateTenantPayload', adminKey: string | null, tenant: { id: string, name: string, plan: Plan, status: TenantStatus } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -631,9 +663,11 @@ export type SuspendTenantMutationVariables = Exact<{
 
 
 export type SuspendTenantMutation = { suspendTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'SuspendTenantPayload', tenant: { id: string, status: TenantStatus } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
@@ -644,9 +678,11 @@ export type ResumeTenantMutationVariables = Exact<{
 
 
 export type ResumeTenantMutation = { resumeTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ResumeTenantPayload', tenant: { id: string, status: TenantStatus } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };

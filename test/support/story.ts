@@ -85,6 +85,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(now),
     vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),
+    report: onError,
     now,
     ...options.ports,
   }
