@@ -29,9 +29,7 @@ export async function answeringConfig(task: RunTask): Promise<AgentConfig | null
 
 async function isNearlySpent({ quota, tenant }: RunTask): Promise<boolean> {
   try {
-    const { terms, spent } = (
-      await seeded(quota, (version) => quota.ports.admission.read(quota.tenant.id, version))
-    ).quota
+    const { terms, spent } = (await seeded(quota, (version) => quota.ports.admission.read(quota.tenant.id, version))).quota
     return spent * 100 >= terms.limits.MONTHLY_TOKENS * tenant.downgradeAt
   } catch (error) {
     if (error instanceof Unavailable) return false

@@ -7,6 +7,8 @@ import { apiKeyRevoked, requestStop } from './run-stop.ts'
 /** What whoever claimed a run has to know of its tenant. */
 export type RunTenant = {
   limitsVersion: number
+  quotaThresholds: number[]
+  timeZone: string
   /** Its share of what tenants share, by its plan. */
   weight: number
   budgetBehaviour: BudgetBehaviour
@@ -22,7 +24,11 @@ export type RunTenant = {
  *
  * `finished_at`, null in all these rows, leads both orders so that the planner reads them off an index.
  */
-export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<Pick<RunTask, 'run' | 'tenant'> | null> {
+export async function claimRun(
+  db: TenantDb,
+  tenantId: TenantId,
+  workerId: string,
+): Promise<Pick<RunTask, 'run' | 'tenant'> | null> {
   const [claim] = await db.$queryRaw<(RunTenant & { id: string; epoch: number; revokedAt: Date | null })[]>`
     update runs set
       status = 'RUNNING', epoch = runs.epoch + 1, worker_id = ${workerId}::uuid, started_at = coalesce(runs.started_at, now()),
@@ -32,7 +38,9 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
       tenants own join plans p on p.plan = own.plan
     where runs.tenant_id = ${tenantId}::uuid and own.id = runs.tenant_id and a.tenant_id = runs.tenant_id and a.id = runs.agent_id and runs.id = (
       select r.id from runs r
-      where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED' and r.queued_at <= now()
+      where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED'
+        -- One that found no session steps aside for a moment.
+        and (r.excused_claims = 0 or r.queued_at <= now())
         and (r.cancel_requested_at is not null or exists (
           select from tenants t where t.id = ${tenantId}::uuid and t.status = 'ACTIVE'))
         and r.id = (
@@ -43,7 +51,8 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
       order by r.finished_at, r.queued_at, r.id
       limit 1
       for update skip locked)
-    returning runs.id, runs.epoch, own.limits_version as "limitsVersion", p.weight, own.budget_behaviour as "budgetBehaviour",
+    returning runs.id, runs.epoch, own.limits_version as "limitsVersion", own.quota_thresholds as "quotaThresholds",
+      own.time_zone as "timeZone", p.weight, own.budget_behaviour as "budgetBehaviour",
       own.downgrade_model as "downgradeModel", own.downgrade_at as "downgradeAt", (
       select k.revoked_at from api_keys k where k.tenant_id = ${tenantId}::uuid and k.id = runs.api_key_id
     ) as "revokedAt"`

@@ -108,7 +108,8 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         turn.isCut = true
         turn.promptTokens = turnTokens(ports.model, config.model, turn)
         const said = turn.text === '' ? turns : [...turns, turn]
-        if (task.tenant.budgetBehaviour === 'END') return { ...end, turns: said, call, outcome: 'completed', finishReason: 'BUDGET' }
+        if (task.tenant.budgetBehaviour === 'END')
+          return { ...end, turns: said, call, outcome: 'completed', finishReason: 'BUDGET' }
         return { ...end, turns: said, call, outcome: 'paused', resumeAt: answer.resumeAt }
       }
       case 'answered': {
@@ -146,7 +147,7 @@ async function answerOnce(task: RunTask, planned: PlannedCall, hasBegun: boolean
   const { run, db, ports, tenant, log, stop, quota } = task
   const { prompt, turn } = planned
   const { model, maxOutputTokens } = prompt.request
-  let release = () => {}
+  let release: () => void = () => undefined
   try {
     release = await ports.modelSlots.acquire({ model, tenantId: quota.tenant.id, weight: tenant.weight }, stop)
     if (!(await beginCall(db, run, planned))) return { outcome: 'fenced' }

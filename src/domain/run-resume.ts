@@ -24,13 +24,16 @@ export async function resumeRun(scope: Scope, { runId }: { runId: string }): Pro
   const epoch = run.epoch + 1
   const { count } = await scope.db.run.updateMany({
     where: { id: run.id, epoch: run.epoch, status: 'PAUSED_BUDGET', cancelRequestedAt: null },
-    data: { status: 'QUEUED', epoch, excusedClaims: epoch, queuedAt: new Date(scope.ports.now()), resumeAt: null },
+    data: { status: 'QUEUED', epoch, excusedClaims: epoch, resumeAt: null },
   })
   if (count === 0) return { run: await readRun(scope, runId) }
   const ref = { tenantId: scope.tenant.id, runId }
   const events = [...openingEvents(epoch, textOf(turnsOf(run))), { type: 'RunResumed' as const }]
   // Both may be lost: followers are told again by whoever claims it, and a sweeper wakes its tenant.
-  await Promise.allSettled([scope.ports.eventLog.append(ref, logEpoch(epoch), 1, events), scope.ports.runQueue.wake(ref.tenantId)])
+  await Promise.allSettled([
+    scope.ports.eventLog.append(ref, logEpoch(epoch), 1, events),
+    scope.ports.runQueue.wake(ref.tenantId),
+  ])
   return { run: await readRun(scope, runId) }
 }
 

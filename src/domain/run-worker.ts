@@ -3,7 +3,7 @@ import type { Catalog } from '../data/catalog.ts'
 import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
-import type { CallId, SettledCall } from './admission.ts'
+import type { CallId, QuotaReading, SettledCall } from './admission.ts'
 import { settleCalls } from './call-attempt.ts'
 import { Unavailable } from './errors.ts'
 import { settle } from './escrow.ts'
@@ -11,7 +11,8 @@ import { newId, type TenantId, tenantIdOf } from './ids.ts'
 import { persist } from './persistence.ts'
 import type { Ports, RunRef, Taken, Unsubscribe } from './ports.ts'
 import { quotaSourceOf } from './quota-terms.ts'
-import { claimRun } from './run-claim.ts'
+import { noticeThresholds } from './quota-threshold.ts'
+import { claimRun, type RunTenant } from './run-claim.ts'
 import { type ClosedClaim, endClaim, requeue, saveTurn } from './run-ending.ts'
 import { RunLog } from './run-log.ts'
 import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
@@ -164,9 +165,10 @@ export class RunWorker {
         ...{ stop: stopping.signal, onCall },
       })
       // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
-      await this.#settle(ref, calls, ending !== null || paused !== null)
+      const quotaNow = await this.#settle(ref, calls, ending !== null || paused !== null)
       const last = ending?.event ?? paused
       if (last) await log.end(last)
+      if (quotaNow) await this.#notice(tenantId, tenant, quotaNow)
     } catch (error) {
       onError(error)
     } finally {
@@ -186,7 +188,7 @@ export class RunWorker {
 
   /** The loop. A defect ends the run like any other failure; without the database it is left for later. */
   async #loop(task: RunTask): Promise<LoopOutcome> {
-    const { run, db, ports } = task
+    const { run, tenant, db, ports } = task
     const failed = (code: string, message: string): LoopOutcome => ({
       ...{ outcome: 'failed', failure: { code, message } },
       ...{ turns: turnsOf(run), call: null, price: null },
@@ -199,7 +201,8 @@ export class RunWorker {
       if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
       return await runTurns(task, async (turns, call, price) => {
         const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, price, ports.now()))
-        await this.#settle(ref, [settled], false)
+        const quota = await this.#settle(ref, [settled], false)
+        if (quota) await this.#notice(ref.tenantId, tenant, quota)
         return isOurs
       })
     } catch (error) {
@@ -211,9 +214,17 @@ export class RunWorker {
   }
 
   /** Tells the counters what is in the ledger. What goes wrong there is nothing to the run. */
-  async #settle({ tenantId, runId }: RunRef, calls: SettledCall[], leave: boolean): Promise<void> {
+  async #settle({ tenantId, runId }: RunRef, calls: SettledCall[], leave: boolean): Promise<QuotaReading | null> {
     const { ports, onError } = this.#options
-    await settle({ tenant: { id: tenantId }, ports }, { runId, calls, leave }).catch(onError)
+    return settle({ tenant: { id: tenantId }, ports }, { runId, calls, leave }).catch((error) => {
+      onError(error)
+      return null
+    })
+  }
+
+  async #notice(id: TenantId, tenant: RunTenant, quota: QuotaReading): Promise<void> {
+    const { data, ports } = this.#options
+    await noticeThresholds({ tenant: { id }, db: data.of({ tenantId: id, userId: null }), ports }, tenant, quota)
   }
 
   /** Keeps the sessions of runs under way and queued, and what is held for calls. What cannot be reached has nothing to keep. */
@@ -222,9 +233,7 @@ export class RunWorker {
     const own = [...this.#claims.values()].map(({ ref, call }) => ({ ...ref, call }))
     const queued = (await catalog.queuedRuns()).map((ref) => ({ ...ref, call: null }))
     for (const [tenantId, runs] of Map.groupBy([...own, ...queued], (run) => run.tenantId)) {
-      await ports.admission
-        .renew(tenantId, runs)
-        .catch((error: unknown) => void (error instanceof Unavailable || onError(error)))
+      await ports.admission.renew(tenantId, runs).catch((error: unknown) => void (error instanceof Unavailable || onError(error)))
     }
   }
 

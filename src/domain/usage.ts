@@ -1,8 +1,8 @@
 import type { Price } from '../data/generated/client.ts'
 import type { UsageRecordWhereInput } from '../data/generated/models.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
-import { isUuid, newId } from './ids.ts'
 import type { CallId, SettledCall } from './admission.ts'
+import { isUuid, newId } from './ids.ts'
 import { costNanos } from './pricing.ts'
 import type { TokenUsage } from './run-event.ts'
 

@@ -12,7 +12,13 @@ const defaultLease = 30_000
 const tendEvery = 2_000
 
 /** A call that waits for a slot or has one. `member` is its name in Redis, once that is known. */
-type Call = { id: string; request: SlotRequest; pool: SlotPoolName; member: string | null; turn: PromiseWithResolvers<'here' | 'away'> }
+type Call = {
+  id: string
+  request: SlotRequest
+  pool: SlotPoolName
+  member: string | null
+  turn: PromiseWithResolvers<'here' | 'away'>
+}
 
 /**
  * The slots of all instances, in sorted sets that scripts keep. They decide as SlotPool does. A call that waits is told over a channel, and
@@ -100,9 +106,11 @@ export class RedisModelSlots implements ModelSlots {
     const told = (ids: string[]) => {
       for (const id of ids) this.#waiting.get(id)?.turn.resolve('here')
     }
-    this.#listening ??= this.#channels.subscribe(channel, told, () => undefined).catch(() => {
-      this.#listening = null
-    })
+    this.#listening ??= this.#channels
+      .subscribe(channel, told, () => undefined)
+      .catch(() => {
+        this.#listening = null
+      })
     await this.#listening
   }
 

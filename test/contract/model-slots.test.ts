@@ -70,7 +70,8 @@ describe.each([
       ...Array.from({ length: 30 }, () => ask(slots, free, 1)),
       ...Array.from({ length: 2 }, () => ask(slots, modest, 4)),
     ]
-    const held = (tenant: TenantId) => crowd.filter(({ tenantId, granted, left }) => tenantId === tenant && granted && !left).length
+    const held = (tenant: TenantId) =>
+      crowd.filter(({ tenantId, granted, left }) => tenantId === tenant && granted && !left).length
     await vi.waitFor(() => expect(crowd.filter(({ granted }) => granted)).toHaveLength(19), patience)
     await first.leave()
     // Nothing is taken back: the shares come about as calls end.
@@ -123,39 +124,45 @@ describe.each([
     await expect(slots.acquire({ model: 'm', tenantId: newTenant(), weight: 1 }, stop.signal)).rejects.toBe(reason)
   })
 
-  test.skipIf(skipped)('does as the model does, whatever is asked for, given back and given up', async () => {
-    await fc.assert(
-      fc.asyncProperty(
-        fc.integer({ min: 1, max: 5 }),
-        fc.array(fc.record({ act: fc.constantFrom('ask', 'ask', 'leave'), tenant: fc.nat(3), which: fc.nat(20) }), { maxLength: 30 }),
-        async (cap, steps) => {
-          const slots = await open(`m=${cap}`)
-          const weights = [1, 1, 2, 4]
-          const tenants = weights.map(newTenant)
-          const model = modelOfSlots(cap)
-          const asked: { real: Asked; model: Ask }[] = []
-          const agree = () => expect(asked.map(({ real }) => real.granted)).toEqual(asked.map((each) => each.model.granted))
-          for (const { act, tenant, which } of steps) {
-            const open = asked.filter(({ model }) => !model.left)
-            const chosen = open[which % open.length]
-            if (act === 'ask') {
-              const tenantId = tenants[tenant] ?? newTenant()
-              const real = ask(slots, tenantId, weights[tenant] ?? 1)
-              asked.push({ real, model: model.enter(tenant, weights[tenant] ?? 1) })
-            } else if (chosen) {
-              model.leave(chosen.model)
-              await chosen.real.leave()
+  test.skipIf(skipped)(
+    'does as the model does, whatever is asked for, given back and given up',
+    async () => {
+      await fc.assert(
+        fc.asyncProperty(
+          fc.integer({ min: 1, max: 5 }),
+          fc.array(fc.record({ act: fc.constantFrom('ask', 'ask', 'leave'), tenant: fc.nat(3), which: fc.nat(20) }), {
+            maxLength: 30,
+          }),
+          async (cap, steps) => {
+            const slots = await open(`m=${cap}`)
+            const weights = [1, 1, 2, 4]
+            const tenants = weights.map(newTenant)
+            const model = modelOfSlots(cap)
+            const asked: { real: Asked; model: Ask }[] = []
+            const agree = () => expect(asked.map(({ real }) => real.granted)).toEqual(asked.map((each) => each.model.granted))
+            for (const { act, tenant, which } of steps) {
+              const open = asked.filter(({ model }) => !model.left)
+              const chosen = open[which % open.length]
+              if (act === 'ask') {
+                const tenantId = tenants[tenant] ?? newTenant()
+                const real = ask(slots, tenantId, weights[tenant] ?? 1)
+                asked.push({ real, model: model.enter(tenant, weights[tenant] ?? 1) })
+              } else if (chosen) {
+                model.leave(chosen.model)
+                await chosen.real.leave()
+              }
+              await vi.waitFor(agree, { timeout: 5_000, interval: 1 })
+              const bad = model.unfair()
+              expect(bad).toBeNull()
             }
-            await vi.waitFor(agree, { timeout: 5_000, interval: 1 })
-            const bad = model.unfair()
-            expect(bad).toBeNull()
-          }
-          await Promise.all(asked.map(({ real }) => real.leave()))
-        },
-      ),
-      { numRuns: start ? 12 : 200, endOnFailure: true },
-    )
-  }, 60_000)
+            await Promise.all(asked.map(({ real }) => real.leave()))
+          },
+        ),
+        { numRuns: start ? 12 : 200, endOnFailure: true },
+      )
+    },
+    60_000,
+  )
 })
 
 describe.skipIf(!redisAvailable)(redisSuite('model slots of several processes'), () => {
@@ -239,7 +246,7 @@ describe.skipIf(!redisAvailable)(redisSuite('model slots of several processes'),
 type Asked = { tenantId: TenantId; granted: boolean; left: boolean; leave(): Promise<void> }
 
 /** Asks for a slot, and notes whether it was granted. `leave` gives up or gives back. */
-function ask(slots: ModelSlots, tenantId: TenantId, weight: number, model = 'm', onGrant = () => {}): Asked {
+function ask(slots: ModelSlots, tenantId: TenantId, weight: number, model = 'm', onGrant: () => void = () => undefined): Asked {
   const stop = new AbortController()
   let release: (() => void) | null = null
   const asked: Asked = {

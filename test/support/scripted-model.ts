@@ -15,7 +15,10 @@ export type ScriptedModelOptions = {
   hidesReasoning?: boolean
 }
 
-export function scriptedModel(scripts: ModelScript[], { contextWindow = 10_000, hidesReasoning = false }: ScriptedModelOptions = {}): ScriptedModel {
+export function scriptedModel(
+  scripts: ModelScript[],
+  { contextWindow = 10_000, hidesReasoning = false }: ScriptedModelOptions = {},
+): ScriptedModel {
   const requests: ModelRequest[] = []
   return {
     requests,
