@@ -178,7 +178,10 @@ export class RunFollower {
   /** An unfinished run without a log: what is stored, until an event restates all text. */
   #tellStored(run: Run): void {
     const text = textOf(turnsOf(run))
-    if (run.status === 'PAUSED_BUDGET') return this.#tellPause(run, text)
+    if (run.status === 'PAUSED_BUDGET') {
+      this.#tellPause(run, text)
+      return
+    }
     // A run that has said nothing yet has no log either.
     if (text === '' && compareCursors(this.#last, origin) === 0) return
     this.#isAttached = false

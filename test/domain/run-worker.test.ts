@@ -66,7 +66,7 @@ describe('a worker', () => {
       await tx.$queryRaw`select from runs where id = ${first.run.id}::uuid for update`
       expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
     })
-    expect(await claimRun(member.db, tenant.id, newId())).toMatchObject({ id: first.run.id, epoch: 1 })
+    expect(await claimRun(member.db, tenant.id, newId())).toMatchObject({ run: { id: first.run.id, epoch: 1 } })
     expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
     await deleteConversation(member, { conversationId: id })
   })
