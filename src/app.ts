@@ -28,6 +28,7 @@ import { MemoryEventLog } from './memory/event-log.ts'
 import { MemoryModelSlots } from './memory/model-slots.ts'
 import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
+import { RedisAdmission } from './redis/admission.ts'
 import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
 import { RedisModelSlots } from './redis/model-slots.ts'
@@ -222,12 +223,10 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
-  const admission = new MemoryAdmission({ onError })
   const common = {
     model: await openModel(config, opened),
     tools: createBuiltinToolbox(Date.now),
     vault,
-    admission,
     report: onError,
     now: Date.now,
   }
@@ -238,6 +237,7 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
       signals: new MemorySignals({ onError }),
       runQueue: new MemoryRunQueue({ onError }),
       modelSlots: new MemoryModelSlots(config.modelConcurrency),
+      admission: new MemoryAdmission({ onError }),
     }
   }
   const redis = await connectRedis(config.redis, { onError })
@@ -248,6 +248,7 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
     signals: new RedisSignals(redis),
     runQueue: new RedisRunQueue(redis),
     modelSlots: new RedisModelSlots(redis, config.modelConcurrency),
+    admission: new RedisAdmission(redis),
   }
 }
 

@@ -45,7 +45,7 @@ export class MemoryAdmission implements Admission {
   }
 
   async release(tenantId: TenantId, admitted: Pick<AdmissionRequest, 'runId' | 'key'>): Promise<void> {
-    if (this.#countersOf(tenantId).release(admitted)) this.#tell(tenantId)
+    if (this.#kept.has(tenantId) && this.#countersOf(tenantId).release(admitted)) this.#tell(tenantId)
   }
 
   async hold(tenantId: TenantId, request: HoldRequest): Promise<HoldOutcome> {
@@ -64,7 +64,7 @@ export class MemoryAdmission implements Admission {
   }
 
   async renew(tenantId: TenantId, runs: readonly { runId: string; call: CallId | null }[]): Promise<void> {
-    this.#countersOf(tenantId).renew(runs)
+    if (this.#kept.has(tenantId)) this.#countersOf(tenantId).renew(runs)
   }
 
   async read(tenantId: TenantId, version: number): Promise<{ outcome: 'read'; quota: QuotaReading } | Unseeded> {

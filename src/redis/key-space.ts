@@ -23,6 +23,11 @@ export function slotKeys(pool: string): { keys: [held: string, waiting: string, 
   return { keys: [key('held'), key('waiting'), key('alive'), key('turns')], channel: `${prefix}:c` }
 }
 
+/** A tenant's counters, and the channel on which their changes are told. */
+export function quotaKeys(tenantId: TenantId): { counters: string; channel: string } {
+  return { counters: `{q:${tenantId}}:w`, channel: `{q:${tenantId}}:c` }
+}
+
 /** Whose a key or channel is: a tenant's, or null for the platform's. Throws for one that is neither, which must not be. */
 export function ownerOf(name: string): TenantId | null {
   const tenantId = /^\{\w+:([^:}]+)[:}]/.exec(name)?.[1]
