@@ -25,11 +25,13 @@ import { seedPrices } from './llm/prices.ts'
 import { type LocalSecrets, localSecrets } from './local-secrets.ts'
 import { MemoryAdmission } from './memory/admission.ts'
 import { MemoryEventLog } from './memory/event-log.ts'
+import { MemoryModelSlots } from './memory/model-slots.ts'
 import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
 import { RedisAdmission } from './redis/admission.ts'
 import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
+import { RedisModelSlots } from './redis/model-slots.ts'
 import { RedisRunQueue } from './redis/run-queue.ts'
 import { RedisSignals } from './redis/signals.ts'
 import { EnvelopeVault } from './secrets/envelope-vault.ts'
@@ -234,6 +236,7 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
       eventLog: new MemoryEventLog({ onError }),
       signals: new MemorySignals({ onError }),
       runQueue: new MemoryRunQueue({ onError }),
+      modelSlots: new MemoryModelSlots(config.modelConcurrency),
       admission: new MemoryAdmission({ onError }),
     }
   }
@@ -244,6 +247,7 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
     eventLog: new RedisEventLog(redis),
     signals: new RedisSignals(redis),
     runQueue: new RedisRunQueue(redis),
+    modelSlots: new RedisModelSlots(redis, config.modelConcurrency),
     admission: new RedisAdmission(redis),
   }
 }

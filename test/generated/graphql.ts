@@ -137,7 +137,7 @@ export type ExportTenantInput = {
 
 /** Why an answer ended. */
 export type FinishReason =
-  /** The budget ran out. */
+  /** The month’s tokens were used up. The reply is what they allowed, which may be nothing. */
   | 'BUDGET'
   /** It reached the bound on output tokens. */
   | 'LENGTH'
@@ -261,7 +261,7 @@ export type RunStatus =
   | 'FAILED'
   /** Ended half-way: another message took its place, or it could not be taken up again without doing something twice. */
   | 'INTERRUPTED'
-  /** Waiting for budget. */
+  /** Waiting for budget, and for somebody to resume it. */
   | 'PAUSED_BUDGET'
   /** Waiting for a worker. */
   | 'QUEUED'
@@ -429,6 +429,8 @@ export type AgentReplySubscription = { agentReply:
     | { __typename: 'RunCompleted', cursor: string, finishReason: FinishReason, message: { id: string, content: string }, usage: { totalTokens: number } }
     | { __typename: 'RunFailed', cursor: string, failure: { code: string, message: string } }
     | { __typename: 'RunInterrupted', cursor: string, text: string }
+    | { __typename: 'RunPaused' }
+    | { __typename: 'RunResumed' }
     | { __typename: 'Snapshot', cursor: string, text: string, run: { id: string } }
     | { __typename: 'StreamReset', cursor: string, text: string }
     | { __typename: 'TextDelta', cursor: string, text: string }
