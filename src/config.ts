@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { z } from 'zod'
+import { type ModelConcurrency, parseModelConcurrency } from './domain/model-concurrency.ts'
 
 /** What the operator decides. Read once, at start, from the environment. */
 export type Config = {
@@ -43,6 +44,8 @@ export type Config = {
   logLevel: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent'
   /** Runs that one process executes at a time. */
   runConcurrency: number
+  /** Calls that upstream models get at a time from all processes together. */
+  modelConcurrency: ModelConcurrency
   /** How long backups of the database are kept, in days: certificates of erasure say when the last with the data is gone. */
   backupRetentionDays: number
 }
@@ -116,6 +119,13 @@ const environment = z.object({
   BULKHEAD_DEFAULT_MODEL: z.string().min(1).optional(),
   BULKHEAD_ALLOWED_ORIGINS: z.string().default(''),
   BULKHEAD_RUN_CONCURRENCY: integer(1, 10_000).default(100),
+  BULKHEAD_MODEL_CONCURRENCY: z
+    .string()
+    .transform(parseModelConcurrency)
+    .refine((concurrency) => concurrency !== null, {
+      error: 'must name models with whole numbers, each once, as in `gpt-4o=50,*=200`, where * is all others together',
+    })
+    .optional(),
   BULKHEAD_BACKUP_RETENTION_DAYS: integer(0, 3_650).default(30),
 })
 
@@ -171,6 +181,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     allowedOrigins: listed(values.BULKHEAD_ALLOWED_ORIGINS),
     logLevel: values.LOG_LEVEL ?? (production ? 'info' : 'warn'),
     runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
+    modelConcurrency: values.BULKHEAD_MODEL_CONCURRENCY ?? { named: new Map(), others: null },
     backupRetentionDays: values.BULKHEAD_BACKUP_RETENTION_DAYS,
   }
 }

@@ -27,6 +27,10 @@ const withheld: Readonly<Record<string, Readonly<Record<string, string>>>> = {
     ciphertext: 'Secrets are exported by name only: their values never leave.',
     dataKeyId: 'Which key the value is encrypted with.',
   },
+  Webhook: {
+    ciphertext: 'The signing secret: whoever has it can pass for the platform.',
+    dataKeyId: 'Which key the secret is encrypted with.',
+  },
 }
 
 /** Rows that are read, and held in memory, at a time. The longest are some 100,000 bytes each. */

@@ -29,8 +29,9 @@ export class RedisSignals implements Signals {
 }
 
 function decodeSignal(payload: string): Signal {
-  const { type, tenantId, runId } = JSON.parse(payload)
+  const { type, tenantId, runId, notificationId } = JSON.parse(payload)
   if (type === 'CancelRun' && isUuid(runId)) return { type, tenantId: tenantIdOf(tenantId), runId }
   if (type === 'AccessChanged') return { type, tenantId: tenantIdOf(tenantId) }
+  if (type === 'NotificationCreated' && isUuid(notificationId)) return { type, tenantId: tenantIdOf(tenantId), notificationId }
   throw new TypeError('It is not a signal.')
 }

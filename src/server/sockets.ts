@@ -13,7 +13,7 @@ import type { Logger } from 'pino'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Authenticator, Principal } from '../domain/authenticate.ts'
 import { bearer } from './credential.ts'
-import { badRequest, type ErrorMask, publicError } from './errors.ts'
+import { badRequest, type ErrorMask, publicError, publicResult } from './errors.ts'
 import type { GraphQLHandler } from './graphql.ts'
 import type { Limits } from './limits.ts'
 import type { EndReason, Sessions } from './sessions.ts'
@@ -74,7 +74,7 @@ export class Sockets {
         const { subscribe, next } = args.rootValue as Engine
         return deliver(await subscribe(args), next)
       },
-      onNext: (_context, _id, _payload, _args, result) => result.errors && { ...result, errors: result.errors.map(publicError) },
+      onNext: (_context, _id, _payload, _args, result) => publicResult(result as ExecutionResult),
       onError: (_context, _id, _payload, errors) => errors.map(publicError),
       onClose: ({ extra }) => extra.forget(),
     })

@@ -41,7 +41,7 @@ describe.each([
     test('every listener of every instance receives each signal, in order', async () => {
       const { signals, other } = await open()
       const heard = await Promise.all([listen(signals), listen(signals), listen(other), listen(other)])
-      const sent = [cancelRun(), accessChanged(), cancelRun()]
+      const sent = [cancelRun(), accessChanged(), notificationCreated(), cancelRun()]
       for (const signal of sent) await signals.publish(signal)
       await vi.waitFor(() => expect(heard).toEqual([sent, sent, sent, sent]))
     })
@@ -99,6 +99,10 @@ function cancelRun(): Signal {
 
 function accessChanged(): Signal {
   return { type: 'AccessChanged', tenantId: tenantIdOf(newId()) }
+}
+
+function notificationCreated(): Signal {
+  return { type: 'NotificationCreated', tenantId: tenantIdOf(newId()), notificationId: newId() }
 }
 
 /** Listens for the rest of the test and returns the growing list of what was heard. */

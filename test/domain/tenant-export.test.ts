@@ -143,6 +143,8 @@ describe('an archive', () => {
       'tenants.access_version',
       'tenants.database_id',
       'tenants.fenced_at',
+      'webhooks.ciphertext',
+      'webhooks.data_key_id',
     ])
     expect(archived.size + missing.length).toBe(rows.length)
   })

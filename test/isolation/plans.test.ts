@@ -122,6 +122,14 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
   { table: 'secrets', reading: 'one', read: (db) => db.secret.findFirst({ where: { name: 's' } }) },
   { table: 'user_pseudonyms', reading: 'one', read: (db) => db.userPseudonym.findFirst({ where: { userId: 'ann' } }) },
   { table: 'tenant_exports', reading: 'one', read: (db) => db.tenantExport.findFirst({ where: { id } }) },
+  { table: 'notifications', reading: 'a page', read: (db) => db.notification.findMany({ orderBy: newest, take: 21 }) },
+  {
+    table: 'notifications',
+    reading: 'the same one',
+    read: (db) => db.notification.findFirst({ where: { dedupeKey: 'MONTHLY_TOKENS/2026-11/80' } }),
+  },
+  { table: 'webhooks', reading: 'all', read: (db) => db.webhook.findMany({ orderBy: newest }) },
+  { table: 'outbox', reading: 'one', read: (db) => db.outboxEntry.findFirst({ where: { id } }) },
 ]
 
 let database: TestDatabase
@@ -144,7 +152,7 @@ afterAll(async () => {
 
 /** 2,000 rows more in each table, of 100 tenants: so many that Postgres itself would rather use an index. */
 async function populate(): Promise<void> {
-  const columns = ['name', 'email', 'slug', 'key', 'user_id'].map((column) => `'${column}', md5(n::text)`)
+  const columns = ['name', 'email', 'slug', 'key', 'dedupe_key', 'user_id'].map((column) => `'${column}', md5(n::text)`)
   const ids = ['agent_id', 'conversation_id', 'run_id'].map((column) => `'${column}', gen_random_uuid()`)
   const copies = tables.map((table) => {
     const rowId = `'id', gen_random_uuid()`

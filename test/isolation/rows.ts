@@ -76,6 +76,21 @@ export function tenantParty(canary: string): Party {
     ...{ subject: canary, subjectId: apiKey.id, details: { canary }, createdAt },
   }
   const tenantExport = { id: newId(), tenantId, apiKeyId: apiKey.id, rowsTotal: 1, createdAt, expiresAt: createdAt }
+  const notification = {
+    ...{ id: newId(), tenantId, kind: 'QUOTA_THRESHOLD_REACHED', dedupeKey: canary, title: canary, body: canary },
+    ...{ details: { canary }, createdAt },
+  }
+  const webhook = {
+    ...{ id: newId(), tenantId, url: `https://${canary}.example/`, description: canary },
+    ...{ ciphertext: Buffer.from(canary), dataKeyId: dataKey.id, createdAt },
+  }
+  // Due when no test runs: these rows are there to be seen, and nobody is to deliver them.
+  const dueAt = new Date('2999-01-01T00:00:00Z')
+  const outboxEntry = {
+    ...{ id: newId(), tenantId, channel: 'WEBHOOK', notificationId: notification.id, webhookId: webhook.id },
+    ...{ payload: { canary }, dueAt, lastFailure: canary, createdAt },
+  }
+  const quotaOverride = { tenantId, limit: 'MESSAGES_PER_DAY', max: 7_000n, reason: canary, createdAt }
   const rows = {
     Tenant: tenant,
     Member: member,
@@ -90,6 +105,10 @@ export function tenantParty(canary: string): Party {
     Secret: secret,
     AuditEvent: auditEvent,
     TenantExport: tenantExport,
+    QuotaOverride: quotaOverride,
+    Notification: notification,
+    Webhook: webhook,
+    OutboxEntry: outboxEntry,
   }
   return { wall: { tenantId, userId: null }, canary, rows }
 }
@@ -130,7 +149,9 @@ export function freshRows({ rows }: Party): Rows {
     ModelCallAttempt: { attempt: 2 },
     IdempotencyKey: { key: 'fresh' },
     Secret: { name: 'fresh' },
+    QuotaOverride: { limit: 'CONCURRENT_SESSIONS' },
     UserPseudonym: { userId: 'fresh' },
+    Notification: { dedupeKey: 'fresh' },
   }
   const fresh = ([model, row]: [string, Row]) =>
     [model, { ...row, ...('id' in row && { id: newId() }), ...taken[model] }] as const
@@ -154,6 +175,10 @@ export const changes: Readonly<Record<string, Row>> = {
   Secret: { ciphertext: Buffer.from('changed') },
   AuditEvent: { details: 'changed' },
   TenantExport: { rowsSent: 1 },
+  QuotaOverride: { reason: 'changed' },
+  Notification: { title: 'changed' },
+  Webhook: { url: 'changed' },
+  OutboxEntry: { lastFailure: 'changed' },
   UserPseudonym: { createdAt: new Date('2026-02-02T00:00:00Z') },
 }
 

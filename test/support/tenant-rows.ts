@@ -59,4 +59,4 @@ export function addRows(
 }
 
 /** What pg would write as arrays of Postgres. */
-const jsonFields: ReadonlySet<string> = new Set(['branding', 'turns', 'details'])
+const jsonFields: ReadonlySet<string> = new Set(['branding', 'turns', 'details', 'payload'])

@@ -90,6 +90,21 @@ export type IdempotencyKey = Prisma.IdempotencyKeyModel
  */
 export type QuotaOverride = Prisma.QuotaOverrideModel
 /**
+ * Model Notification
+ * Something that the tenant's admins are told, once. Stored with what carries it to them, and never changed.
+ */
+export type Notification = Prisma.NotificationModel
+/**
+ * Model Webhook
+ * Where the tenant wants to be told what its admins are told.
+ */
+export type Webhook = Prisma.WebhookModel
+/**
+ * Model OutboxEntry
+ * A message to the outside: stored with what it tells of, delivered afterwards, and again until somebody takes it.
+ */
+export type OutboxEntry = Prisma.OutboxEntryModel
+/**
  * Model OperatorKey
  * A platform operator's credential. The application role cannot read this table.
  */

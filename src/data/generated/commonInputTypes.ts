@@ -504,6 +504,57 @@ export type EnumQuotaLimitWithAggregatesFilter<$PrismaModel = never> = {
   _max?: Prisma.NestedEnumQuotaLimitFilter<$PrismaModel>
 }
 
+export type EnumNotificationKindFilter<$PrismaModel = never> = {
+  equals?: $Enums.NotificationKind | Prisma.EnumNotificationKindFieldRefInput<$PrismaModel>
+  in?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel> | $Enums.NotificationKind
+}
+
+export type EnumNotificationKindWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.NotificationKind | Prisma.EnumNotificationKindFieldRefInput<$PrismaModel>
+  in?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumNotificationKindWithAggregatesFilter<$PrismaModel> | $Enums.NotificationKind
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel>
+}
+
+export type EnumOutboxChannelFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxChannel | Prisma.EnumOutboxChannelFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxChannelFilter<$PrismaModel> | $Enums.OutboxChannel
+}
+
+export type EnumOutboxStatusFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxStatus | Prisma.EnumOutboxStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxStatusFilter<$PrismaModel> | $Enums.OutboxStatus
+}
+
+export type EnumOutboxChannelWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxChannel | Prisma.EnumOutboxChannelFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxChannelWithAggregatesFilter<$PrismaModel> | $Enums.OutboxChannel
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumOutboxChannelFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumOutboxChannelFilter<$PrismaModel>
+}
+
+export type EnumOutboxStatusWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxStatus | Prisma.EnumOutboxStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxStatusWithAggregatesFilter<$PrismaModel> | $Enums.OutboxStatus
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumOutboxStatusFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumOutboxStatusFilter<$PrismaModel>
+}
+
 export type EnumAuditActorKindFilter<$PrismaModel = never> = {
   equals?: $Enums.AuditActorKind | Prisma.EnumAuditActorKindFieldRefInput<$PrismaModel>
   in?: $Enums.AuditActorKind[] | Prisma.ListEnumAuditActorKindFieldRefInput<$PrismaModel>
@@ -1014,6 +1065,57 @@ export type NestedEnumQuotaLimitWithAggregatesFilter<$PrismaModel = never> = {
   _count?: Prisma.NestedIntFilter<$PrismaModel>
   _min?: Prisma.NestedEnumQuotaLimitFilter<$PrismaModel>
   _max?: Prisma.NestedEnumQuotaLimitFilter<$PrismaModel>
+}
+
+export type NestedEnumNotificationKindFilter<$PrismaModel = never> = {
+  equals?: $Enums.NotificationKind | Prisma.EnumNotificationKindFieldRefInput<$PrismaModel>
+  in?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel> | $Enums.NotificationKind
+}
+
+export type NestedEnumNotificationKindWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.NotificationKind | Prisma.EnumNotificationKindFieldRefInput<$PrismaModel>
+  in?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.NotificationKind[] | Prisma.ListEnumNotificationKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumNotificationKindWithAggregatesFilter<$PrismaModel> | $Enums.NotificationKind
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel>
+}
+
+export type NestedEnumOutboxChannelFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxChannel | Prisma.EnumOutboxChannelFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxChannelFilter<$PrismaModel> | $Enums.OutboxChannel
+}
+
+export type NestedEnumOutboxStatusFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxStatus | Prisma.EnumOutboxStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxStatusFilter<$PrismaModel> | $Enums.OutboxStatus
+}
+
+export type NestedEnumOutboxChannelWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxChannel | Prisma.EnumOutboxChannelFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxChannelWithAggregatesFilter<$PrismaModel> | $Enums.OutboxChannel
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumOutboxChannelFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumOutboxChannelFilter<$PrismaModel>
+}
+
+export type NestedEnumOutboxStatusWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.OutboxStatus | Prisma.EnumOutboxStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.OutboxStatus[] | Prisma.ListEnumOutboxStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumOutboxStatusWithAggregatesFilter<$PrismaModel> | $Enums.OutboxStatus
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumOutboxStatusFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumOutboxStatusFilter<$PrismaModel>
 }
 
 export type NestedEnumAuditActorKindFilter<$PrismaModel = never> = {

@@ -154,6 +154,24 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "list": true,
         "required": true,
         "from": []
+      },
+      "notifications": {
+        "model": "Notification",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "webhooks": {
+        "model": "Webhook",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "outbox": {
+        "model": "OutboxEntry",
+        "list": true,
+        "required": true,
+        "from": []
       }
     },
     "compoundKeys": {
@@ -493,6 +511,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "userId",
       "status",
       "epoch",
+      "excusedClaims",
       "workerId",
       "configVersion",
       "model",
@@ -505,6 +524,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "apiKeyId",
       "createdAt",
       "queuedAt",
+      "resumeAt",
       "startedAt",
       "finishedAt"
     ],
@@ -776,6 +796,151 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       ]
     }
   },
+  "Notification": {
+    "table": "notifications",
+    "key": [
+      "tenantId",
+      "id"
+    ],
+    "scalars": [
+      "id",
+      "tenantId",
+      "kind",
+      "dedupeKey",
+      "title",
+      "body",
+      "details",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "outbox": {
+        "model": "OutboxEntry",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_dedupeKey": [
+        "tenantId",
+        "dedupeKey"
+      ]
+    }
+  },
+  "Webhook": {
+    "table": "webhooks",
+    "key": [
+      "tenantId",
+      "id"
+    ],
+    "scalars": [
+      "id",
+      "tenantId",
+      "url",
+      "description",
+      "ciphertext",
+      "dataKeyId",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "dataKey": {
+        "model": "DataKey",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "dataKeyId"
+        ]
+      },
+      "outbox": {
+        "model": "OutboxEntry",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "OutboxEntry": {
+    "table": "outbox",
+    "key": [
+      "tenantId",
+      "id"
+    ],
+    "scalars": [
+      "id",
+      "tenantId",
+      "channel",
+      "notificationId",
+      "webhookId",
+      "payload",
+      "status",
+      "attempts",
+      "dueAt",
+      "lastFailure",
+      "createdAt",
+      "finishedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "notification": {
+        "model": "Notification",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "notificationId"
+        ]
+      },
+      "webhook": {
+        "model": "Webhook",
+        "list": false,
+        "required": false,
+        "from": [
+          "tenantId",
+          "webhookId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
   "OperatorKey": {
     "table": "operator_keys",
     "key": [
@@ -864,6 +1029,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       },
       "secrets": {
         "model": "Secret",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "webhooks": {
+        "model": "Webhook",
         "list": true,
         "required": true,
         "from": []

@@ -120,6 +120,30 @@ export const QuotaLimit = {
 export type QuotaLimit = (typeof QuotaLimit)[keyof typeof QuotaLimit]
 
 
+export const NotificationKind = {
+  QUOTA_THRESHOLD_REACHED: 'QUOTA_THRESHOLD_REACHED'
+} as const
+
+export type NotificationKind = (typeof NotificationKind)[keyof typeof NotificationKind]
+
+
+export const OutboxChannel = {
+  EMAIL: 'EMAIL',
+  WEBHOOK: 'WEBHOOK'
+} as const
+
+export type OutboxChannel = (typeof OutboxChannel)[keyof typeof OutboxChannel]
+
+
+export const OutboxStatus = {
+  PENDING: 'PENDING',
+  DELIVERED: 'DELIVERED',
+  FAILED: 'FAILED'
+} as const
+
+export type OutboxStatus = (typeof OutboxStatus)[keyof typeof OutboxStatus]
+
+
 export const BudgetBehaviour = {
   END: 'END',
   PAUSE: 'PAUSE'

@@ -411,6 +411,9 @@ export const ModelName = {
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
   QuotaOverride: 'QuotaOverride',
+  Notification: 'Notification',
+  Webhook: 'Webhook',
+  OutboxEntry: 'OutboxEntry',
   OperatorKey: 'OperatorKey',
   Worker: 'Worker',
   AuditEvent: 'AuditEvent',
@@ -437,7 +440,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "idempotencyKey" | "quotaOverride" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
+    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "idempotencyKey" | "quotaOverride" | "notification" | "webhook" | "outboxEntry" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1477,6 +1480,228 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         }
       }
     }
+    Notification: {
+      payload: Prisma.$NotificationPayload<ExtArgs>
+      fields: Prisma.NotificationFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.NotificationFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.NotificationFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>
+        }
+        findFirst: {
+          args: Prisma.NotificationFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.NotificationFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>
+        }
+        findMany: {
+          args: Prisma.NotificationFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>[]
+        }
+        create: {
+          args: Prisma.NotificationCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>
+        }
+        createMany: {
+          args: Prisma.NotificationCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.NotificationCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>[]
+        }
+        delete: {
+          args: Prisma.NotificationDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>
+        }
+        update: {
+          args: Prisma.NotificationUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>
+        }
+        deleteMany: {
+          args: Prisma.NotificationDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.NotificationUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.NotificationUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>[]
+        }
+        upsert: {
+          args: Prisma.NotificationUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$NotificationPayload>
+        }
+        aggregate: {
+          args: Prisma.NotificationAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateNotification>
+        }
+        groupBy: {
+          args: Prisma.NotificationGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.NotificationGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.NotificationCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.NotificationCountAggregateOutputType> | number
+        }
+      }
+    }
+    Webhook: {
+      payload: Prisma.$WebhookPayload<ExtArgs>
+      fields: Prisma.WebhookFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.WebhookFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.WebhookFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>
+        }
+        findFirst: {
+          args: Prisma.WebhookFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.WebhookFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>
+        }
+        findMany: {
+          args: Prisma.WebhookFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>[]
+        }
+        create: {
+          args: Prisma.WebhookCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>
+        }
+        createMany: {
+          args: Prisma.WebhookCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.WebhookCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>[]
+        }
+        delete: {
+          args: Prisma.WebhookDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>
+        }
+        update: {
+          args: Prisma.WebhookUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>
+        }
+        deleteMany: {
+          args: Prisma.WebhookDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.WebhookUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.WebhookUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>[]
+        }
+        upsert: {
+          args: Prisma.WebhookUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$WebhookPayload>
+        }
+        aggregate: {
+          args: Prisma.WebhookAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateWebhook>
+        }
+        groupBy: {
+          args: Prisma.WebhookGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.WebhookGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.WebhookCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.WebhookCountAggregateOutputType> | number
+        }
+      }
+    }
+    OutboxEntry: {
+      payload: Prisma.$OutboxEntryPayload<ExtArgs>
+      fields: Prisma.OutboxEntryFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.OutboxEntryFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.OutboxEntryFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>
+        }
+        findFirst: {
+          args: Prisma.OutboxEntryFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.OutboxEntryFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>
+        }
+        findMany: {
+          args: Prisma.OutboxEntryFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>[]
+        }
+        create: {
+          args: Prisma.OutboxEntryCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>
+        }
+        createMany: {
+          args: Prisma.OutboxEntryCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.OutboxEntryCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>[]
+        }
+        delete: {
+          args: Prisma.OutboxEntryDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>
+        }
+        update: {
+          args: Prisma.OutboxEntryUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>
+        }
+        deleteMany: {
+          args: Prisma.OutboxEntryDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.OutboxEntryUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.OutboxEntryUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>[]
+        }
+        upsert: {
+          args: Prisma.OutboxEntryUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$OutboxEntryPayload>
+        }
+        aggregate: {
+          args: Prisma.OutboxEntryAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateOutboxEntry>
+        }
+        groupBy: {
+          args: Prisma.OutboxEntryGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.OutboxEntryGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.OutboxEntryCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.OutboxEntryCountAggregateOutputType> | number
+        }
+      }
+    }
     OperatorKey: {
       payload: Prisma.$OperatorKeyPayload<ExtArgs>
       fields: Prisma.OperatorKeyFieldRefs
@@ -2463,6 +2688,7 @@ export const RunScalarFieldEnum = {
   userId: 'userId',
   status: 'status',
   epoch: 'epoch',
+  excusedClaims: 'excusedClaims',
   workerId: 'workerId',
   configVersion: 'configVersion',
   model: 'model',
@@ -2475,6 +2701,7 @@ export const RunScalarFieldEnum = {
   apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
   queuedAt: 'queuedAt',
+  resumeAt: 'resumeAt',
   startedAt: 'startedAt',
   finishedAt: 'finishedAt'
 } as const
@@ -2566,6 +2793,51 @@ export const QuotaOverrideScalarFieldEnum = {
 } as const
 
 export type QuotaOverrideScalarFieldEnum = (typeof QuotaOverrideScalarFieldEnum)[keyof typeof QuotaOverrideScalarFieldEnum]
+
+
+export const NotificationScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  kind: 'kind',
+  dedupeKey: 'dedupeKey',
+  title: 'title',
+  body: 'body',
+  details: 'details',
+  createdAt: 'createdAt'
+} as const
+
+export type NotificationScalarFieldEnum = (typeof NotificationScalarFieldEnum)[keyof typeof NotificationScalarFieldEnum]
+
+
+export const WebhookScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  url: 'url',
+  description: 'description',
+  ciphertext: 'ciphertext',
+  dataKeyId: 'dataKeyId',
+  createdAt: 'createdAt'
+} as const
+
+export type WebhookScalarFieldEnum = (typeof WebhookScalarFieldEnum)[keyof typeof WebhookScalarFieldEnum]
+
+
+export const OutboxEntryScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  channel: 'channel',
+  notificationId: 'notificationId',
+  webhookId: 'webhookId',
+  payload: 'payload',
+  status: 'status',
+  attempts: 'attempts',
+  dueAt: 'dueAt',
+  lastFailure: 'lastFailure',
+  createdAt: 'createdAt',
+  finishedAt: 'finishedAt'
+} as const
+
+export type OutboxEntryScalarFieldEnum = (typeof OutboxEntryScalarFieldEnum)[keyof typeof OutboxEntryScalarFieldEnum]
 
 
 export const OperatorKeyScalarFieldEnum = {
@@ -2985,6 +3257,48 @@ export type ListEnumQuotaLimitFieldRefInput<$PrismaModel> = FieldRefInputType<$P
 
 
 /**
+ * Reference to a field of type 'NotificationKind'
+ */
+export type EnumNotificationKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'NotificationKind'>
+    
+
+
+/**
+ * Reference to a field of type 'NotificationKind[]'
+ */
+export type ListEnumNotificationKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'NotificationKind[]'>
+    
+
+
+/**
+ * Reference to a field of type 'OutboxChannel'
+ */
+export type EnumOutboxChannelFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'OutboxChannel'>
+    
+
+
+/**
+ * Reference to a field of type 'OutboxChannel[]'
+ */
+export type ListEnumOutboxChannelFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'OutboxChannel[]'>
+    
+
+
+/**
+ * Reference to a field of type 'OutboxStatus'
+ */
+export type EnumOutboxStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'OutboxStatus'>
+    
+
+
+/**
+ * Reference to a field of type 'OutboxStatus[]'
+ */
+export type ListEnumOutboxStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'OutboxStatus[]'>
+    
+
+
+/**
  * Reference to a field of type 'AuditActorKind'
  */
 export type EnumAuditActorKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'AuditActorKind'>
@@ -3190,6 +3504,9 @@ export type GlobalOmitConfig = {
   price?: Prisma.PriceOmit
   idempotencyKey?: Prisma.IdempotencyKeyOmit
   quotaOverride?: Prisma.QuotaOverrideOmit
+  notification?: Prisma.NotificationOmit
+  webhook?: Prisma.WebhookOmit
+  outboxEntry?: Prisma.OutboxEntryOmit
   operatorKey?: Prisma.OperatorKeyOmit
   worker?: Prisma.WorkerOmit
   auditEvent?: Prisma.AuditEventOmit

@@ -65,6 +65,9 @@ export const ModelName = {
   Price: 'Price',
   IdempotencyKey: 'IdempotencyKey',
   QuotaOverride: 'QuotaOverride',
+  Notification: 'Notification',
+  Webhook: 'Webhook',
+  OutboxEntry: 'OutboxEntry',
   OperatorKey: 'OperatorKey',
   Worker: 'Worker',
   AuditEvent: 'AuditEvent',
@@ -227,6 +230,7 @@ export const RunScalarFieldEnum = {
   userId: 'userId',
   status: 'status',
   epoch: 'epoch',
+  excusedClaims: 'excusedClaims',
   workerId: 'workerId',
   configVersion: 'configVersion',
   model: 'model',
@@ -239,6 +243,7 @@ export const RunScalarFieldEnum = {
   apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
   queuedAt: 'queuedAt',
+  resumeAt: 'resumeAt',
   startedAt: 'startedAt',
   finishedAt: 'finishedAt'
 } as const
@@ -330,6 +335,51 @@ export const QuotaOverrideScalarFieldEnum = {
 } as const
 
 export type QuotaOverrideScalarFieldEnum = (typeof QuotaOverrideScalarFieldEnum)[keyof typeof QuotaOverrideScalarFieldEnum]
+
+
+export const NotificationScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  kind: 'kind',
+  dedupeKey: 'dedupeKey',
+  title: 'title',
+  body: 'body',
+  details: 'details',
+  createdAt: 'createdAt'
+} as const
+
+export type NotificationScalarFieldEnum = (typeof NotificationScalarFieldEnum)[keyof typeof NotificationScalarFieldEnum]
+
+
+export const WebhookScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  url: 'url',
+  description: 'description',
+  ciphertext: 'ciphertext',
+  dataKeyId: 'dataKeyId',
+  createdAt: 'createdAt'
+} as const
+
+export type WebhookScalarFieldEnum = (typeof WebhookScalarFieldEnum)[keyof typeof WebhookScalarFieldEnum]
+
+
+export const OutboxEntryScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  channel: 'channel',
+  notificationId: 'notificationId',
+  webhookId: 'webhookId',
+  payload: 'payload',
+  status: 'status',
+  attempts: 'attempts',
+  dueAt: 'dueAt',
+  lastFailure: 'lastFailure',
+  createdAt: 'createdAt',
+  finishedAt: 'finishedAt'
+} as const
+
+export type OutboxEntryScalarFieldEnum = (typeof OutboxEntryScalarFieldEnum)[keyof typeof OutboxEntryScalarFieldEnum]
 
 
 export const OperatorKeyScalarFieldEnum = {

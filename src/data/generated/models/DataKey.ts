@@ -184,6 +184,7 @@ export type DataKeyWhereInput = {
   createdAt?: Prisma.DateTimeFilter<"DataKey"> | Date | string
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
   secrets?: Prisma.SecretListRelationFilter
+  webhooks?: Prisma.WebhookListRelationFilter
 }
 
 export type DataKeyOrderByWithRelationInput = {
@@ -194,6 +195,7 @@ export type DataKeyOrderByWithRelationInput = {
   createdAt?: Prisma.SortOrder
   tenant?: Prisma.TenantOrderByWithRelationInput
   secrets?: Prisma.SecretOrderByRelationAggregateInput
+  webhooks?: Prisma.WebhookOrderByRelationAggregateInput
 }
 
 export type DataKeyWhereUniqueInput = Prisma.AtLeast<{
@@ -208,6 +210,7 @@ export type DataKeyWhereUniqueInput = Prisma.AtLeast<{
   createdAt?: Prisma.DateTimeFilter<"DataKey"> | Date | string
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
   secrets?: Prisma.SecretListRelationFilter
+  webhooks?: Prisma.WebhookListRelationFilter
 }, "tenantId_id">
 
 export type DataKeyOrderByWithAggregationInput = {
@@ -239,6 +242,7 @@ export type DataKeyCreateInput = {
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutDataKeysInput
   secrets?: Prisma.SecretCreateNestedManyWithoutDataKeyInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutDataKeyInput
 }
 
 export type DataKeyUncheckedCreateInput = {
@@ -248,6 +252,7 @@ export type DataKeyUncheckedCreateInput = {
   wrappingKeyId: string
   createdAt?: Date | string
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutDataKeyInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutDataKeyInput
 }
 
 export type DataKeyUpdateInput = {
@@ -257,6 +262,7 @@ export type DataKeyUpdateInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutDataKeysNestedInput
   secrets?: Prisma.SecretUpdateManyWithoutDataKeyNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutDataKeyNestedInput
 }
 
 export type DataKeyUncheckedUpdateInput = {
@@ -266,6 +272,7 @@ export type DataKeyUncheckedUpdateInput = {
   wrappingKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutDataKeyNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutDataKeyNestedInput
 }
 
 export type DataKeyCreateManyInput = {
@@ -301,6 +308,11 @@ export type DataKeyOrderByRelationAggregateInput = {
   _count?: Prisma.SortOrder
 }
 
+export type DataKeyScalarRelationFilter = {
+  is?: Prisma.DataKeyWhereInput
+  isNot?: Prisma.DataKeyWhereInput
+}
+
 export type DataKeyTenantIdIdCompoundUniqueInput = {
   tenantId: string
   id: string
@@ -328,11 +340,6 @@ export type DataKeyMinOrderByAggregateInput = {
   wrappedKey?: Prisma.SortOrder
   wrappingKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
-}
-
-export type DataKeyScalarRelationFilter = {
-  is?: Prisma.DataKeyWhereInput
-  isNot?: Prisma.DataKeyWhereInput
 }
 
 export type DataKeyCreateNestedManyWithoutTenantInput = {
@@ -377,6 +384,20 @@ export type DataKeyUncheckedUpdateManyWithoutTenantNestedInput = {
   deleteMany?: Prisma.DataKeyScalarWhereInput | Prisma.DataKeyScalarWhereInput[]
 }
 
+export type DataKeyCreateNestedOneWithoutWebhooksInput = {
+  create?: Prisma.XOR<Prisma.DataKeyCreateWithoutWebhooksInput, Prisma.DataKeyUncheckedCreateWithoutWebhooksInput>
+  connectOrCreate?: Prisma.DataKeyCreateOrConnectWithoutWebhooksInput
+  connect?: Prisma.DataKeyWhereUniqueInput
+}
+
+export type DataKeyUpdateOneRequiredWithoutWebhooksNestedInput = {
+  create?: Prisma.XOR<Prisma.DataKeyCreateWithoutWebhooksInput, Prisma.DataKeyUncheckedCreateWithoutWebhooksInput>
+  connectOrCreate?: Prisma.DataKeyCreateOrConnectWithoutWebhooksInput
+  upsert?: Prisma.DataKeyUpsertWithoutWebhooksInput
+  connect?: Prisma.DataKeyWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.DataKeyUpdateToOneWithWhereWithoutWebhooksInput, Prisma.DataKeyUpdateWithoutWebhooksInput>, Prisma.DataKeyUncheckedUpdateWithoutWebhooksInput>
+}
+
 export type DataKeyCreateNestedOneWithoutSecretsInput = {
   create?: Prisma.XOR<Prisma.DataKeyCreateWithoutSecretsInput, Prisma.DataKeyUncheckedCreateWithoutSecretsInput>
   connectOrCreate?: Prisma.DataKeyCreateOrConnectWithoutSecretsInput
@@ -397,6 +418,7 @@ export type DataKeyCreateWithoutTenantInput = {
   wrappingKeyId: string
   createdAt?: Date | string
   secrets?: Prisma.SecretCreateNestedManyWithoutDataKeyInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutDataKeyInput
 }
 
 export type DataKeyUncheckedCreateWithoutTenantInput = {
@@ -405,6 +427,7 @@ export type DataKeyUncheckedCreateWithoutTenantInput = {
   wrappingKeyId: string
   createdAt?: Date | string
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutDataKeyInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutDataKeyInput
 }
 
 export type DataKeyCreateOrConnectWithoutTenantInput = {
@@ -444,12 +467,65 @@ export type DataKeyScalarWhereInput = {
   createdAt?: Prisma.DateTimeFilter<"DataKey"> | Date | string
 }
 
+export type DataKeyCreateWithoutWebhooksInput = {
+  id: string
+  wrappedKey: runtime.Bytes
+  wrappingKeyId: string
+  createdAt?: Date | string
+  tenant: Prisma.TenantCreateNestedOneWithoutDataKeysInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutDataKeyInput
+}
+
+export type DataKeyUncheckedCreateWithoutWebhooksInput = {
+  id: string
+  tenantId: string
+  wrappedKey: runtime.Bytes
+  wrappingKeyId: string
+  createdAt?: Date | string
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutDataKeyInput
+}
+
+export type DataKeyCreateOrConnectWithoutWebhooksInput = {
+  where: Prisma.DataKeyWhereUniqueInput
+  create: Prisma.XOR<Prisma.DataKeyCreateWithoutWebhooksInput, Prisma.DataKeyUncheckedCreateWithoutWebhooksInput>
+}
+
+export type DataKeyUpsertWithoutWebhooksInput = {
+  update: Prisma.XOR<Prisma.DataKeyUpdateWithoutWebhooksInput, Prisma.DataKeyUncheckedUpdateWithoutWebhooksInput>
+  create: Prisma.XOR<Prisma.DataKeyCreateWithoutWebhooksInput, Prisma.DataKeyUncheckedCreateWithoutWebhooksInput>
+  where?: Prisma.DataKeyWhereInput
+}
+
+export type DataKeyUpdateToOneWithWhereWithoutWebhooksInput = {
+  where?: Prisma.DataKeyWhereInput
+  data: Prisma.XOR<Prisma.DataKeyUpdateWithoutWebhooksInput, Prisma.DataKeyUncheckedUpdateWithoutWebhooksInput>
+}
+
+export type DataKeyUpdateWithoutWebhooksInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  wrappedKey?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
+  wrappingKeyId?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  tenant?: Prisma.TenantUpdateOneRequiredWithoutDataKeysNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutDataKeyNestedInput
+}
+
+export type DataKeyUncheckedUpdateWithoutWebhooksInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
+  wrappedKey?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
+  wrappingKeyId?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutDataKeyNestedInput
+}
+
 export type DataKeyCreateWithoutSecretsInput = {
   id: string
   wrappedKey: runtime.Bytes
   wrappingKeyId: string
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutDataKeysInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutDataKeyInput
 }
 
 export type DataKeyUncheckedCreateWithoutSecretsInput = {
@@ -458,6 +534,7 @@ export type DataKeyUncheckedCreateWithoutSecretsInput = {
   wrappedKey: runtime.Bytes
   wrappingKeyId: string
   createdAt?: Date | string
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutDataKeyInput
 }
 
 export type DataKeyCreateOrConnectWithoutSecretsInput = {
@@ -482,6 +559,7 @@ export type DataKeyUpdateWithoutSecretsInput = {
   wrappingKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutDataKeysNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutDataKeyNestedInput
 }
 
 export type DataKeyUncheckedUpdateWithoutSecretsInput = {
@@ -490,6 +568,7 @@ export type DataKeyUncheckedUpdateWithoutSecretsInput = {
   wrappedKey?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   wrappingKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutDataKeyNestedInput
 }
 
 export type DataKeyCreateManyTenantInput = {
@@ -505,6 +584,7 @@ export type DataKeyUpdateWithoutTenantInput = {
   wrappingKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   secrets?: Prisma.SecretUpdateManyWithoutDataKeyNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutDataKeyNestedInput
 }
 
 export type DataKeyUncheckedUpdateWithoutTenantInput = {
@@ -513,6 +593,7 @@ export type DataKeyUncheckedUpdateWithoutTenantInput = {
   wrappingKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutDataKeyNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutDataKeyNestedInput
 }
 
 export type DataKeyUncheckedUpdateManyWithoutTenantInput = {
@@ -529,10 +610,12 @@ export type DataKeyUncheckedUpdateManyWithoutTenantInput = {
 
 export type DataKeyCountOutputType = {
   secrets: number
+  webhooks: number
 }
 
 export type DataKeyCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   secrets?: boolean | DataKeyCountOutputTypeCountSecretsArgs
+  webhooks?: boolean | DataKeyCountOutputTypeCountWebhooksArgs
 }
 
 /**
@@ -552,6 +635,13 @@ export type DataKeyCountOutputTypeCountSecretsArgs<ExtArgs extends runtime.Types
   where?: Prisma.SecretWhereInput
 }
 
+/**
+ * DataKeyCountOutputType without action
+ */
+export type DataKeyCountOutputTypeCountWebhooksArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.WebhookWhereInput
+}
+
 
 export type DataKeySelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
@@ -561,6 +651,7 @@ export type DataKeySelect<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   createdAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   secrets?: boolean | Prisma.DataKey$secretsArgs<ExtArgs>
+  webhooks?: boolean | Prisma.DataKey$webhooksArgs<ExtArgs>
   _count?: boolean | Prisma.DataKeyCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["dataKey"]>
 
@@ -594,6 +685,7 @@ export type DataKeyOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
 export type DataKeyInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   secrets?: boolean | Prisma.DataKey$secretsArgs<ExtArgs>
+  webhooks?: boolean | Prisma.DataKey$webhooksArgs<ExtArgs>
   _count?: boolean | Prisma.DataKeyCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type DataKeyIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -608,6 +700,7 @@ export type $DataKeyPayload<ExtArgs extends runtime.Types.Extensions.InternalArg
   objects: {
     tenant: Prisma.$TenantPayload<ExtArgs>
     secrets: Prisma.$SecretPayload<ExtArgs>[]
+    webhooks: Prisma.$WebhookPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -1014,6 +1107,7 @@ export interface Prisma__DataKeyClient<T, Null = never, ExtArgs extends runtime.
   readonly [Symbol.toStringTag]: "PrismaPromise"
   tenant<T extends Prisma.TenantDefaultArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.TenantDefaultArgs<ExtArgs>>): Prisma.Prisma__TenantClient<runtime.Types.Result.GetResult<Prisma.$TenantPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | Null, Null, ExtArgs, GlobalOmitOptions>
   secrets<T extends Prisma.DataKey$secretsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.DataKey$secretsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$SecretPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  webhooks<T extends Prisma.DataKey$webhooksArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.DataKey$webhooksArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$WebhookPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -1470,6 +1564,30 @@ export type DataKey$secretsArgs<ExtArgs extends runtime.Types.Extensions.Interna
   take?: number
   skip?: number
   distinct?: Prisma.SecretScalarFieldEnum | Prisma.SecretScalarFieldEnum[]
+}
+
+/**
+ * DataKey.webhooks
+ */
+export type DataKey$webhooksArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Webhook
+   */
+  select?: Prisma.WebhookSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Webhook
+   */
+  omit?: Prisma.WebhookOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.WebhookInclude<ExtArgs> | null
+  where?: Prisma.WebhookWhereInput
+  orderBy?: Prisma.WebhookOrderByWithRelationInput | Prisma.WebhookOrderByWithRelationInput[]
+  cursor?: Prisma.WebhookWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.WebhookScalarFieldEnum | Prisma.WebhookScalarFieldEnum[]
 }
 
 /**

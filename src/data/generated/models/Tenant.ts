@@ -321,6 +321,9 @@ export type TenantWhereInput = {
   userPseudonyms?: Prisma.UserPseudonymListRelationFilter
   exports?: Prisma.TenantExportListRelationFilter
   quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
+  notifications?: Prisma.NotificationListRelationFilter
+  webhooks?: Prisma.WebhookListRelationFilter
+  outbox?: Prisma.OutboxEntryListRelationFilter
 }
 
 export type TenantOrderByWithRelationInput = {
@@ -356,6 +359,9 @@ export type TenantOrderByWithRelationInput = {
   userPseudonyms?: Prisma.UserPseudonymOrderByRelationAggregateInput
   exports?: Prisma.TenantExportOrderByRelationAggregateInput
   quotaOverrides?: Prisma.QuotaOverrideOrderByRelationAggregateInput
+  notifications?: Prisma.NotificationOrderByRelationAggregateInput
+  webhooks?: Prisma.WebhookOrderByRelationAggregateInput
+  outbox?: Prisma.OutboxEntryOrderByRelationAggregateInput
 }
 
 export type TenantWhereUniqueInput = Prisma.AtLeast<{
@@ -395,6 +401,9 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   userPseudonyms?: Prisma.UserPseudonymListRelationFilter
   exports?: Prisma.TenantExportListRelationFilter
   quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
+  notifications?: Prisma.NotificationListRelationFilter
+  webhooks?: Prisma.WebhookListRelationFilter
+  outbox?: Prisma.OutboxEntryListRelationFilter
 }, "id" | "name" | "id_defaultAgentId">
 
 export type TenantOrderByWithAggregationInput = {
@@ -472,6 +481,9 @@ export type TenantCreateInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateInput = {
@@ -506,6 +518,9 @@ export type TenantUncheckedCreateInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUpdateInput = {
@@ -539,6 +554,9 @@ export type TenantUpdateInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateInput = {
@@ -573,6 +591,9 @@ export type TenantUncheckedUpdateInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateManyInput = {
@@ -935,6 +956,48 @@ export type TenantUpdateOneRequiredWithoutQuotaOverridesNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutQuotaOverridesInput, Prisma.TenantUpdateWithoutQuotaOverridesInput>, Prisma.TenantUncheckedUpdateWithoutQuotaOverridesInput>
 }
 
+export type TenantCreateNestedOneWithoutNotificationsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutNotificationsInput, Prisma.TenantUncheckedCreateWithoutNotificationsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutNotificationsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutNotificationsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutNotificationsInput, Prisma.TenantUncheckedCreateWithoutNotificationsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutNotificationsInput
+  upsert?: Prisma.TenantUpsertWithoutNotificationsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutNotificationsInput, Prisma.TenantUpdateWithoutNotificationsInput>, Prisma.TenantUncheckedUpdateWithoutNotificationsInput>
+}
+
+export type TenantCreateNestedOneWithoutWebhooksInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutWebhooksInput, Prisma.TenantUncheckedCreateWithoutWebhooksInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutWebhooksInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutWebhooksNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutWebhooksInput, Prisma.TenantUncheckedCreateWithoutWebhooksInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutWebhooksInput
+  upsert?: Prisma.TenantUpsertWithoutWebhooksInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutWebhooksInput, Prisma.TenantUpdateWithoutWebhooksInput>, Prisma.TenantUncheckedUpdateWithoutWebhooksInput>
+}
+
+export type TenantCreateNestedOneWithoutOutboxInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutOutboxInput, Prisma.TenantUncheckedCreateWithoutOutboxInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutOutboxInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutOutboxNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutOutboxInput, Prisma.TenantUncheckedCreateWithoutOutboxInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutOutboxInput
+  upsert?: Prisma.TenantUpsertWithoutOutboxInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutOutboxInput, Prisma.TenantUpdateWithoutOutboxInput>, Prisma.TenantUncheckedUpdateWithoutOutboxInput>
+}
+
 export type TenantCreateNestedOneWithoutAuditEventsInput = {
   create?: Prisma.XOR<Prisma.TenantCreateWithoutAuditEventsInput, Prisma.TenantUncheckedCreateWithoutAuditEventsInput>
   connectOrCreate?: Prisma.TenantCreateOrConnectWithoutAuditEventsInput
@@ -1035,6 +1098,9 @@ export type TenantCreateWithoutMembersInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMembersInput = {
@@ -1068,6 +1134,9 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMembersInput = {
@@ -1116,6 +1185,9 @@ export type TenantUpdateWithoutMembersInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMembersInput = {
@@ -1149,6 +1221,9 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutApiKeysInput = {
@@ -1181,6 +1256,9 @@ export type TenantCreateWithoutApiKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutApiKeysInput = {
@@ -1214,6 +1292,9 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutApiKeysInput = {
@@ -1262,6 +1343,9 @@ export type TenantUpdateWithoutApiKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutApiKeysInput = {
@@ -1295,6 +1379,9 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentsInput = {
@@ -1327,6 +1414,9 @@ export type TenantCreateWithoutAgentsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentsInput = {
@@ -1360,6 +1450,9 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentsInput = {
@@ -1397,6 +1490,9 @@ export type TenantCreateWithoutDefaultAgentInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutDefaultAgentInput = {
@@ -1429,6 +1525,9 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutDefaultAgentInput = {
@@ -1477,6 +1576,9 @@ export type TenantUpdateWithoutAgentsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentsInput = {
@@ -1510,6 +1612,9 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUpsertWithoutDefaultAgentInput = {
@@ -1553,6 +1658,9 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
@@ -1585,6 +1693,9 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentConfigsInput = {
@@ -1617,6 +1728,9 @@ export type TenantCreateWithoutAgentConfigsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentConfigsInput = {
@@ -1650,6 +1764,9 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentConfigsInput = {
@@ -1698,6 +1815,9 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
@@ -1731,6 +1851,9 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutConversationsInput = {
@@ -1763,6 +1886,9 @@ export type TenantCreateWithoutConversationsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutConversationsInput = {
@@ -1796,6 +1922,9 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutConversationsInput = {
@@ -1844,6 +1973,9 @@ export type TenantUpdateWithoutConversationsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutConversationsInput = {
@@ -1877,6 +2009,9 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutMessagesInput = {
@@ -1909,6 +2044,9 @@ export type TenantCreateWithoutMessagesInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMessagesInput = {
@@ -1942,6 +2080,9 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMessagesInput = {
@@ -1990,6 +2131,9 @@ export type TenantUpdateWithoutMessagesInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMessagesInput = {
@@ -2023,6 +2167,9 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutRunsInput = {
@@ -2055,6 +2202,9 @@ export type TenantCreateWithoutRunsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutRunsInput = {
@@ -2088,6 +2238,9 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutRunsInput = {
@@ -2136,6 +2289,9 @@ export type TenantUpdateWithoutRunsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutRunsInput = {
@@ -2169,6 +2325,9 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutUsageRecordsInput = {
@@ -2201,6 +2360,9 @@ export type TenantCreateWithoutUsageRecordsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutUsageRecordsInput = {
@@ -2234,6 +2396,9 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutUsageRecordsInput = {
@@ -2282,6 +2447,9 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
@@ -2315,6 +2483,9 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutCallAttemptsInput = {
@@ -2347,6 +2518,9 @@ export type TenantCreateWithoutCallAttemptsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutCallAttemptsInput = {
@@ -2380,6 +2554,9 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutCallAttemptsInput = {
@@ -2428,6 +2605,9 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
@@ -2461,6 +2641,9 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutIdempotencyKeysInput = {
@@ -2493,6 +2676,9 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
@@ -2526,6 +2712,9 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutIdempotencyKeysInput = {
@@ -2574,6 +2763,9 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
@@ -2607,6 +2799,9 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutQuotaOverridesInput = {
@@ -2639,6 +2834,9 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
@@ -2672,6 +2870,9 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutQuotaOverridesInput = {
@@ -2720,6 +2921,9 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
@@ -2753,6 +2957,483 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutNotificationsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutNotificationsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutNotificationsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutNotificationsInput, Prisma.TenantUncheckedCreateWithoutNotificationsInput>
+}
+
+export type TenantUpsertWithoutNotificationsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutNotificationsInput, Prisma.TenantUncheckedUpdateWithoutNotificationsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutNotificationsInput, Prisma.TenantUncheckedCreateWithoutNotificationsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutNotificationsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutNotificationsInput, Prisma.TenantUncheckedUpdateWithoutNotificationsInput>
+}
+
+export type TenantUpdateWithoutNotificationsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutNotificationsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutWebhooksInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutWebhooksInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutWebhooksInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutWebhooksInput, Prisma.TenantUncheckedCreateWithoutWebhooksInput>
+}
+
+export type TenantUpsertWithoutWebhooksInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutWebhooksInput, Prisma.TenantUncheckedUpdateWithoutWebhooksInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutWebhooksInput, Prisma.TenantUncheckedCreateWithoutWebhooksInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutWebhooksInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutWebhooksInput, Prisma.TenantUncheckedUpdateWithoutWebhooksInput>
+}
+
+export type TenantUpdateWithoutWebhooksInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutWebhooksInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutOutboxInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutOutboxInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutOutboxInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutOutboxInput, Prisma.TenantUncheckedCreateWithoutOutboxInput>
+}
+
+export type TenantUpsertWithoutOutboxInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutOutboxInput, Prisma.TenantUncheckedUpdateWithoutOutboxInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutOutboxInput, Prisma.TenantUncheckedCreateWithoutOutboxInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutOutboxInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutOutboxInput, Prisma.TenantUncheckedUpdateWithoutOutboxInput>
+}
+
+export type TenantUpdateWithoutOutboxInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutOutboxInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAuditEventsInput = {
@@ -2785,6 +3466,9 @@ export type TenantCreateWithoutAuditEventsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAuditEventsInput = {
@@ -2818,6 +3502,9 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAuditEventsInput = {
@@ -2866,6 +3553,9 @@ export type TenantUpdateWithoutAuditEventsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAuditEventsInput = {
@@ -2899,6 +3589,9 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutDataKeysInput = {
@@ -2931,6 +3624,9 @@ export type TenantCreateWithoutDataKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutDataKeysInput = {
@@ -2964,6 +3660,9 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutDataKeysInput = {
@@ -3012,6 +3711,9 @@ export type TenantUpdateWithoutDataKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutDataKeysInput = {
@@ -3045,6 +3747,9 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutSecretsInput = {
@@ -3077,6 +3782,9 @@ export type TenantCreateWithoutSecretsInput = {
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutSecretsInput = {
@@ -3110,6 +3818,9 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutSecretsInput = {
@@ -3158,6 +3869,9 @@ export type TenantUpdateWithoutSecretsInput = {
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutSecretsInput = {
@@ -3191,6 +3905,9 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutUserPseudonymsInput = {
@@ -3223,6 +3940,9 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
@@ -3256,6 +3976,9 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutUserPseudonymsInput = {
@@ -3304,6 +4027,9 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
@@ -3337,6 +4063,9 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutExportsInput = {
@@ -3369,6 +4098,9 @@ export type TenantCreateWithoutExportsInput = {
   secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutExportsInput = {
@@ -3402,6 +4134,9 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutExportsInput = {
@@ -3450,6 +4185,9 @@ export type TenantUpdateWithoutExportsInput = {
   secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutExportsInput = {
@@ -3483,6 +4221,9 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
   userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 
@@ -3507,6 +4248,9 @@ export type TenantCountOutputType = {
   userPseudonyms: number
   exports: number
   quotaOverrides: number
+  notifications: number
+  webhooks: number
+  outbox: number
 }
 
 export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -3526,6 +4270,9 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   userPseudonyms?: boolean | TenantCountOutputTypeCountUserPseudonymsArgs
   exports?: boolean | TenantCountOutputTypeCountExportsArgs
   quotaOverrides?: boolean | TenantCountOutputTypeCountQuotaOverridesArgs
+  notifications?: boolean | TenantCountOutputTypeCountNotificationsArgs
+  webhooks?: boolean | TenantCountOutputTypeCountWebhooksArgs
+  outbox?: boolean | TenantCountOutputTypeCountOutboxArgs
 }
 
 /**
@@ -3650,6 +4397,27 @@ export type TenantCountOutputTypeCountQuotaOverridesArgs<ExtArgs extends runtime
   where?: Prisma.QuotaOverrideWhereInput
 }
 
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountNotificationsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.NotificationWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountWebhooksArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.WebhookWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountOutboxArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.OutboxEntryWhereInput
+}
+
 
 export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
@@ -3684,6 +4452,9 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   userPseudonyms?: boolean | Prisma.Tenant$userPseudonymsArgs<ExtArgs>
   exports?: boolean | Prisma.Tenant$exportsArgs<ExtArgs>
   quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
+  notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
+  webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
+  outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
 
@@ -3762,6 +4533,9 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   userPseudonyms?: boolean | Prisma.Tenant$userPseudonymsArgs<ExtArgs>
   exports?: boolean | Prisma.Tenant$exportsArgs<ExtArgs>
   quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
+  notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
+  webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
+  outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type TenantIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -3791,6 +4565,9 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     userPseudonyms: Prisma.$UserPseudonymPayload<ExtArgs>[]
     exports: Prisma.$TenantExportPayload<ExtArgs>[]
     quotaOverrides: Prisma.$QuotaOverridePayload<ExtArgs>[]
+    notifications: Prisma.$NotificationPayload<ExtArgs>[]
+    webhooks: Prisma.$WebhookPayload<ExtArgs>[]
+    outbox: Prisma.$OutboxEntryPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -4243,6 +5020,9 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   userPseudonyms<T extends Prisma.Tenant$userPseudonymsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$userPseudonymsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UserPseudonymPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   exports<T extends Prisma.Tenant$exportsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$exportsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TenantExportPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   quotaOverrides<T extends Prisma.Tenant$quotaOverridesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$quotaOverridesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$QuotaOverridePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  notifications<T extends Prisma.Tenant$notificationsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$notificationsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$NotificationPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  webhooks<T extends Prisma.Tenant$webhooksArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$webhooksArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$WebhookPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  outbox<T extends Prisma.Tenant$outboxArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$outboxArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$OutboxEntryPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -5088,6 +5868,78 @@ export type Tenant$quotaOverridesArgs<ExtArgs extends runtime.Types.Extensions.I
   take?: number
   skip?: number
   distinct?: Prisma.QuotaOverrideScalarFieldEnum | Prisma.QuotaOverrideScalarFieldEnum[]
+}
+
+/**
+ * Tenant.notifications
+ */
+export type Tenant$notificationsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Notification
+   */
+  select?: Prisma.NotificationSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Notification
+   */
+  omit?: Prisma.NotificationOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.NotificationInclude<ExtArgs> | null
+  where?: Prisma.NotificationWhereInput
+  orderBy?: Prisma.NotificationOrderByWithRelationInput | Prisma.NotificationOrderByWithRelationInput[]
+  cursor?: Prisma.NotificationWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.NotificationScalarFieldEnum | Prisma.NotificationScalarFieldEnum[]
+}
+
+/**
+ * Tenant.webhooks
+ */
+export type Tenant$webhooksArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Webhook
+   */
+  select?: Prisma.WebhookSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Webhook
+   */
+  omit?: Prisma.WebhookOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.WebhookInclude<ExtArgs> | null
+  where?: Prisma.WebhookWhereInput
+  orderBy?: Prisma.WebhookOrderByWithRelationInput | Prisma.WebhookOrderByWithRelationInput[]
+  cursor?: Prisma.WebhookWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.WebhookScalarFieldEnum | Prisma.WebhookScalarFieldEnum[]
+}
+
+/**
+ * Tenant.outbox
+ */
+export type Tenant$outboxArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the OutboxEntry
+   */
+  select?: Prisma.OutboxEntrySelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the OutboxEntry
+   */
+  omit?: Prisma.OutboxEntryOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.OutboxEntryInclude<ExtArgs> | null
+  where?: Prisma.OutboxEntryWhereInput
+  orderBy?: Prisma.OutboxEntryOrderByWithRelationInput | Prisma.OutboxEntryOrderByWithRelationInput[]
+  cursor?: Prisma.OutboxEntryWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.OutboxEntryScalarFieldEnum | Prisma.OutboxEntryScalarFieldEnum[]
 }
 
 /**
