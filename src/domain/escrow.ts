@@ -115,13 +115,12 @@ export class Escrow {
   async cover(text: string): Promise<string> {
     const tokens = Math.max(1, this.#model.countTokens(this.#call.model, text))
     if (this.#fits(tokens) || (await this.#makeRoom(tokens))) {
-      this.#used += tokens
-      this.#texts.push(text)
+      this.#use(text, tokens)
       this.#fetchAhead()
       return text
     }
     const covered = this.#cut(text, this.#held - this.#call.inputTokens - this.#used)
-    this.#used += this.#model.countTokens(this.#call.model, covered)
+    this.#use(covered, this.#model.countTokens(this.#call.model, covered))
     return covered
   }
 
@@ -136,6 +135,11 @@ export class Escrow {
 
   #fits(tokens: number): boolean {
     return this.#call.inputTokens + this.#used + tokens <= this.#held
+  }
+
+  #use(text: string, tokens: number): void {
+    this.#used += tokens
+    this.#texts.push(text)
   }
 
   /** False when the budget does not have as much. */
