@@ -36,6 +36,7 @@ import { type MasterKeys, masterKeysOf } from './secrets/master-keys.ts'
 import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
+import { createEgress } from './tools/egress.ts'
 
 /** A running platform. */
 export type App = {
@@ -219,12 +220,10 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
+  const egress = createEgress(config.egress)
   const common = {
-    model: await openModel(config, opened),
-    tools: createBuiltinToolbox(Date.now),
-    vault,
-    report: onError,
-    now: Date.now,
+    ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress },
+    ...{ report: onError, now: Date.now },
   }
   if (config.redis === null) {
     return {

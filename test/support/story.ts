@@ -20,6 +20,7 @@ import { EnvelopeVault } from '../../src/secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from '../../src/secrets/key-provider.ts'
 import { masterKeysOf } from '../../src/secrets/master-keys.ts'
 import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
+import { createEgress } from '../../src/tools/egress.ts'
 import { testCipher } from './placement.ts'
 import { createTestDatabase, type TestDatabase } from './postgres.ts'
 
@@ -81,6 +82,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(now),
     vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),
+    egress: createEgress(),
     report: onError,
     now,
     ...options.ports,
