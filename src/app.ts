@@ -23,6 +23,7 @@ import { createMissingModel } from './llm/missing-model.ts'
 import { createOpenAiModel } from './llm/openai-model.ts'
 import { seedPrices } from './llm/prices.ts'
 import { type LocalSecrets, localSecrets } from './local-secrets.ts'
+import { MemoryAdmission } from './memory/admission.ts'
 import { MemoryEventLog } from './memory/event-log.ts'
 import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
@@ -220,10 +221,11 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
+  const admission = new MemoryAdmission({ onError })
   const egress = createEgress(config.egress)
   const common = {
     ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress },
-    ...{ report: onError, now: Date.now },
+    ...{ admission, report: onError, now: Date.now },
   }
   if (config.redis === null) {
     return {

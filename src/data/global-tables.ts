@@ -2,6 +2,7 @@
 export const globalTables: Readonly<Record<string, string>> = {
   tenants: 'A tenant is its own row: the wall is on its id.',
   prices: 'What models cost is the same for all. Tenants may read it; the platform writes it.',
+  plans: 'What tenants may use under each plan. Tenants may read it; the platform changes it.',
   operator_keys: 'Credentials of the platform itself, which belong to no tenant. Tenants cannot read them.',
   workers: 'Heartbeats of the processes that execute the runs of all tenants. Tenants cannot read them.',
   operator_idempotency_keys: "Answers to operators' mutations. Tenants cannot read them.",

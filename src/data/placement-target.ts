@@ -16,7 +16,7 @@ export type TargetOptions = {
 }
 
 /**
- * Makes a database ready to hold tenants: checks that it is one of their own, migrates it, passes the boot gate, brings the prices.
+ * Makes a database ready to hold tenants: checks that it is one of their own, migrates it, passes the boot gate, brings prices and plans.
  * Answers its id in the catalogue. Safe to repeat. Throws MoveError when it cannot be used.
  */
 export async function prepareTarget(adminUrl: string, options: TargetOptions): Promise<string> {
@@ -35,19 +35,29 @@ export async function prepareTarget(adminUrl: string, options: TargetOptions): P
   const [refusal] = strict ? [...gate.refusals, ...gate.warnings] : gate.refusals
   if (refusal !== undefined) throw new MoveError(`The database of --database would not keep tenants apart. ${refusal}`)
   for (const warning of gate.warnings) onProgress(`${name}: ${warning}`)
-  await bringPrices(catalogue, urls.platformUrl)
+  await bringTariff(catalogue, urls.platformUrl)
   return storeDatabase(catalogue, cipher, urls)
 }
 
-/** Copies the catalogue's prices, ids included: the ledger refers to them. */
-export async function bringPrices(catalogue: pg.Pool, platformUrl: string): Promise<void> {
-  const { rows } = await catalogue.query<{ prices: string }>(`select coalesce(json_agg(p), '[]')::text as prices from prices p`)
+/** Copies the catalogue's prices, ids included, since the ledger refers to them, and what each plan allows. */
+export async function bringTariff(catalogue: pg.Pool, platformUrl: string): Promise<void> {
+  const { rows } = await catalogue.query<{ prices: string; plans: string }>(
+    `select (select coalesce(json_agg(p), '[]')::text from prices p) as prices,
+       (select coalesce(json_agg(p), '[]')::text from plans p) as plans`,
+  )
   const target = openPlatformPool({ connectionString: platformUrl, max: 1 })
   try {
     await target.query(
       `insert into prices select * from json_populate_recordset(null::prices, $1::json)
        on conflict (id) do update set valid_to = excluded.valid_to`,
       [rows[0]?.prices],
+    )
+    await target.query(
+      `update plans set messages_per_minute = p.messages_per_minute, messages_per_day = p.messages_per_day,
+         tokens_per_message = p.tokens_per_message, concurrent_sessions = p.concurrent_sessions,
+         monthly_tokens = p.monthly_tokens, weight = p.weight
+       from json_populate_recordset(null::plans, $1::json) p where p.plan = plans.plan and p is distinct from plans`,
+      [rows[0]?.plans],
     )
   } finally {
     await target.end()

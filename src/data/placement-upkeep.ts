@@ -1,7 +1,7 @@
 import { inspectDatabase } from './boot-gate.ts'
 import { type DatabaseUrls, type PlacedDatabase, storeDatabase, type UrlCipher, urlsBeside } from './database-address.ts'
 import { migrate } from './migrate.ts'
-import { bringPrices } from './placement-target.ts'
+import { bringTariff } from './placement-target.ts'
 import type { Placements } from './placements.ts'
 
 export type UpkeepOptions = {
@@ -16,7 +16,7 @@ export type Upkeep = { name: string; applied: string[]; refusals: string[]; warn
 
 /**
  * Brings every database besides the catalogue's own to this version, with the administrator's URL that it was named with, and its
- * prices to the catalogue's; then inspects it. One that fails keeps none of the others from it. Throws when an URL cannot be read.
+ * prices and plans to the catalogue's; then inspects it. One that fails keeps none of the others from it. Throws when an URL cannot be read.
  */
 export async function keepUp(placements: Placements, options: UpkeepOptions): Promise<Upkeep[]> {
   const outcomes: Upkeep[] = []
@@ -43,6 +43,6 @@ async function keepUpOne(placements: Placements, database: PlacedDatabase, optio
     // Also under the current key, when another was.
     await storeDatabase(catalogue, cipher, urls)
   }
-  await bringPrices(catalogue, urls.platformUrl)
+  await bringTariff(catalogue, urls.platformUrl)
   return { name, applied, ...(await inspectDatabase(urls.appUrl)), problem: null }
 }

@@ -176,7 +176,8 @@ export class Placements {
   async #repeat({ id, databaseId, name, plan, status }: PlacedRow): Promise<void> {
     const { pool } = await this.at(databaseId)
     await pool.query(
-      `update tenants set name = $2, plan = $3, status = $4, access_version = access_version + (status <> $4)::int
+      `update tenants set name = $2, plan = $3, status = $4, access_version = access_version + (status <> $4)::int,
+         limits_version = limits_version + (plan <> $3::plan)::int
        where id = $1 and database_id is null and (name, plan, status) is distinct from ($2, $3::plan, $4::tenant_status)`,
       [id, name, plan, status],
     )

@@ -15,7 +15,7 @@ export class UnscopedOperation extends Error {
 }
 
 /** Platform-wide tables that every tenant may read. */
-export const readableGlobals: ReadonlySet<string> = new Set(['Price'])
+export const readableGlobals: ReadonlySet<string> = new Set(['Price', 'PlanLimits'])
 
 /** Models whose rows belong to one end user; their tables carry the `user_wall` policy. */
 export const userModels: ReadonlySet<string> = new Set(['Conversation', 'Message', 'Run', 'UserPseudonym'])

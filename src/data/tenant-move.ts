@@ -19,7 +19,18 @@ import {
   switchOver,
   type TenantMove,
 } from './tenant-move-record.ts'
-import { admit, clear, countRunning, depart, fence, holdsRows, inCatalogue, readResident, unfence } from './tenant-residence.ts'
+import {
+  admit,
+  clear,
+  copySettings,
+  countRunning,
+  depart,
+  fence,
+  holdsRows,
+  inCatalogue,
+  readResident,
+  unfence,
+} from './tenant-residence.ts'
 
 /** All in milliseconds. */
 export type MoveTiming = {
@@ -247,6 +258,7 @@ export class TenantMover {
         'update tenants set default_agent_id = $2, access_version = greatest(access_version, $3 + 1) where id = $1',
         [tenantId, defaultAgentId, accessVersion],
       )
+      await copySettings(source, target, tenantId)
       await advance(this.#catalogue, move, 'COPYING', digests)
       return digests
     } finally {

@@ -41,6 +41,20 @@ export async function readResident(database: pg.Pool, tenantId: string): Promise
   return rows[0]
 }
 
+/** Gives the tenant's row in `target` what its admins decided in `source`. What counters hold of its limits is outdated. */
+export async function copySettings(source: pg.Pool, target: pg.Pool, tenantId: string): Promise<void> {
+  const { rows } = await source.query<{ row: string }>('select row_to_json(t)::text as row from tenants t where id = $1', [
+    tenantId,
+  ])
+  await target.query(
+    `update tenants set time_zone = s.time_zone, quota_thresholds = s.quota_thresholds, budget_behaviour = s.budget_behaviour,
+       downgrade_model = s.downgrade_model, downgrade_at = s.downgrade_at,
+       limits_version = greatest(tenants.limits_version, s.limits_version) + 1
+     from json_populate_record(null::tenants, $2::json) s where tenants.id = $1`,
+    [tenantId, rows[0]?.row],
+  )
+}
+
 /** How many runs of the tenant some worker is at. */
 export async function countRunning(database: pg.Pool, tenantId: string): Promise<number> {
   const { rows } = await database.query<{ runs: number }>(

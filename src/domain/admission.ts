@@ -54,7 +54,7 @@ export type AdmissionRequest = {
 export type AdmissionDecision =
   /**
    * Every limit allows it, and it counts. `runId` is the one to use: another call with the same key may have been admitted under
-   * its own, and then this one, `repeated`, counts for nothing.
+   * its own, and then this one, `repeated`, counts for nothing. So is one for a run that is admitted already.
    */
   | { outcome: 'admitted'; runId: string; repeated: boolean; quota: QuotaReading }
   /** One limit or more do not allow it. Nothing is counted. */
@@ -63,7 +63,7 @@ export type AdmissionDecision =
 
 /** `retryAt` is the earliest time at which all limits allow it if nobody competes; null when no time does. */
 export type QuotaRefusal = {
-  /** Of those that refuse, the one that refuses for the longest. */
+  /** Of those that refuse, the one that refuses for the longest; the first of TOKENS_PER_MESSAGE, month, day, minute, sessions if several do. */
   limit: QuotaLimit
   max: number
   remaining: number
@@ -125,12 +125,16 @@ export type Admission = {
   admit(tenantId: TenantId, request: AdmissionRequest): Promise<AdmissionDecision>
 
   /**
-   * Gives the counters what they lack. The terms replace older ones; a day or month that is new begins at zero. The counts replace
-   * the counters, unless those were seeded or changed after `mark` was handed out: ask again then, and if need be seed again.
+   * Gives the counters what they lack. The terms replace older ones, unless they have ended by now; a day or month that is new begins
+   * at zero. The counts replace the counters, unless those were seeded or changed after `mark` was handed out: ask again then, and if
+   * need be seed again. Of two counts of messages the higher stays, since Postgres may not know yet of one that was admitted.
    */
   seed(tenantId: TenantId, mark: number, terms: QuotaTerms, counts: QuotaCounts | null): Promise<void>
 
-  /** Takes back an admission whose run was not stored. Does nothing when equal calls rely on it, or when it was taken back. */
+  /**
+   * Takes back an admission whose run was not stored. Does nothing while equal calls that have not taken it back rely on it, nor when
+   * it is taken back already, or its session has ended.
+   */
   release(tenantId: TenantId, admitted: Pick<AdmissionRequest, 'runId' | 'key'>): Promise<void>
 
   /** Holds tokens for a model call, and gives its run a session if it has none. Safe to repeat. */

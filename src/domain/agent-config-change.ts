@@ -58,7 +58,8 @@ export async function checkChange(
   return set
 }
 
-async function checkModel(scope: Scope, db: TenantTransaction, path: string, model: string): Promise<string> {
+/** `model` when it is a name and, where the platform refuses models without, has a price; else throws a ValidationProblem at `path`. */
+export async function checkModel(scope: Scope, db: TenantTransaction, path: string, model: string): Promise<string> {
   if (!modelName.test(model)) {
     throw new ValidationProblem([path], 'A model name has at most 200 letters, digits and the signs . _ : / @ + -')
   }

@@ -3,6 +3,7 @@ import { isOutage } from '../data/outage.ts'
 import { type ApiKeyClaim, parseApiKey, verifySecret } from './credential.ts'
 import { Unavailable } from './errors.ts'
 import { tenantIdOf } from './ids.ts'
+import { quotaSourceOf } from './quota-terms.ts'
 import type { Platform, Scope } from './scope.ts'
 
 /**
@@ -68,7 +69,10 @@ async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform, isStale = f
   const db = isEndUser ? data.of({ tenantId, userId }) : staff
   return {
     kind: 'tenant',
-    scope: { tenant: { ...tenant, id: tenantId }, actor: { id, name, role, userId }, db, ports, settings },
+    scope: {
+      ...{ tenant: { ...tenant, id: tenantId }, actor: { id, name, role, userId } },
+      ...{ db, quotaSource: quotaSourceOf(staff, tenantId), ports, settings },
+    },
     expiresAt: key.expiresAt,
   }
 }

@@ -1,9 +1,11 @@
 import type { Message, Run } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import type { QuotaReading } from './admission.ts'
 import { advanceConversation } from './conversation-clock.ts'
 import { Conflict, NotFound } from './errors.ts'
-import { idempotent } from './idempotency.ts'
+import { type IdempotentCall, idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
+import { admitMessage } from './message-admission.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
 import { superseded } from './run-ending.ts'
 import { requestStop, stopRuns } from './run-stop.ts'
@@ -24,14 +26,18 @@ export type SendMessageInput = {
   idempotencyKey?: string | null
 }
 
-export type SentMessage = { userMessage: Message; run: Run }
+type StoredMessage = { userMessage: Message; run: Run }
+
+/** `quota` is what the tenant has used since; null when an idempotency key repeats an earlier call, which is not counted again. */
+export type SentMessage = StoredMessage & { quota: QuotaReading | null }
 
 const contentRules = { max: 100_000, multiline: true }
 
 /**
  * Says something in a conversation and queues the run that answers it. Throws NotFound, also for an end user when the
- * conversation is another's, ValidationProblem when the content is empty, over 100,000 bytes or no proper text, and a Conflict,
- * when that is to be refused, while the conversation is busy.
+ * conversation is another's, ValidationProblem when the content is empty, over 100,000 bytes or no proper text, a Conflict,
+ * when that is to be refused, while the conversation is busy, and QuotaExceeded or BudgetExhausted when the tenant's limits do not
+ * allow it. Whatever it throws, nothing was counted.
  */
 export async function sendMessage(
   scope: Scope,
@@ -44,36 +50,51 @@ export async function sendMessage(
   if (!isUuid(input.conversationId)) throw new NotFound('conversation')
   // An estimate. Counting a long text takes a tenth of a second, for which nobody shall wait at the conversation's lock.
   const tokensUsed = scope.ports.model.countTokens(scope.settings.defaultModel, content)
-  const sent = await idempotent<SentMessage>(
-    scope,
-    { mutation: 'sendMessage', key: idempotencyKey, input },
-    {
-      perform: (remember) =>
+  const call: IdempotentCall = { mutation: 'sendMessage', key: idempotencyKey, input }
+  const sent = await idempotent<SentMessage>(scope, call, {
+    perform: async (remember) => {
+      const admitted = await admitMessage(scope, call, tokensUsed, (runId) =>
         scope.db.$transaction(async (tx) => {
-          const runId = newId()
           await remember(tx, runId)
-          const tenantId = scope.tenant.id
-          const place = await advanceConversation(tx, tenantId, input.conversationId, scope.ports.now())
-          if (!place) throw new NotFound('conversation')
-          const { at, userId, agentId, configVersion, model } = place
-          if (whenBusy === 'REJECT') await refuseIfBusy(tx, input.conversationId)
-          if (whenBusy === 'INTERRUPT') await requestStop(tx, before(input.conversationId, at), superseded, at)
-          const common = { tenantId, conversationId: input.conversationId, userId, createdAt: at }
-          const run = await tx.run.create({
-            data: { ...common, id: runId, apiKeyId: scope.actor.id, agentId, configVersion, model, queuedAt: at },
-          })
-          const userMessage = await tx.message.create({
-            data: { ...common, id: newId(), runId, role: 'USER', content, tokensUsed },
-          })
-          return { userMessage, run }
+          return storeMessage(scope, tx, { conversationId: input.conversationId, runId, whenBusy, content, tokensUsed })
         }),
-      replay: (runId) => readSent(scope, runId),
+      )
+      return { ...admitted.result, quota: admitted.quota }
     },
-  )
+    replay: async (runId) => ({ ...(await readSent(scope, runId)), quota: null }),
+  })
   if (whenBusy === 'INTERRUPT') await stopRuns(scope, before(input.conversationId, sent.run.createdAt), superseded)
   // A wake-up that is lost costs the run two seconds and no more: workers look for overdue ones.
   await Promise.allSettled([scope.ports.runQueue.wake(scope.tenant.id)])
   return sent
+}
+
+type NewMessage = {
+  conversationId: string
+  runId: string
+  whenBusy: MultitaskStrategy | null | undefined
+  content: string
+  tokensUsed: number
+}
+
+/** The message and the run that answers it, as the last of its conversation. */
+async function storeMessage(
+  { tenant, actor, ports }: Scope,
+  tx: TenantTransaction,
+  { conversationId, runId, whenBusy, content, tokensUsed }: NewMessage,
+): Promise<StoredMessage> {
+  const tenantId = tenant.id
+  const place = await advanceConversation(tx, tenantId, conversationId, ports.now())
+  if (!place) throw new NotFound('conversation')
+  const { at, userId, agentId, configVersion, model } = place
+  if (whenBusy === 'REJECT') await refuseIfBusy(tx, conversationId)
+  if (whenBusy === 'INTERRUPT') await requestStop(tx, before(conversationId, at), superseded, at)
+  const common = { tenantId, conversationId, userId, createdAt: at }
+  const run = await tx.run.create({
+    data: { ...common, id: runId, apiKeyId: actor.id, agentId, configVersion, model, queuedAt: at },
+  })
+  const userMessage = await tx.message.create({ data: { ...common, id: newId(), runId, role: 'USER', content, tokensUsed } })
+  return { userMessage, run }
 }
 
 /** Nobody else adds a run meanwhile: the conversation is held. */
@@ -87,7 +108,7 @@ function before(conversationId: string, at: Date) {
   return { conversationId, createdAt: { lt: at } }
 }
 
-async function readSent(scope: Scope, runId: string): Promise<SentMessage> {
+async function readSent(scope: Scope, runId: string): Promise<StoredMessage> {
   const run = await scope.db.run.findFirst({ where: { id: runId } })
   const userMessage = await scope.db.message.findFirst({ where: { runId, role: 'USER' } })
   if (!run || !userMessage) throw new NotFound('message')

@@ -1,10 +1,11 @@
 import type { Catalog } from '../data/catalog.ts'
-import type { Plan, TenantRole, TenantStatus } from '../data/generated/enums.ts'
+import type { BudgetBehaviour, Plan, TenantRole, TenantStatus } from '../data/generated/enums.ts'
 import type { TenantData, TenantDb } from '../data/tenant-scope.ts'
 import type { Peppers } from './credential.ts'
 import { Forbidden } from './errors.ts'
 import type { TenantId } from './ids.ts'
 import type { Ports } from './ports.ts'
+import type { QuotaSource } from './quota-terms.ts'
 
 /** The tenant as authentication read it. */
 export type TenantProfile = {
@@ -14,6 +15,21 @@ export type TenantProfile = {
   status: TenantStatus
   defaultAgentId: string | null
   createdAt: Date
+  /** Of what it may use, and of when its days and months begin: grows with every change. */
+  limitsVersion: number
+} & TenantSettings
+
+/** What a tenant's admins decide about all of the tenant. */
+export type TenantSettings = {
+  /** An IANA time zone, in which its days and months begin. */
+  timeZone: string
+  /** At which percentages of a limit its admins are notified: 1 to 100, ascending. */
+  quotaThresholds: number[]
+  /** What becomes of an answer whose budget ends before it does. */
+  budgetBehaviour: BudgetBehaviour
+  /** The model that answers once `downgradeAt` percent of the month's tokens are spent; null for always the agent's own. */
+  downgradeModel: string | null
+  downgradeAt: number
 }
 
 /** Who acts. `id` is the credential's id; `userId` is set for end users and null for the tenant's staff. */
@@ -24,6 +40,8 @@ export type Scope = {
   tenant: TenantProfile
   actor: Actor
   db: TenantDb
+  /** What all of the tenant uses, of which an end user's `db` shows a part. */
+  quotaSource: QuotaSource
   ports: Ports
   settings: DomainSettings
 }

@@ -8,6 +8,7 @@ import { isUuid, newId, tenantIdOf } from './ids.ts'
 import { enrolMember, type NewMember } from './member.ts'
 import { earlierResult, operatorCall } from './operator-call.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
+import { quotaSourceOf } from './quota-terms.ts'
 import { type Platform, requireRole, type Scope, type TenantProfile } from './scope.ts'
 import { cleanText } from './text.ts'
 
@@ -127,7 +128,8 @@ async function setUp(
 ): Promise<RegisteredTenant | null> {
   const tenant = profileOf(row)
   const db = data.of({ tenantId: tenant.id, userId: null })
-  const scope: Scope = { tenant, actor: { id: newId(), name: 'Registration', role: 'ADMIN', userId: null }, db, ports, settings }
+  const actor = { id: newId(), name: 'Registration', role: 'ADMIN' as const, userId: null }
+  const scope: Scope = { tenant, actor, db, quotaSource: quotaSourceOf(db, tenant.id), ports, settings }
   return db.$transaction(async (tx) => {
     const [found] = await tx.$queryRaw<{ isBare: boolean }[]>`
       select default_agent_id is null and status = 'ACTIVE' as "isBare" from tenants

@@ -1,5 +1,6 @@
-import { Problem as DomainProblem, type ValidationProblem } from '../domain/errors.ts'
+import { type BudgetExhausted, Problem as DomainProblem, type QuotaExceeded, type ValidationProblem } from '../domain/errors.ts'
 import { builder } from './builder.ts'
+import { LimitName } from './quota-limit.ts'
 
 /** A problem as a value. The problem itself is an Error, and graphql-js throws those also when they are returned. */
 export class Refusal {
@@ -31,6 +32,8 @@ const ProblemCode = builder.enumType('ProblemCode', {
     },
     FORBIDDEN: { description: 'You may not do this.' },
     CONFLICT: { description: 'It contradicts what is already there.' },
+    QUOTA_EXCEEDED: { description: 'A limit on messages or sessions does not allow it.' },
+    BUDGET_EXHAUSTED: { description: "The month's tokens do not allow it." },
   } satisfies Record<DomainProblem['code'], { description: string }>,
 })
 
@@ -76,10 +79,65 @@ const Contradiction = builder.objectRef<Refusal>('Conflict').implement({
   authScopes: anyone,
 })
 
+type Limited = { problem: QuotaExceeded | BudgetExhausted }
+
+const Scope = builder.enumType('QuotaScope', {
+  description: 'What a limit is about.',
+  values: {
+    TENANT: { description: 'All that the tenant does, whoever does it.' },
+    MESSAGE: { description: 'Each message by itself.' },
+  },
+})
+
+const limitReached = (name: string, description: string) =>
+  builder.objectRef<Limited>(name).implement({
+    description,
+    interfaces: [Problem],
+    authScopes: anyone,
+    fields: (t) => ({
+      limit: t.field({ type: LimitName, description: 'Which limit.', resolve: ({ problem }) => problem.refusal.limit }),
+      scope: t.field({
+        type: Scope,
+        description: 'What the limit is about.',
+        resolve: ({ problem }) => (problem.refusal.limit === 'TOKENS_PER_MESSAGE' ? ('MESSAGE' as const) : ('TENANT' as const)),
+      }),
+      max: t.field({ type: 'BigInt', description: 'The limit.', resolve: ({ problem }) => BigInt(problem.refusal.max) }),
+      remaining: t.field({
+        type: 'BigInt',
+        description: 'What is left of it.',
+        resolve: ({ problem }) => BigInt(problem.refusal.remaining),
+      }),
+      retryAfterSeconds: t.int({
+        nullable: true,
+        description:
+          'When to try again, in seconds from now: by then the limits allow it unless others were faster. Of sessions, and of tokens that answers under way hold, a guess. Null when the same input never succeeds.',
+        resolve: ({ problem }) => problem.retryAfterSeconds,
+      }),
+      resetAt: t.field({
+        type: 'DateTime',
+        nullable: true,
+        description: 'The same as a time. Null when the same input never succeeds.',
+        resolve: ({ problem: { refusal } }) => (refusal.retryAt === null ? null : new Date(refusal.retryAt)),
+      }),
+    }),
+  })
+
+const Exceeded = limitReached(
+  'QuotaExceeded',
+  'A limit on messages or on answers under way does not allow it. Nothing was changed, and it counts for nothing.',
+)
+
+const Exhausted = limitReached(
+  'BudgetExhausted',
+  "The tenant's tokens for the month are used up. Nothing was changed, and it counts for nothing.",
+)
+
 /** The type of each kind of problem. Any mutation may answer with any of them. */
 export const problemTypes = {
   VALIDATION: InvalidInput,
   NOT_FOUND: Missing,
   FORBIDDEN: NotAllowed,
   CONFLICT: Contradiction,
+  QUOTA_EXCEEDED: Exceeded,
+  BUDGET_EXHAUSTED: Exhausted,
 } satisfies Record<DomainProblem['code'], unknown>

@@ -10,7 +10,7 @@ import { decodeId } from './global-id.ts'
 import { operatorMutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 
-const PlanName = builder.enumType('Plan', {
+export const PlanName = builder.enumType('Plan', {
   description: 'What a tenant has subscribed to. Decides its limits.',
   values: {
     FREE: { description: 'To try things out.' },

@@ -73,6 +73,8 @@ const codes: Record<Problem['code'], string> = {
   NOT_FOUND: 'NOT_FOUND',
   FORBIDDEN: 'FORBIDDEN',
   CONFLICT: 'BAD_USER_INPUT',
+  QUOTA_EXCEEDED: 'QUOTA_EXCEEDED',
+  BUDGET_EXHAUSTED: 'BUDGET_EXHAUSTED',
 }
 
 /** Where in the request an error lies. */

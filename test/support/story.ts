@@ -13,6 +13,7 @@ import type { DomainSettings, Scope, TenantProfile } from '../../src/domain/scop
 import { registerTenant } from '../../src/domain/tenant.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
 import { seedPrices } from '../../src/llm/prices.ts'
+import { MemoryAdmission } from '../../src/memory/admission.ts'
 import { MemoryEventLog } from '../../src/memory/event-log.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
@@ -79,6 +80,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     eventLog: new MemoryEventLog({ onError }),
     signals: new MemorySignals({ onError }),
     runQueue: new MemoryRunQueue({ onError }),
+    admission: new MemoryAdmission({ onError, now }),
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(now),
     vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),

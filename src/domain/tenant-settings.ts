@@ -1,0 +1,91 @@
+import { isDeepStrictEqual } from 'node:util'
+import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { checkModel } from './agent-config-change.ts'
+import { recordAudit } from './audit.ts'
+import type { OperatorScope, Principal } from './authenticate.ts'
+import { NotFound, ValidationProblem } from './errors.ts'
+import { requireRole, type Scope, type TenantProfile, type TenantSettings } from './scope.ts'
+import { profileOf } from './tenant.ts'
+import { checkTimeZone } from './time-zone.ts'
+
+/** What is to change; absent and null leave a setting as it is, but null for the downgrade model, which then is none. */
+export type TenantSettingsChange = { [Setting in keyof TenantSettings]?: TenantSettings[Setting] | null }
+
+const mostThresholds = 10
+
+/**
+ * Changes what a tenant decides about itself. Another time zone moves the days and months that are counted in, on every instance when
+ * this returns. What is as it was changes nothing. Throws a ValidationProblem for a zone that the IANA database does not have,
+ * thresholds that are not 1 to 100 and ascending, or more than 10, and a model that agents could not have either. For admins.
+ */
+export async function updateTenantSettings(scope: Scope, change: TenantSettingsChange): Promise<{ tenant: TenantProfile }> {
+  requireRole(scope, 'ADMIN')
+  const { id } = scope.tenant
+  const row = await scope.db.$transaction(async (tx) => {
+    const set = await checkSettings(scope, tx, change)
+    const [before] = await tx.$queryRaw<TenantSettings[]>`
+      select time_zone as "timeZone", quota_thresholds as "quotaThresholds", budget_behaviour as "budgetBehaviour",
+        downgrade_model as "downgradeModel", downgrade_at as "downgradeAt"
+      from tenants where id = ${id}::uuid for no key update`
+    const changed = Object.entries(set).filter(
+      ([name, value]) => !isDeepStrictEqual(before?.[name as keyof TenantSettings], value),
+    )
+    if (changed.length > 0) {
+      const details = Object.fromEntries(changed)
+      const isAnotherZone = set.timeZone !== undefined && set.timeZone !== before?.timeZone
+      await tx.tenant.updateMany({ where: { id }, data: { ...details, limitsVersion: { increment: isAnotherZone ? 1 : 0 } } })
+      await recordAudit(scope, tx, { action: 'updateTenantSettings', subject: 'Tenant', subjectId: id, details })
+    }
+    return tx.tenant.findFirst({ where: { id } })
+  })
+  if (!row) throw new NotFound('tenant')
+  return { tenant: profileOf(row) }
+}
+
+/** The tenant's settings, for its staff and for operators. The catalogue, which an operator sees, does not have those of every tenant. */
+export async function findSettings(principal: Principal, tenant: TenantProfile): Promise<TenantSettings> {
+  if (principal.kind === 'tenant') {
+    requireRole(principal.scope, 'MEMBER')
+    return tenant
+  }
+  return residentSettings(principal.operator, tenant)
+}
+
+async function residentSettings({ catalog }: OperatorScope, tenant: TenantProfile): Promise<TenantSettings> {
+  return (await catalog.quotas.findResident(tenant.id)) ?? tenant
+}
+
+async function checkSettings(
+  scope: Scope,
+  db: TenantTransaction,
+  change: TenantSettingsChange,
+): Promise<Partial<TenantSettings>> {
+  const { timeZone, quotaThresholds, budgetBehaviour, downgradeModel, downgradeAt } = change
+  const set: Partial<TenantSettings> = {}
+  if (timeZone != null) set.timeZone = checkTimeZone('timeZone', timeZone)
+  if (quotaThresholds != null) set.quotaThresholds = checkThresholds(quotaThresholds)
+  if (budgetBehaviour != null) set.budgetBehaviour = budgetBehaviour
+  if (downgradeModel === null) set.downgradeModel = null
+  else if (downgradeModel !== undefined) set.downgradeModel = await checkModel(scope, db, 'downgradeModel', downgradeModel)
+  if (downgradeAt != null) {
+    if (!isPercentage(downgradeAt)) throw new ValidationProblem(['downgradeAt'], 'The value must be from 1 to 100.')
+    set.downgradeAt = downgradeAt
+  }
+  return set
+}
+
+function checkThresholds(thresholds: number[]): number[] {
+  const path = ['quotaThresholds']
+  if (thresholds.length > mostThresholds) {
+    throw new ValidationProblem(path, `There can be at most ${mostThresholds} thresholds.`)
+  }
+  if (!thresholds.every(isPercentage)) throw new ValidationProblem(path, 'Each threshold must be from 1 to 100.')
+  if (thresholds.some((threshold, index) => index > 0 && threshold <= (thresholds[index - 1] ?? 0))) {
+    throw new ValidationProblem(path, 'The thresholds must ascend, and none may occur twice.')
+  }
+  return thresholds
+}
+
+function isPercentage(value: number): boolean {
+  return Number.isInteger(value) && value >= 1 && value <= 100
+}
