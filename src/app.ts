@@ -13,6 +13,7 @@ import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
 import { startErasureSweep } from './domain/erasure.ts'
+import { OutboxWorker } from './domain/outbox.ts'
 import type { Model, PlatformCipher, Ports } from './domain/ports.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
@@ -27,6 +28,7 @@ import { MemoryAdmission } from './memory/admission.ts'
 import { MemoryEventLog } from './memory/event-log.ts'
 import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
+import { createCourier } from './notify/courier.ts'
 import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
 import { RedisRunQueue } from './redis/run-queue.ts'
@@ -72,6 +74,9 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
     await worker.start()
     opened.defer(() => worker.drain(grace))
+    const outbox = new OutboxWorker({ data, catalog, ports, onError })
+    outbox.start()
+    opened.defer(() => outbox.stop())
     opened.defer(startErasureSweep({ data, catalog, ports, settings }, onError))
   }
 
@@ -221,10 +226,11 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
-  const admission = new MemoryAdmission({ onError })
   const egress = createEgress(config.egress)
+  const courier = createCourier({ egress, mail: config.mail, warn: (message) => logger.warn(message) })
+  const admission = new MemoryAdmission({ onError })
   const common = {
-    ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress },
+    ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress, courier },
     ...{ admission, report: onError, now: Date.now },
   }
   if (config.redis === null) {

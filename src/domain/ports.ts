@@ -12,6 +12,7 @@ export type Ports = {
   tools: Toolbox
   vault: Vault
   egress: Egress
+  courier: Courier
   /** Given what goes wrong where nobody waits for it. Never throws. */
   report: (error: unknown) => void
   /** The clock: milliseconds since the epoch. */
@@ -267,6 +268,30 @@ export class EgressFailure extends Error {
     super(message, options)
     this.name = 'EgressFailure'
     this.code = code
+  }
+}
+
+/** `id` is what the receiver knows the message by, however often it comes: part of the Message-ID of an e-mail, `webhook-id` of a webhook. */
+export type OutgoingEmail = { id: string; to: string; subject: string; text: string }
+export type OutgoingWebhook = { id: string; url: string; secret: string; body: string }
+
+/** Carries messages to the outside, each as often as it is told to. Both throw a DeliveryFailure, and the signal's reason when aborted. */
+export type Courier = {
+  /** Resolves when the mail server has taken it. */
+  email(email: OutgoingEmail, signal: AbortSignal): Promise<void>
+  /** Posts `body`, JSON, signed with the secret by the scheme of Standard Webhooks. Resolves when the receiver has taken it. */
+  webhook(webhook: OutgoingWebhook, signal: AbortSignal): Promise<void>
+}
+
+/** A message that was not taken. The text says why, and repeats nothing that a tenant or a receiver wrote. */
+export class DeliveryFailure extends Error {
+  /** Whether trying again is of no use. */
+  readonly final: boolean
+
+  constructor(message: string, options: { final: boolean; cause?: unknown }) {
+    super(message, { cause: options.cause })
+    this.name = 'DeliveryFailure'
+    this.final = options.final
   }
 }
 

@@ -17,6 +17,7 @@ import { MemoryAdmission } from '../../src/memory/admission.ts'
 import { MemoryEventLog } from '../../src/memory/event-log.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
+import { createCourier } from '../../src/notify/courier.ts'
 import { EnvelopeVault } from '../../src/secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from '../../src/secrets/key-provider.ts'
 import { masterKeysOf } from '../../src/secrets/master-keys.ts'
@@ -76,6 +77,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
 
   let ahead = 0
   const now = () => Date.now() + ahead
+  const egress = createEgress()
   const ports: Ports = {
     eventLog: new MemoryEventLog({ onError }),
     signals: new MemorySignals({ onError }),
@@ -84,7 +86,8 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(now),
     vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),
-    egress: createEgress(),
+    egress,
+    courier: createCourier({ egress, mail: null, warn: () => undefined }),
     report: onError,
     now,
     ...options.ports,
