@@ -82,6 +82,16 @@ export type CreateTenantInput = {
   plan: Plan;
 };
 
+/** What createWebhook takes. */
+export type CreateWebhookInput = {
+  /** What it is for. At most 200 bytes. */
+  description?: string | null | undefined;
+  /** Makes repeating the call safe for 24 hours: the same key with the same input makes one webhook. */
+  idempotencyKey?: string | null | undefined;
+  /** What is called: https, in the public Internet, at port 443 or one above 1023. Redirects are not followed. */
+  url: string;
+};
+
 /** What deleteConversation takes. */
 export type DeleteConversationInput = {
   /** Which conversation. */
@@ -92,6 +102,12 @@ export type DeleteConversationInput = {
 export type DeleteSecretInput = {
   /** Which secret. */
   secretId: string | number;
+};
+
+/** What deleteWebhook takes. */
+export type DeleteWebhookInput = {
+  /** Which webhook. */
+  webhookId: string | number;
 };
 
 /** What eraseTenant takes. */
@@ -141,6 +157,11 @@ export type MultitaskStrategy =
   /** CONFLICT, and nothing is stored. */
   | 'REJECT';
 
+/** What a notification tells of. */
+export type NotificationKind =
+  /** A share of a limit is used. `details` has limit, threshold (in percent), used, max, period, periodStart and periodEnd. */
+  | 'QUOTA_THRESHOLD_REACHED';
+
 /** What a tenant has subscribed to. Decides its limits. */
 export type Plan =
   /** For production at scale. */
@@ -152,12 +173,16 @@ export type Plan =
 
 /** The kind of a problem, for programs to act on. */
 export type ProblemCode =
+  /** The month's tokens do not allow it. */
+  | 'BUDGET_EXHAUSTED'
   /** It contradicts what is already there. */
   | 'CONFLICT'
   /** You may not do this. */
   | 'FORBIDDEN'
   /** There is no such thing here: it does not exist, or it is not yours. The two are never told apart. */
   | 'NOT_FOUND'
+  /** A limit on messages or sessions does not allow it. */
+  | 'QUOTA_EXCEEDED'
   /** The input breaks a rule. */
   | 'VALIDATION';
 
@@ -329,9 +354,11 @@ export type UpdateAgentConfigMutationVariables = Exact<{
 
 
 export type UpdateAgentConfigMutation = { updateAgentConfig:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'UpdateAgentConfigPayload', agentConfig: { id: string, version: number, status: AgentConfigStatus, systemPrompt: string, temperature: number, publishedAt: string | null } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
@@ -378,10 +405,12 @@ export type CreateApiKeyMutationVariables = Exact<{
 
 
 export type CreateApiKeyMutation = { createApiKey:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'CreateApiKeyPayload', secret: string | null, apiKey: { id: string, name: string, role: Role, userId: string | null } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -391,9 +420,11 @@ export type RevokeApiKeyMutationVariables = Exact<{
 
 
 export type RevokeApiKeyMutation = { revokeApiKey:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'RevokeApiKeyPayload', apiKey: { id: string, revokedAt: string | null } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
@@ -431,10 +462,12 @@ export type CreateConversationMutationVariables = Exact<{
 
 
 export type CreateConversationMutation = { createConversation:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'CreateConversationPayload', conversation: { id: string, title: string | null, userId: string | null } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -444,9 +477,11 @@ export type RenameConversationMutationVariables = Exact<{
 
 
 export type RenameConversationMutation = { renameConversation:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'RenameConversationPayload', conversation: { id: string, title: string | null } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
@@ -457,10 +492,12 @@ export type DeleteConversationMutationVariables = Exact<{
 
 
 export type DeleteConversationMutation = { deleteConversation:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'DeleteConversationPayload', deletedConversationId: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -470,10 +507,12 @@ export type EraseTenantMutationVariables = Exact<{
 
 
 export type EraseTenantMutation = { eraseTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'EraseTenantPayload', certificate: { tenantId: string, requestedBy: string, requestedAt: string, finishedAt: string | null, backupsExpireAt: string | null, found: Array<{ kind: string, count: number | string }>, erased: Array<{ kind: string, count: number | string }>, retained: Array<{ kind: string, count: number | string }> } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -490,9 +529,11 @@ export type SendMessageMutationVariables = Exact<{
 
 
 export type SendMessageMutation = { sendMessage:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'SendMessagePayload', userMessage: { id: string, role: MessageRole, content: string }, run: { id: string, status: RunStatus } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
@@ -507,11 +548,28 @@ export type NodeQuery = { node:
     | { __typename: 'AgentConfig', id: string }
     | { __typename: 'Conversation', id: string }
     | { __typename: 'Message', id: string }
+    | { __typename: 'Notification', id: string }
     | { __typename: 'Run', id: string }
     | { __typename: 'Secret', id: string }
     | { __typename: 'Tenant', id: string }
     | { __typename: 'TenantExport', id: string }
+    | { __typename: 'Webhook', id: string }
    | null };
+
+export type NotificationsQueryVariables = Exact<{
+  first?: number | null | undefined;
+  after?: string | null | undefined;
+}>;
+
+
+export type NotificationsQuery = { notifications: { edges: Array<{ cursor: string, node: { id: string, kind: NotificationKind, title: string, body: string, details: Record<string, unknown>, createdAt: string } }>, pageInfo: { hasNextPage: boolean } } };
+
+export type NotificationReceivedSubscriptionVariables = Exact<{
+  after?: string | null | undefined;
+}>;
+
+
+export type NotificationReceivedSubscription = { notificationReceived: { id: string, title: string } };
 
 export type RunQueryVariables = Exact<{
   id: string | number;
@@ -535,10 +593,12 @@ export type CancelRunMutationVariables = Exact<{
 
 
 export type CancelRunMutation = { cancelRun:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'CancelRunPayload', run: { id: string } }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -553,9 +613,11 @@ export type SetSecretMutationVariables = Exact<{
 
 
 export type SetSecretMutation = { setSecret:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'SetSecretPayload', secret: { id: string, name: string, createdAt: string, updatedAt: string } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
@@ -566,10 +628,12 @@ export type DeleteSecretMutationVariables = Exact<{
 
 
 export type DeleteSecretMutation = { deleteSecret:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'DeleteSecretPayload', secret: { id: string, name: string } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -579,10 +643,12 @@ export type ExportTenantMutationVariables = Exact<{
 
 
 export type ExportTenantMutation = { exportTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'ExportTenantPayload', tenantExport: { id: string, status: TenantExportStatus, progress: number, downloadPath: string, expiresAt: string } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
 
@@ -618,10 +684,12 @@ export type CreateTenantMutationVariables = Exact<{
 
 
 export type CreateTenantMutation = { createTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'CreateTenantPayload', adminKey: string | null, tenant: { id: string, name: string, plan: Plan, status: TenantStatus } }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
    };
 
@@ -631,9 +699,11 @@ export type SuspendTenantMutationVariables = Exact<{
 
 
 export type SuspendTenantMutation = { suspendTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'SuspendTenantPayload', tenant: { id: string, status: TenantStatus } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
@@ -644,9 +714,11 @@ export type ResumeTenantMutationVariables = Exact<{
 
 
 export type ResumeTenantMutation = { resumeTenant:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
     | { __typename: 'Conflict', code: ProblemCode, message: string }
     | { __typename: 'Forbidden', code: ProblemCode, message: string }
     | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
     | { __typename: 'ResumeTenantPayload', tenant: { id: string, status: TenantStatus } }
     | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
    };
@@ -655,6 +727,41 @@ export type ViewerQueryVariables = Exact<{ [key: string]: never; }>;
 
 
 export type ViewerQuery = { viewer: { role: Role, userId: string | null, actorName: string, tenant: { id: string, name: string, plan: Plan, status: TenantStatus, createdAt: string } | null } };
+
+export type WebhooksQueryVariables = Exact<{ [key: string]: never; }>;
+
+
+export type WebhooksQuery = { webhooks: Array<{ id: string, url: string, description: string | null, createdAt: string }> };
+
+export type CreateWebhookMutationVariables = Exact<{
+  input: CreateWebhookInput;
+}>;
+
+
+export type CreateWebhookMutation = { createWebhook:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
+    | { __typename: 'Conflict', code: ProblemCode, message: string }
+    | { __typename: 'CreateWebhookPayload', secret: string | null, webhook: { id: string, url: string, description: string | null, createdAt: string } }
+    | { __typename: 'Forbidden', code: ProblemCode, message: string }
+    | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
+    | { __typename: 'ValidationProblem', code: ProblemCode, message: string, path: Array<string> }
+   };
+
+export type DeleteWebhookMutationVariables = Exact<{
+  input: DeleteWebhookInput;
+}>;
+
+
+export type DeleteWebhookMutation = { deleteWebhook:
+    | { __typename: 'BudgetExhausted', code: ProblemCode, message: string }
+    | { __typename: 'Conflict', code: ProblemCode, message: string }
+    | { __typename: 'DeleteWebhookPayload', webhook: { id: string, url: string } }
+    | { __typename: 'Forbidden', code: ProblemCode, message: string }
+    | { __typename: 'NotFound', code: ProblemCode, message: string }
+    | { __typename: 'QuotaExceeded', code: ProblemCode, message: string }
+    | { __typename: 'ValidationProblem', code: ProblemCode, message: string }
+   };
 
 
 export const AgentConfigDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"AgentConfig"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"agentId"}},"type":{"kind":"NamedType","name":{"kind":"Name","value":"ID"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"agentConfig"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"agentId"},"value":{"kind":"Variable","name":{"kind":"Name","value":"agentId"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"version"}},{"kind":"Field","name":{"kind":"Name","value":"status"}},{"kind":"Field","name":{"kind":"Name","value":"systemPrompt"}},{"kind":"Field","name":{"kind":"Name","value":"model"}},{"kind":"Field","name":{"kind":"Name","value":"fallbackModels"}},{"kind":"Field","name":{"kind":"Name","value":"temperature"}},{"kind":"Field","name":{"kind":"Name","value":"maxOutputTokens"}},{"kind":"Field","name":{"kind":"Name","value":"maxTurns"}},{"kind":"Field","name":{"kind":"Name","value":"enabledTools"}},{"kind":"Field","name":{"kind":"Name","value":"branding"}},{"kind":"Field","name":{"kind":"Name","value":"publishedAt"}}]}}]}}]} as unknown as DocumentNode<AgentConfigQuery, AgentConfigQueryVariables>;
@@ -675,6 +782,8 @@ export const EraseTenantDocument = {"kind":"Document","definitions":[{"kind":"Op
 export const ErasureDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"Erasure"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"id"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"ID"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"tenant"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"id"},"value":{"kind":"Variable","name":{"kind":"Name","value":"id"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"name"}},{"kind":"Field","name":{"kind":"Name","value":"status"}},{"kind":"Field","name":{"kind":"Name","value":"erasure"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"finishedAt"}}]}}]}}]}}]} as unknown as DocumentNode<ErasureQuery, ErasureQueryVariables>;
 export const SendMessageDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"mutation","name":{"kind":"Name","value":"SendMessage"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"input"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"SendMessageInput"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"sendMessage"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"input"},"value":{"kind":"Variable","name":{"kind":"Name","value":"input"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"SendMessagePayload"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"userMessage"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"role"}},{"kind":"Field","name":{"kind":"Name","value":"content"}}]}},{"kind":"Field","name":{"kind":"Name","value":"run"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"status"}}]}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"Problem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"ValidationProblem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"path"}}]}}]}}]}}]} as unknown as DocumentNode<SendMessageMutation, SendMessageMutationVariables>;
 export const NodeDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"Node"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"id"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"ID"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"node"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"id"},"value":{"kind":"Variable","name":{"kind":"Name","value":"id"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"Field","name":{"kind":"Name","value":"id"}}]}}]}}]} as unknown as DocumentNode<NodeQuery, NodeQueryVariables>;
+export const NotificationsDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"Notifications"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"first"}},"type":{"kind":"NamedType","name":{"kind":"Name","value":"Int"}}},{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"after"}},"type":{"kind":"NamedType","name":{"kind":"Name","value":"String"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"notifications"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"first"},"value":{"kind":"Variable","name":{"kind":"Name","value":"first"}}},{"kind":"Argument","name":{"kind":"Name","value":"after"},"value":{"kind":"Variable","name":{"kind":"Name","value":"after"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"edges"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"cursor"}},{"kind":"Field","name":{"kind":"Name","value":"node"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"kind"}},{"kind":"Field","name":{"kind":"Name","value":"title"}},{"kind":"Field","name":{"kind":"Name","value":"body"}},{"kind":"Field","name":{"kind":"Name","value":"details"}},{"kind":"Field","name":{"kind":"Name","value":"createdAt"}}]}}]}},{"kind":"Field","name":{"kind":"Name","value":"pageInfo"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"hasNextPage"}}]}}]}}]}}]} as unknown as DocumentNode<NotificationsQuery, NotificationsQueryVariables>;
+export const NotificationReceivedDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"subscription","name":{"kind":"Name","value":"NotificationReceived"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"after"}},"type":{"kind":"NamedType","name":{"kind":"Name","value":"String"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"notificationReceived"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"after"},"value":{"kind":"Variable","name":{"kind":"Name","value":"after"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"title"}}]}}]}}]} as unknown as DocumentNode<NotificationReceivedSubscription, NotificationReceivedSubscriptionVariables>;
 export const RunDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"Run"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"id"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"ID"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"run"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"id"},"value":{"kind":"Variable","name":{"kind":"Name","value":"id"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"status"}},{"kind":"Field","name":{"kind":"Name","value":"configVersion"}},{"kind":"Field","name":{"kind":"Name","value":"model"}},{"kind":"Field","name":{"kind":"Name","value":"createdAt"}},{"kind":"Field","name":{"kind":"Name","value":"startedAt"}},{"kind":"Field","name":{"kind":"Name","value":"finishedAt"}},{"kind":"Field","name":{"kind":"Name","value":"conversation"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}}]}},{"kind":"Field","name":{"kind":"Name","value":"userMessage"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"content"}}]}},{"kind":"Field","name":{"kind":"Name","value":"reply"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"content"}}]}},{"kind":"Field","name":{"kind":"Name","value":"usage"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"inputTokens"}},{"kind":"Field","name":{"kind":"Name","value":"cachedInputTokens"}},{"kind":"Field","name":{"kind":"Name","value":"outputTokens"}},{"kind":"Field","name":{"kind":"Name","value":"reasoningTokens"}},{"kind":"Field","name":{"kind":"Name","value":"totalTokens"}},{"kind":"Field","name":{"kind":"Name","value":"estimated"}}]}},{"kind":"Field","name":{"kind":"Name","value":"cost"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"micros"}},{"kind":"Field","name":{"kind":"Name","value":"currency"}},{"kind":"Field","name":{"kind":"Name","value":"formatted"}}]}},{"kind":"Field","name":{"kind":"Name","value":"failure"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}}]}}]}}]} as unknown as DocumentNode<RunQuery, RunQueryVariables>;
 export const RunsDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"Runs"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"first"}},"type":{"kind":"NamedType","name":{"kind":"Name","value":"Int"}}},{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"after"}},"type":{"kind":"NamedType","name":{"kind":"Name","value":"String"}}},{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"filter"}},"type":{"kind":"NamedType","name":{"kind":"Name","value":"RunFilter"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"runs"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"first"},"value":{"kind":"Variable","name":{"kind":"Name","value":"first"}}},{"kind":"Argument","name":{"kind":"Name","value":"after"},"value":{"kind":"Variable","name":{"kind":"Name","value":"after"}}},{"kind":"Argument","name":{"kind":"Name","value":"filter"},"value":{"kind":"Variable","name":{"kind":"Name","value":"filter"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"edges"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"node"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"status"}}]}}]}}]}}]}}]} as unknown as DocumentNode<RunsQuery, RunsQueryVariables>;
 export const CancelRunDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"mutation","name":{"kind":"Name","value":"CancelRun"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"input"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"CancelRunInput"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"cancelRun"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"input"},"value":{"kind":"Variable","name":{"kind":"Name","value":"input"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"CancelRunPayload"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"run"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}}]}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"Problem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}}]}}]}}]} as unknown as DocumentNode<CancelRunMutation, CancelRunMutationVariables>;
@@ -689,3 +798,6 @@ export const CreateTenantDocument = {"kind":"Document","definitions":[{"kind":"O
 export const SuspendTenantDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"mutation","name":{"kind":"Name","value":"SuspendTenant"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"input"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"SuspendTenantInput"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"suspendTenant"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"input"},"value":{"kind":"Variable","name":{"kind":"Name","value":"input"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"SuspendTenantPayload"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"tenant"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"status"}}]}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"Problem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}}]}}]}}]} as unknown as DocumentNode<SuspendTenantMutation, SuspendTenantMutationVariables>;
 export const ResumeTenantDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"mutation","name":{"kind":"Name","value":"ResumeTenant"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"input"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"ResumeTenantInput"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"resumeTenant"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"input"},"value":{"kind":"Variable","name":{"kind":"Name","value":"input"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"ResumeTenantPayload"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"tenant"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"status"}}]}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"Problem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}}]}}]}}]} as unknown as DocumentNode<ResumeTenantMutation, ResumeTenantMutationVariables>;
 export const ViewerDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"Viewer"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"viewer"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"role"}},{"kind":"Field","name":{"kind":"Name","value":"userId"}},{"kind":"Field","name":{"kind":"Name","value":"actorName"}},{"kind":"Field","name":{"kind":"Name","value":"tenant"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"name"}},{"kind":"Field","name":{"kind":"Name","value":"plan"}},{"kind":"Field","name":{"kind":"Name","value":"status"}},{"kind":"Field","name":{"kind":"Name","value":"createdAt"}}]}}]}}]}}]} as unknown as DocumentNode<ViewerQuery, ViewerQueryVariables>;
+export const WebhooksDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"query","name":{"kind":"Name","value":"Webhooks"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"webhooks"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"url"}},{"kind":"Field","name":{"kind":"Name","value":"description"}},{"kind":"Field","name":{"kind":"Name","value":"createdAt"}}]}}]}}]} as unknown as DocumentNode<WebhooksQuery, WebhooksQueryVariables>;
+export const CreateWebhookDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"mutation","name":{"kind":"Name","value":"CreateWebhook"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"input"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"CreateWebhookInput"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"createWebhook"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"input"},"value":{"kind":"Variable","name":{"kind":"Name","value":"input"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"CreateWebhookPayload"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"webhook"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"url"}},{"kind":"Field","name":{"kind":"Name","value":"description"}},{"kind":"Field","name":{"kind":"Name","value":"createdAt"}}]}},{"kind":"Field","name":{"kind":"Name","value":"secret"}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"Problem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"ValidationProblem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"path"}}]}}]}}]}}]} as unknown as DocumentNode<CreateWebhookMutation, CreateWebhookMutationVariables>;
+export const DeleteWebhookDocument = {"kind":"Document","definitions":[{"kind":"OperationDefinition","operation":"mutation","name":{"kind":"Name","value":"DeleteWebhook"},"variableDefinitions":[{"kind":"VariableDefinition","variable":{"kind":"Variable","name":{"kind":"Name","value":"input"}},"type":{"kind":"NonNullType","type":{"kind":"NamedType","name":{"kind":"Name","value":"DeleteWebhookInput"}}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"deleteWebhook"},"arguments":[{"kind":"Argument","name":{"kind":"Name","value":"input"},"value":{"kind":"Variable","name":{"kind":"Name","value":"input"}}}],"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"__typename"}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"DeleteWebhookPayload"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"webhook"},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"id"}},{"kind":"Field","name":{"kind":"Name","value":"url"}}]}}]}},{"kind":"InlineFragment","typeCondition":{"kind":"NamedType","name":{"kind":"Name","value":"Problem"}},"selectionSet":{"kind":"SelectionSet","selections":[{"kind":"Field","name":{"kind":"Name","value":"code"}},{"kind":"Field","name":{"kind":"Name","value":"message"}}]}}]}}]}}]} as unknown as DocumentNode<DeleteWebhookMutation, DeleteWebhookMutationVariables>;

@@ -117,12 +117,17 @@ describe('who may use what', () => {
       'apiKeys',
       'auditEvents',
       'createApiKey',
+      'createWebhook',
       'deleteSecret',
+      'deleteWebhook',
       'exportTenant',
+      'notificationReceived',
+      'notifications',
       'revokeApiKey',
       'secrets',
       'setSecret',
       'updateAgentConfig',
+      'webhooks',
     ])
   })
 })

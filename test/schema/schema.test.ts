@@ -88,6 +88,7 @@ describe('the schema', () => {
       'AuditEvent.subjectId',
       'CreateApiKeyPayload.secret',
       'CreateTenantPayload.adminKey',
+      'CreateWebhookPayload.secret',
       'ErasureCertificate.backupsExpireAt',
       'Message.run',
       'PageInfo.endCursor',
@@ -98,6 +99,7 @@ describe('the schema', () => {
       'Query.tenant',
       'Tenant.erasure',
       'Viewer.tenant',
+      'Webhook.description',
     ])
   })
 })
