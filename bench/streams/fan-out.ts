@@ -16,9 +16,12 @@ import { logEpoch } from '../../src/domain/run-log.ts'
 import type { DomainSettings, Scope } from '../../src/domain/scope.ts'
 import { registerTenant } from '../../src/domain/tenant.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
+import { MemoryAdmission } from '../../src/memory/admission.ts'
 import { MemoryEventLog } from '../../src/memory/event-log.ts'
+import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
+import { createCourier } from '../../src/notify/courier.ts'
 import { encodeId } from '../../src/schema/global-id.ts'
 import { EnvelopeVault } from '../../src/secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from '../../src/secrets/key-provider.ts'
@@ -26,6 +29,7 @@ import { masterKeysOf } from '../../src/secrets/master-keys.ts'
 import { createPlatformCipher } from '../../src/secrets/platform-cipher.ts'
 import { createServer } from '../../src/server/server.ts'
 import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
+import { createEgress } from '../../src/tools/egress.ts'
 import type { BenchContext } from '../bench.ts'
 import { atLeast, measurementTable, type Report } from '../support/report.ts'
 import { measure } from '../support/rounds.ts'
@@ -159,13 +163,19 @@ async function openPlatform(context: BenchContext, opened: AsyncDisposableStack)
   opened.defer(() => catalog.close())
   const data = new TenantData(new TenantPool({ connectionString: appUrl }))
   opened.defer(() => data.close())
+  const egress = createEgress()
   const ports: Ports = {
     eventLog: new MemoryEventLog({ onError }),
     signals: new MemorySignals({ onError }),
     runQueue: new MemoryRunQueue({ onError }),
+    admission: new MemoryAdmission({ onError }),
+    modelSlots: new MemoryModelSlots({ named: new Map(), others: null }),
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(Date.now),
     vault: new EnvelopeVault(createLocalKeyProvider(keys)),
+    egress,
+    courier: createCourier({ egress, mail: null, warn: () => undefined }),
+    report: onError,
     now: Date.now,
   }
   const settings: DomainSettings = {

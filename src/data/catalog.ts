@@ -121,6 +121,21 @@ export class Catalog {
     })
   }
 
+  /**
+   * Messages of the outbox that are due, at most 1,000 of each database and 20 of each tenant: first the oldest of every tenant, then
+   * the next, so that nobody's crowd comes before another's first.
+   */
+  dueMessages(): Promise<{ tenantId: TenantId; id: string }[]> {
+    return this.placements.everywhere(async (client) => {
+      const rows = await client.$queryRaw<{ tenant_id: string; id: string }[]>`
+        select tenant_id, id from (
+          select tenant_id, id, due_at, row_number() over (partition by tenant_id order by due_at) as place from outbox
+          where due_at <= now() and exists (select from tenants where tenants.id = outbox.tenant_id and fenced_at is null)
+        ) due where place <= 20 order by place, due_at limit 1000`
+      return rows.map(({ tenant_id, id }) => ({ tenantId: tenantIdOf(tenant_id), id }))
+    })
+  }
+
   /** Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000 of each database. */
   async tenantsWithOverdueRuns(olderThanMs: number): Promise<TenantId[]> {
     const tenants = await this.placements.everywhere(async (client) => {

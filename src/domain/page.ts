@@ -35,7 +35,7 @@ export type PageOptions = {
 }
 
 /** A row's place in the list: equal times are ordered by id. */
-type Place = { createdAt: Date; id: string }
+export type Place = { createdAt: Date; id: string }
 
 /** What follows one place, as a Prisma filter that the index on `(…, created_at, id)` answers. */
 type Bound =
@@ -59,8 +59,8 @@ export async function paginate<T extends Place>(
   const first = checkSize('first', args.first, maxSize)
   const last = checkSize('last', args.last, maxSize)
   if (first !== null && last !== null) throw new ValidationProblem(['last'], 'Give either first or last, not both.')
-  const after = readCursor('after', args.after)
-  const before = readCursor('before', args.before)
+  const after = parsePlace('after', args.after)
+  const before = parsePlace('before', args.before)
 
   const backwards = last !== null
   const size = first ?? last ?? defaultSize
@@ -104,14 +104,16 @@ function checkSize(name: 'first' | 'last', size: number | null | undefined, maxS
 /** Milliseconds since the epoch, then the UUID: the bytes of each. */
 const cursorLayout = { time: 6, id: 16 }
 
-function formatCursor({ createdAt, id }: Place): string {
+/** The cursor of a row, in every list. */
+export function formatCursor({ createdAt, id }: Place): string {
   const bytes = Buffer.alloc(cursorLayout.time + cursorLayout.id)
   bytes.writeUIntBE(createdAt.getTime(), 0, cursorLayout.time)
   bytes.write(id.replaceAll('-', ''), cursorLayout.time, 'hex')
   return bytes.toString('base64url')
 }
 
-function readCursor(name: 'after' | 'before', text: string | null | undefined): Place | null {
+/** Where a cursor lies; null without one. Throws a ValidationProblem that names the argument when it is none. */
+export function parsePlace(name: 'after' | 'before', text: string | null | undefined): Place | null {
   if (text === null || text === undefined) return null
   const place = parseCursor(text)
   // Base64 has several spellings of the same bytes; only the one that was handed out is a cursor.

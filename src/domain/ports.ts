@@ -12,6 +12,8 @@ export type Ports = {
   modelSlots: ModelSlots
   tools: Toolbox
   vault: Vault
+  egress: Egress
+  courier: Courier
   /** Given what goes wrong where nobody waits for it. Never throws. */
   report: (error: unknown) => void
   /** The clock: milliseconds since the epoch. */
@@ -239,6 +241,79 @@ export type SecretCipher = {
   decrypt(secretId: string, ciphertext: Uint8Array): string
   /** Equal for equal values and says no more of them to whoever has not the key: an HMAC-SHA-256 in hexadecimal. */
   fingerprint(value: string): string
+}
+
+export type EgressRequest = {
+  url: string
+  /** Default GET. */
+  method?: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  headers?: Readonly<Record<string, string>>
+  body?: string | null
+  /** Redirects that are followed; with 0 a redirect is an answer like any other. Default 3. */
+  maxRedirects?: number
+  /** Bytes of the answer's body. Default 1,048,576. */
+  maxBytes?: number
+  /** For everything, redirects included, in milliseconds. Default 15,000. */
+  timeout?: number
+  signal?: AbortSignal
+}
+
+/** `url` is where the answer came from. Names of headers are in lower case. */
+export type EgressResponse = { url: string; status: number; headers: Readonly<Record<string, string>>; body: Uint8Array }
+
+/**
+ * The one way out for URLs that a tenant chooses. It connects to the public Internet alone, and to what the operator has listed: each
+ * address is checked when it is connected to, those of redirects too. Credentials are never sent on to another origin.
+ */
+export type Egress = {
+  /** Why the URL is refused, whatever its name leads to, in a sentence for the tenant; null when it can be asked. */
+  refusalOf(url: string): string | null
+  /** Answers whatever the server answers. Throws an EgressFailure, and the signal's reason when aborted. */
+  request(request: EgressRequest): Promise<EgressResponse>
+}
+
+export type EgressFailureCode =
+  /** The URL, a header or a redirect breaks a rule. Nothing was sent there. */
+  | 'REFUSED'
+  /** The name is unknown, its address is none that may be reached, or the connection failed. */
+  | 'UNREACHABLE'
+  | 'TIMED_OUT'
+  | 'TOO_LARGE'
+  | 'TOO_MANY_REDIRECTS'
+
+/** A request that came to nothing. The message is safe to show to the tenant; the cause is for the operator. */
+export class EgressFailure extends Error {
+  readonly code: EgressFailureCode
+
+  constructor(code: EgressFailureCode, message: string, options: { cause?: unknown } = {}) {
+    super(message, options)
+    this.name = 'EgressFailure'
+    this.code = code
+  }
+}
+
+/** `id` is what the receiver knows the message by, however often it comes: part of the Message-ID of an e-mail, `webhook-id` of a webhook. */
+export type OutgoingEmail = { id: string; to: string; subject: string; text: string }
+export type OutgoingWebhook = { id: string; url: string; secret: string; body: string }
+
+/** Carries messages to the outside, each as often as it is told to. Both throw a DeliveryFailure, and the signal's reason when aborted. */
+export type Courier = {
+  /** Resolves when the mail server has taken it. */
+  email(email: OutgoingEmail, signal: AbortSignal): Promise<void>
+  /** Posts `body`, JSON, signed with the secret by the scheme of Standard Webhooks. Resolves when the receiver has taken it. */
+  webhook(webhook: OutgoingWebhook, signal: AbortSignal): Promise<void>
+}
+
+/** A message that was not taken. The text says why, and repeats nothing that a tenant or a receiver wrote. */
+export class DeliveryFailure extends Error {
+  /** Whether trying again is of no use. */
+  readonly final: boolean
+
+  constructor(message: string, options: { final: boolean; cause?: unknown }) {
+    super(message, { cause: options.cause })
+    this.name = 'DeliveryFailure'
+    this.final = options.final
+  }
 }
 
 /** Encrypts what the platform itself has to keep, such as the addresses of databases. */

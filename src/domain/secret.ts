@@ -95,7 +95,7 @@ async function store(scope: Scope, tx: TenantTransaction, name: string, sealFor:
 }
 
 /** The tenant's data key, open; made when the first secret is set. To be called outside of transactions. */
-async function tenantCipher(scope: Scope): Promise<{ dataKeyId: string; cipher: SecretCipher }> {
+export async function tenantCipher(scope: Scope): Promise<{ dataKeyId: string; cipher: SecretCipher }> {
   const newest = { orderBy: [{ createdAt: 'desc' }, { id: 'desc' }] } satisfies Prisma.DataKeyFindFirstArgs
   const key = (await scope.db.dataKey.findFirst(newest)) ?? (await firstKey(scope))
   return { dataKeyId: key.id, cipher: await scope.ports.vault.unlock(scope.tenant.id, key) }

@@ -9,6 +9,8 @@ const tags = {
   Run: 7,
   TenantExport: 8,
   Secret: 9,
+  Webhook: 10,
+  Notification: 11,
 } as const
 
 export type NodeType = keyof typeof tags

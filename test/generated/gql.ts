@@ -32,6 +32,8 @@ type Documents = {
     "\n  query Erasure($id: ID!) {\n    tenant(id: $id) {\n      name\n      status\n      erasure {\n        finishedAt\n      }\n    }\n  }\n": typeof types.ErasureDocument,
     "\n  mutation SendMessage($input: SendMessageInput!) {\n    sendMessage(input: $input) {\n      __typename\n      ... on SendMessagePayload {\n        userMessage {\n          id\n          role\n          content\n        }\n        run {\n          id\n          status\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on ValidationProblem {\n        path\n      }\n    }\n  }\n": typeof types.SendMessageDocument,
     "\n  query Node($id: ID!) {\n    node(id: $id) {\n      __typename\n      id\n    }\n  }\n": typeof types.NodeDocument,
+    "\n  query Notifications($first: Int, $after: String) {\n    notifications(first: $first, after: $after) {\n      edges {\n        cursor\n        node {\n          id\n          kind\n          title\n          body\n          details\n          createdAt\n        }\n      }\n      pageInfo {\n        hasNextPage\n      }\n    }\n  }\n": typeof types.NotificationsDocument,
+    "\n  subscription NotificationReceived($after: String) {\n    notificationReceived(after: $after) {\n      id\n      title\n    }\n  }\n": typeof types.NotificationReceivedDocument,
     "\n  query Quota($tenantId: ID) {\n    quota(tenantId: $tenantId) {\n      plan\n      limits {\n        limit\n        max\n        used\n        reserved\n        remaining\n        resetAt\n      }\n    }\n  }\n": typeof types.QuotaDocument,
     "\n  subscription QuotaChanged {\n    quotaChanged {\n      plan\n      limits {\n        limit\n        max\n        used\n      }\n    }\n  }\n": typeof types.QuotaChangedDocument,
     "\n  mutation LimitedMessage($input: SendMessageInput!) {\n    sendMessage(input: $input) {\n      __typename\n      ... on SendMessagePayload {\n        userMessage {\n          id\n        }\n        run {\n          id\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on QuotaExceeded {\n        limit\n        scope\n        max\n        remaining\n        retryAfterSeconds\n        resetAt\n      }\n      ... on BudgetExhausted {\n        limit\n        scope\n        max\n        remaining\n        retryAfterSeconds\n        resetAt\n      }\n    }\n  }\n": typeof types.LimitedMessageDocument,
@@ -54,6 +56,9 @@ type Documents = {
     "\n  mutation SuspendTenant($input: SuspendTenantInput!) {\n    suspendTenant(input: $input) {\n      __typename\n      ... on SuspendTenantPayload {\n        tenant {\n          id\n          status\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n": typeof types.SuspendTenantDocument,
     "\n  mutation ResumeTenant($input: ResumeTenantInput!) {\n    resumeTenant(input: $input) {\n      __typename\n      ... on ResumeTenantPayload {\n        tenant {\n          id\n          status\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n": typeof types.ResumeTenantDocument,
     "\n  query Viewer {\n    viewer {\n      role\n      userId\n      actorName\n      tenant {\n        id\n        name\n        plan\n        status\n        createdAt\n      }\n    }\n  }\n": typeof types.ViewerDocument,
+    "\n  query Webhooks {\n    webhooks {\n      id\n      url\n      description\n      createdAt\n    }\n  }\n": typeof types.WebhooksDocument,
+    "\n  mutation CreateWebhook($input: CreateWebhookInput!) {\n    createWebhook(input: $input) {\n      __typename\n      ... on CreateWebhookPayload {\n        webhook {\n          id\n          url\n          description\n          createdAt\n        }\n        secret\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on ValidationProblem {\n        path\n      }\n    }\n  }\n": typeof types.CreateWebhookDocument,
+    "\n  mutation DeleteWebhook($input: DeleteWebhookInput!) {\n    deleteWebhook(input: $input) {\n      __typename\n      ... on DeleteWebhookPayload {\n        webhook {\n          id\n          url\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n": typeof types.DeleteWebhookDocument,
 };
 const documents: Documents = {
     "\n  query AgentConfig($agentId: ID) {\n    agentConfig(agentId: $agentId) {\n      id\n      version\n      status\n      systemPrompt\n      model\n      fallbackModels\n      temperature\n      maxOutputTokens\n      maxTurns\n      enabledTools\n      branding\n      publishedAt\n    }\n  }\n": types.AgentConfigDocument,
@@ -74,6 +79,8 @@ const documents: Documents = {
     "\n  query Erasure($id: ID!) {\n    tenant(id: $id) {\n      name\n      status\n      erasure {\n        finishedAt\n      }\n    }\n  }\n": types.ErasureDocument,
     "\n  mutation SendMessage($input: SendMessageInput!) {\n    sendMessage(input: $input) {\n      __typename\n      ... on SendMessagePayload {\n        userMessage {\n          id\n          role\n          content\n        }\n        run {\n          id\n          status\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on ValidationProblem {\n        path\n      }\n    }\n  }\n": types.SendMessageDocument,
     "\n  query Node($id: ID!) {\n    node(id: $id) {\n      __typename\n      id\n    }\n  }\n": types.NodeDocument,
+    "\n  query Notifications($first: Int, $after: String) {\n    notifications(first: $first, after: $after) {\n      edges {\n        cursor\n        node {\n          id\n          kind\n          title\n          body\n          details\n          createdAt\n        }\n      }\n      pageInfo {\n        hasNextPage\n      }\n    }\n  }\n": types.NotificationsDocument,
+    "\n  subscription NotificationReceived($after: String) {\n    notificationReceived(after: $after) {\n      id\n      title\n    }\n  }\n": types.NotificationReceivedDocument,
     "\n  query Quota($tenantId: ID) {\n    quota(tenantId: $tenantId) {\n      plan\n      limits {\n        limit\n        max\n        used\n        reserved\n        remaining\n        resetAt\n      }\n    }\n  }\n": types.QuotaDocument,
     "\n  subscription QuotaChanged {\n    quotaChanged {\n      plan\n      limits {\n        limit\n        max\n        used\n      }\n    }\n  }\n": types.QuotaChangedDocument,
     "\n  mutation LimitedMessage($input: SendMessageInput!) {\n    sendMessage(input: $input) {\n      __typename\n      ... on SendMessagePayload {\n        userMessage {\n          id\n        }\n        run {\n          id\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on QuotaExceeded {\n        limit\n        scope\n        max\n        remaining\n        retryAfterSeconds\n        resetAt\n      }\n      ... on BudgetExhausted {\n        limit\n        scope\n        max\n        remaining\n        retryAfterSeconds\n        resetAt\n      }\n    }\n  }\n": types.LimitedMessageDocument,
@@ -96,6 +103,9 @@ const documents: Documents = {
     "\n  mutation SuspendTenant($input: SuspendTenantInput!) {\n    suspendTenant(input: $input) {\n      __typename\n      ... on SuspendTenantPayload {\n        tenant {\n          id\n          status\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n": types.SuspendTenantDocument,
     "\n  mutation ResumeTenant($input: ResumeTenantInput!) {\n    resumeTenant(input: $input) {\n      __typename\n      ... on ResumeTenantPayload {\n        tenant {\n          id\n          status\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n": types.ResumeTenantDocument,
     "\n  query Viewer {\n    viewer {\n      role\n      userId\n      actorName\n      tenant {\n        id\n        name\n        plan\n        status\n        createdAt\n      }\n    }\n  }\n": types.ViewerDocument,
+    "\n  query Webhooks {\n    webhooks {\n      id\n      url\n      description\n      createdAt\n    }\n  }\n": types.WebhooksDocument,
+    "\n  mutation CreateWebhook($input: CreateWebhookInput!) {\n    createWebhook(input: $input) {\n      __typename\n      ... on CreateWebhookPayload {\n        webhook {\n          id\n          url\n          description\n          createdAt\n        }\n        secret\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on ValidationProblem {\n        path\n      }\n    }\n  }\n": types.CreateWebhookDocument,
+    "\n  mutation DeleteWebhook($input: DeleteWebhookInput!) {\n    deleteWebhook(input: $input) {\n      __typename\n      ... on DeleteWebhookPayload {\n        webhook {\n          id\n          url\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n": types.DeleteWebhookDocument,
 };
 
 /**
@@ -187,6 +197,14 @@ export function graphql(source: "\n  query Node($id: ID!) {\n    node(id: $id) {
 /**
  * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
  */
+export function graphql(source: "\n  query Notifications($first: Int, $after: String) {\n    notifications(first: $first, after: $after) {\n      edges {\n        cursor\n        node {\n          id\n          kind\n          title\n          body\n          details\n          createdAt\n        }\n      }\n      pageInfo {\n        hasNextPage\n      }\n    }\n  }\n"): (typeof documents)["\n  query Notifications($first: Int, $after: String) {\n    notifications(first: $first, after: $after) {\n      edges {\n        cursor\n        node {\n          id\n          kind\n          title\n          body\n          details\n          createdAt\n        }\n      }\n      pageInfo {\n        hasNextPage\n      }\n    }\n  }\n"];
+/**
+ * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
+ */
+export function graphql(source: "\n  subscription NotificationReceived($after: String) {\n    notificationReceived(after: $after) {\n      id\n      title\n    }\n  }\n"): (typeof documents)["\n  subscription NotificationReceived($after: String) {\n    notificationReceived(after: $after) {\n      id\n      title\n    }\n  }\n"];
+/**
+ * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
+ */
 export function graphql(source: "\n  query Quota($tenantId: ID) {\n    quota(tenantId: $tenantId) {\n      plan\n      limits {\n        limit\n        max\n        used\n        reserved\n        remaining\n        resetAt\n      }\n    }\n  }\n"): (typeof documents)["\n  query Quota($tenantId: ID) {\n    quota(tenantId: $tenantId) {\n      plan\n      limits {\n        limit\n        max\n        used\n        reserved\n        remaining\n        resetAt\n      }\n    }\n  }\n"];
 /**
  * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
@@ -272,6 +290,18 @@ export function graphql(source: "\n  mutation ResumeTenant($input: ResumeTenantI
  * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
  */
 export function graphql(source: "\n  query Viewer {\n    viewer {\n      role\n      userId\n      actorName\n      tenant {\n        id\n        name\n        plan\n        status\n        createdAt\n      }\n    }\n  }\n"): (typeof documents)["\n  query Viewer {\n    viewer {\n      role\n      userId\n      actorName\n      tenant {\n        id\n        name\n        plan\n        status\n        createdAt\n      }\n    }\n  }\n"];
+/**
+ * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
+ */
+export function graphql(source: "\n  query Webhooks {\n    webhooks {\n      id\n      url\n      description\n      createdAt\n    }\n  }\n"): (typeof documents)["\n  query Webhooks {\n    webhooks {\n      id\n      url\n      description\n      createdAt\n    }\n  }\n"];
+/**
+ * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
+ */
+export function graphql(source: "\n  mutation CreateWebhook($input: CreateWebhookInput!) {\n    createWebhook(input: $input) {\n      __typename\n      ... on CreateWebhookPayload {\n        webhook {\n          id\n          url\n          description\n          createdAt\n        }\n        secret\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on ValidationProblem {\n        path\n      }\n    }\n  }\n"): (typeof documents)["\n  mutation CreateWebhook($input: CreateWebhookInput!) {\n    createWebhook(input: $input) {\n      __typename\n      ... on CreateWebhookPayload {\n        webhook {\n          id\n          url\n          description\n          createdAt\n        }\n        secret\n      }\n      ... on Problem {\n        code\n        message\n      }\n      ... on ValidationProblem {\n        path\n      }\n    }\n  }\n"];
+/**
+ * The graphql function is used to parse GraphQL queries into a document that can be used by GraphQL clients.
+ */
+export function graphql(source: "\n  mutation DeleteWebhook($input: DeleteWebhookInput!) {\n    deleteWebhook(input: $input) {\n      __typename\n      ... on DeleteWebhookPayload {\n        webhook {\n          id\n          url\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n"): (typeof documents)["\n  mutation DeleteWebhook($input: DeleteWebhookInput!) {\n    deleteWebhook(input: $input) {\n      __typename\n      ... on DeleteWebhookPayload {\n        webhook {\n          id\n          url\n        }\n      }\n      ... on Problem {\n        code\n        message\n      }\n    }\n  }\n"];
 
 export function graphql(source: string) {
   return (documents as any)[source] ?? {};

@@ -1,5 +1,6 @@
 import { isEnumType, isInputObjectType, isNonNullType } from 'graphql'
 import { newId } from '../../src/domain/ids.ts'
+import { formatCursor } from '../../src/domain/page.ts'
 import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
 import { type ArgumentPlace, type Operation, typesWithId, withValue } from './operations.ts'
 import { type Party, rowOf } from './rows.ts'
@@ -30,6 +31,9 @@ const examples: Readonly<Record<string, Example>> = {
   'AuditFilter.action': 'createApiKey',
   'AuditFilter.since': undefined,
   'SetSecretInput.name': (own: Party) => rowOf(own, 'Secret')['name'],
+  'CreateWebhookInput.url': 'https://hooks.example.com/bulkhead',
+  // From before there was anything, so that there is something to receive.
+  'Subscription.notificationReceived(after:)': formatCursor({ createdAt: new Date(0), id: newId() }),
   'CreateTenantInput.adminEmail': 'ada@example.com',
   'CreateTenantInput.name': () => `Tenant ${newId()}`,
   'EraseTenantInput.confirmName': (own: Party) => rowOf(own, 'Tenant')['name'],

@@ -41,6 +41,6 @@ export const rules: readonly Rule[] = [
   { tag: 'edge-subscriptions', name: 'edge', title: 'Subscriptions are bounded by socket, tenant, process' },
   { tag: 'edge-slow-readers', name: 'edge', title: 'Slow readers are bounded, and can go on' },
   { tag: 'edge-errors', name: 'edge', title: 'Unexpected errors are masked under an id' },
-  { tag: 'edge-ssrf', name: 'edge', title: 'Tools reach no private address', awaits: 'tools that call out' },
+  { tag: 'edge-ssrf', name: 'edge', title: 'Tools and webhooks reach no private address' },
   { tag: 'edge-redaction', name: 'edge', title: 'Secrets are redacted from tool output', awaits: 'tools that are given secrets' },
 ]

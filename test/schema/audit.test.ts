@@ -45,6 +45,13 @@ const examples: Readonly<Record<string, Example>> = {
       return { secretId: encodeId('Secret', (await db.secret.findFirstOrThrow()).id) }
     },
   },
+  createWebhook: { input: () => ({ url: 'https://hooks.example.com/a?token=a%20value', idempotencyKey: 'once' }) },
+  deleteWebhook: {
+    async input({ keys, admin: { db } }) {
+      await call(platform.api(keys.admin), 'createWebhook', { url: 'https://hooks.example.com/' })
+      return { webhookId: encodeId('Webhook', (await db.webhook.findFirstOrThrow()).id) }
+    },
+  },
   exportTenant: { input: () => ({}) },
   createTenant: { input: () => ({ name: 'Initech', plan: 'FREE', idempotencyKey: 'once' }) },
   suspendTenant: { input: (tenant) => ({ tenantId: tenantId(tenant), reason: 'They did not pay.' }) },
@@ -119,7 +126,7 @@ describe('a mutation of admins or operators', () => {
     const written = await added()
     const actor = byOperator ? { actor_kind: 'OPERATOR', actor_name: 'Olga' } : { actor_kind: 'API_KEY', actor_name: 'Ada' }
     expect(written).toEqual(example.silent ? [] : [expect.objectContaining({ action: name, ...actor })])
-    expect(JSON.stringify(written)).not.toMatch(/bh_|Say nothing|a value that nobody sees/)
+    expect(JSON.stringify(written)).not.toMatch(/bh_|Say nothing|a value that nobody sees|whsec_|token=/)
 
     if (!('idempotencyKey' in input) && name !== 'revokeApiKey' && !byOperator) return
     expect(await call(api, name, input)).toEqual(done)

@@ -130,13 +130,18 @@ describe('who may use what', () => {
       'apiKeys',
       'auditEvents',
       'createApiKey',
+      'createWebhook',
       'deleteSecret',
+      'deleteWebhook',
       'exportTenant',
+      'notificationReceived',
+      'notifications',
       'revokeApiKey',
       'secrets',
       'setSecret',
       'updateAgentConfig',
       'updateTenantSettings',
+      'webhooks',
     ])
   })
 })

@@ -90,6 +90,7 @@ describe('the schema', () => {
       'BudgetExhausted.retryAfterSeconds',
       'CreateApiKeyPayload.secret',
       'CreateTenantPayload.adminKey',
+      'CreateWebhookPayload.secret',
       'ErasureCertificate.backupsExpireAt',
       'Message.run',
       'PageInfo.endCursor',
@@ -105,6 +106,7 @@ describe('the schema', () => {
       'Tenant.erasure',
       'TenantSettings.downgradeModel',
       'Viewer.tenant',
+      'Webhook.description',
     ])
   })
 })

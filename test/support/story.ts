@@ -18,10 +18,12 @@ import { MemoryEventLog } from '../../src/memory/event-log.ts'
 import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
+import { createCourier } from '../../src/notify/courier.ts'
 import { EnvelopeVault } from '../../src/secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from '../../src/secrets/key-provider.ts'
 import { masterKeysOf } from '../../src/secrets/master-keys.ts'
 import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
+import { createEgress } from '../../src/tools/egress.ts'
 import { testCipher } from './placement.ts'
 import { createTestDatabase, type TestDatabase } from './postgres.ts'
 
@@ -76,6 +78,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
 
   let ahead = 0
   const now = () => Date.now() + ahead
+  const egress = createEgress()
   const ports: Ports = {
     eventLog: new MemoryEventLog({ onError }),
     signals: new MemorySignals({ onError }),
@@ -85,6 +88,8 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(now),
     vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),
+    egress,
+    courier: createCourier({ egress, mail: null, warn: () => undefined }),
     report: onError,
     now,
     ...options.ports,

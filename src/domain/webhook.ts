@@ -1,0 +1,116 @@
+import { randomBytes } from 'node:crypto'
+import type { Prisma, Webhook } from '../data/generated/client.ts'
+import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
+import { recordAudit } from './audit.ts'
+import { Conflict, NotFound, ValidationProblem } from './errors.ts'
+import { idempotent } from './idempotency.ts'
+import { isUuid, newId, type TenantId } from './ids.ts'
+import type { Vault } from './ports.ts'
+import { requireRole, type Scope } from './scope.ts'
+import { tenantCipher } from './secret.ts'
+import { cleanText } from './text.ts'
+
+/** What may be known of a webhook: all but its signing secret. */
+export type WebhookEntry = Pick<Webhook, 'id' | 'url' | 'description' | 'createdAt'>
+
+export type CreateWebhookInput = { url: string; description?: string | null; idempotencyKey?: string | null }
+
+/** `secret` is shown here and never again: null when an idempotency key repeats an earlier call. */
+export type CreatedWebhook = { webhook: WebhookEntry; secret: string | null }
+
+const entry = { id: true, url: true, description: true, createdAt: true } satisfies Prisma.WebhookSelect
+
+/** Webhooks of a tenant. */
+const most = 10
+
+/** Most bytes of a URL and of a description. */
+const longestUrl = 2_000
+const longestDescription = 200
+
+/**
+ * Registers where the tenant wants to be told what its admins are told. Throws a ValidationProblem for a URL that may not be called,
+ * and a Conflict when the tenant has 10 webhooks. For admins.
+ */
+export async function createWebhook(scope: Scope, { idempotencyKey, ...input }: CreateWebhookInput): Promise<CreatedWebhook> {
+  requireRole(scope, 'ADMIN')
+  const url = checkUrl(scope, input.url)
+  const description = input.description == null ? null : cleanText('description', input.description, { max: longestDescription })
+  const { dataKeyId, cipher } = await tenantCipher(scope)
+  return idempotent<CreatedWebhook>(
+    scope,
+    { mutation: 'createWebhook', key: idempotencyKey, input: { url, description } },
+    {
+      perform: (remember) =>
+        scope.db.$transaction(async (tx) => {
+          const webhook = { id: newId(), url, description, createdAt: new Date(scope.ports.now()) }
+          await remember(tx, webhook.id)
+          await checkRoom(scope, tx)
+          const secret = newSigningSecret()
+          const row = { ...webhook, tenantId: scope.tenant.id, ciphertext: cipher.encrypt(webhook.id, secret), dataKeyId }
+          await tx.webhook.createMany({ data: row })
+          // A path or query may hold a token of the receiver's.
+          const details = { origin: new URL(url).origin, description }
+          await recordAudit(scope, tx, { action: 'createWebhook', subject: 'Webhook', subjectId: webhook.id, details })
+          return { webhook, secret }
+        }),
+      replay: async (id) => {
+        const webhook = await findWebhook(scope, id)
+        if (!webhook) throw new NotFound('webhook')
+        return { webhook, secret: null }
+      },
+    },
+  )
+}
+
+/** Ends a webhook. What was not delivered to it yet never is. For admins. */
+export async function deleteWebhook(scope: Scope, { webhookId }: { webhookId: string }): Promise<{ webhook: WebhookEntry }> {
+  requireRole(scope, 'ADMIN')
+  return scope.db.$transaction(async (tx) => {
+    const webhook = isUuid(webhookId) ? await tx.webhook.findFirst({ where: { id: webhookId }, select: entry }) : null
+    const { count } = webhook ? await tx.webhook.deleteMany({ where: { id: webhookId } }) : { count: 0 }
+    if (!webhook || count === 0) throw new NotFound('webhook')
+    const details = { origin: new URL(webhook.url).origin, description: webhook.description }
+    await recordAudit(scope, tx, { action: 'deleteWebhook', subject: 'Webhook', subjectId: webhookId, details })
+    return { webhook }
+  })
+}
+
+/** All of the tenant's webhooks, the oldest first. For admins. */
+export async function listWebhooks(scope: Scope): Promise<WebhookEntry[]> {
+  requireRole(scope, 'ADMIN')
+  return scope.db.webhook.findMany({ select: entry, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] })
+}
+
+/** Null when there is no such webhook. For admins. */
+export async function findWebhook(scope: Scope, id: string): Promise<WebhookEntry | null> {
+  requireRole(scope, 'ADMIN')
+  return isUuid(id) ? scope.db.webhook.findFirst({ where: { id }, select: entry }) : null
+}
+
+type WebhookOwner = { tenantId: TenantId; db: TenantDb; vault: Vault }
+
+/** Where a webhook leads, and what to sign with; null when it was deleted. For whoever delivers. */
+export async function openWebhook(owner: WebhookOwner, id: string): Promise<{ url: string; secret: string } | null> {
+  const webhook = await owner.db.webhook.findFirst({ where: { id }, include: { dataKey: true } })
+  if (!webhook) return null
+  const cipher = await owner.vault.unlock(owner.tenantId, webhook.dataKey)
+  return { url: webhook.url, secret: cipher.decrypt(id, webhook.ciphertext) }
+}
+
+function checkUrl({ ports }: Scope, text: string): string {
+  const url = cleanText('url', text, { max: longestUrl })
+  const refusal = ports.egress.refusalOf(url)
+  if (refusal !== null) throw new ValidationProblem(['url'], refusal)
+  return url
+}
+
+async function checkRoom({ tenant }: Scope, tx: TenantTransaction): Promise<void> {
+  // One after the other, so that two do not both find the last place.
+  await tx.$queryRaw`select from tenants where id = ${tenant.id}::uuid for no key update`
+  if ((await tx.webhook.count()) >= most) throw new Conflict(`There are ${most} webhooks already. Delete one first.`)
+}
+
+/** As Standard Webhooks has it: 24 to 64 random bytes, in base64 behind a prefix. */
+function newSigningSecret(): string {
+  return `whsec_${randomBytes(32).toString('base64')}`
+}
