@@ -15,6 +15,7 @@ import {
 } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import type { Context } from '../schema/context.ts'
+import { before } from './deadline.ts'
 import { badRequest } from './errors.ts'
 import type { Limits } from './limits.ts'
 import { sizeOf } from './query-size.ts'
@@ -42,12 +43,23 @@ export function useEngine({ limits, development }: Options): Plugin {
       })
     },
     onExecute({ setExecuteFn }) {
-      setExecuteFn((args: ExecutionArgs) => execute({ ...args, hideSuggestions: !development }))
+      setExecuteFn((args: ExecutionArgs) => answered(args, execute({ ...args, hideSuggestions: !development })))
     },
     onSubscribe({ setSubscribeFn }) {
       setSubscribeFn((args: ExecutionArgs) => subscribe({ ...args, hideSuggestions: !development }))
     },
   }
+}
+
+/** The result, or that there is none yet when it is due. */
+async function answered(
+  { contextValue }: ExecutionArgs,
+  result: ExecutionResult | PromiseLike<ExecutionResult>,
+): Promise<ExecutionResult> {
+  const { principal, answerBy } = contextValue as Context
+  // Erasing a tenant, say, is worth waiting for.
+  if (principal?.kind === 'operator') return result
+  return before(answerBy, Promise.resolve(result)).catch((error) => ({ errors: [asGraphQLError(error)] }))
 }
 
 function refuseFlood(document: DocumentNode, limits: Limits): GraphQLError | null {
@@ -81,15 +93,15 @@ type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
 function createSubscribe(seats: SubscriptionSeats): (args: ExecutionArgs) => Subscribed {
   return async (args) => {
     const gone = new AbortController()
-    const { principal, lastEventId, signal: left } = args.contextValue as Context
-    const freshContext = (): Context => ({ principal, lastEventId, signal: gone.signal })
+    const { principal, lastEventId, answerBy, signal: left } = args.contextValue as Context
+    const freshContext = (): Context => ({ principal, lastEventId, answerBy, signal: gone.signal })
 
     const validated = validateSubscriptionArgs({ ...args, contextValue: freshContext() })
     if (!('schema' in validated)) return { errors: validated }
     // Taken before anything is awaited, or a crowd that comes at once would find it free.
     const leaveSeat = takeSeat(seats, principal)
     if (leaveSeat instanceof GraphQLError) return { errors: [leaveSeat] }
-    const source = await Promise.resolve(createSourceEventStream(validated)).catch((error) => {
+    const source = await before(answerBy, Promise.resolve(createSourceEventStream(validated))).catch((error) => {
       leaveSeat()
       throw error
     })

@@ -39,7 +39,9 @@ export class Holds {
 
   /** How many are held right now. */
   async waiting(): Promise<number> {
-    const { rows } = await this.#admin.query("select count(*)::int as count from pg_locks where locktype = 'advisory' and not granted")
+    const { rows } = await this.#admin.query(
+      "select count(*)::int as count from pg_locks where locktype = 'advisory' and not granted",
+    )
     return rows[0].count
   }
 

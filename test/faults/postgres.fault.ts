@@ -37,7 +37,10 @@ const faults: [string, Fault][] = [
     },
   ],
   ['postgres: idle backends terminated for 4 s', () => terminate("state = 'idle'", 200)],
-  ['postgres: backends terminated in transaction for 4 s', () => terminate("state = 'idle in transaction' or xact_start is not null", 5)],
+  [
+    'postgres: backends terminated in transaction for 4 s',
+    () => terminate("state = 'idle in transaction' or xact_start is not null", 5),
+  ],
   [
     'postgres: SIGSTOP of all its processes for 4 s',
     async () => {

@@ -35,7 +35,11 @@ export class Stage {
   readonly #env: Record<string, string>
   readonly #opened: AsyncDisposableStack
 
-  private constructor(parts: Pick<Stage, 'provider' | 'database' | 'redis' | 'keys'>, env: Record<string, string>, opened: AsyncDisposableStack) {
+  private constructor(
+    parts: Pick<Stage, 'provider' | 'database' | 'redis' | 'keys'>,
+    env: Record<string, string>,
+    opened: AsyncDisposableStack,
+  ) {
     this.provider = parts.provider
     this.database = parts.database
     this.redis = parts.redis
@@ -56,13 +60,21 @@ export class Stage {
     const env = {
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, OPENAI_BASE_URL: provider.url },
       // Each start would compile the program anew.
-      ...{ NODE_COMPILE_CACHE: join(dataDir, 'compiled'), BULKHEAD_DATA_DIR: dataDir, ...(redis && { REDIS_URL: redis.url }), ...extra },
+      ...{
+        NODE_COMPILE_CACHE: join(dataDir, 'compiled'),
+        BULKHEAD_DATA_DIR: dataDir,
+        ...(redis && { REDIS_URL: redis.url }),
+        ...extra,
+      },
     }
     const { tenants } = await seedDatabase(readConfig(env), pino({ level: 'silent' }), () => undefined)
     const [keys] = tenants
     if (!keys) throw new Error('The stage has no tenants.')
     const stage = new Stage({ provider, database, redis, keys }, env, opened.move())
-    const started = [...Array.from({ length: apis }, () => stage.startApi()), ...Array.from({ length: workers }, () => stage.startWorker())]
+    const started = [
+      ...Array.from({ length: apis }, () => stage.startApi()),
+      ...Array.from({ length: workers }, () => stage.startWorker()),
+    ]
     const failed = (await Promise.allSettled(started)).find(({ status }) => status === 'rejected')
     if (failed) {
       await stage[Symbol.asyncDispose]()
@@ -111,17 +123,21 @@ export class Stage {
         .filter(({ killed }) => !killed)
         .map(async ({ role, process }) => {
           const code = await Promise.race([process.exited, new Promise((resolve) => setTimeout(() => resolve(living), 10))])
-          return code === living ? [] : [`A process of the role ${role} ended with ${String(code)}: ${process.errors().slice(-2_000)}`]
+          return code === living
+            ? []
+            : [`A process of the role ${role} ended with ${String(code)}: ${process.errors().slice(-2_000)}`]
         }),
     )
     return ends.flat()
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await Promise.all(this.actors.map(async ({ process }) => {
-      process.signal('SIGCONT')
-      await process.stop()
-    }))
+    await Promise.all(
+      this.actors.map(async ({ process }) => {
+        process.signal('SIGCONT')
+        await process.stop()
+      }),
+    )
     await this.#opened.disposeAsync()
   }
 }

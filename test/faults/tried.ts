@@ -16,7 +16,13 @@ declare module 'vitest' {
 }
 
 /** Notes what the running test tried, and what came of it. */
-export function tried(task: { meta: TaskMeta }, fault: string, times: number, verdict: Verdict, recovery: number | null = null): void {
+export function tried(
+  task: { meta: TaskMeta },
+  fault: string,
+  times: number,
+  verdict: Verdict,
+  recovery: number | null = null,
+): void {
   const { findings: _findings, ...counts } = verdict
   task.meta.faults = [...(task.meta.faults ?? []), { fault, times, ...counts, recovery }]
 }

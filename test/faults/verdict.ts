@@ -66,7 +66,11 @@ function judgeRun(testimony: Testimony, stored: Stored | undefined, provider: Pr
     const pieces = message.split(/(?=Call \d+ answers )/)
     const said = pieces.every((piece) => calls.some((call) => call.text === piece)) && pieces.length === turns
     if (message !== text || !said) {
-      note('gaps', 1, `${question}: ${JSON.stringify(text)} was shown, ${JSON.stringify(message)} is stored; ${calls.length} calls.`)
+      note(
+        'gaps',
+        1,
+        `${question}: ${JSON.stringify(text)} was shown, ${JSON.stringify(message)} is stored; ${calls.length} calls.`,
+      )
     }
   }
   judgeLedger(question, stored, calls, note)
@@ -82,7 +86,11 @@ function judgeLedger(question: string, { usage, messages }: Stored, calls: Provi
   note('doubled', unheardOf.length, `${question}: the ledger has ${unheardOf.join()}, which no call reported.`)
   const answer = calls.findLast(({ text }) => messages[0]?.endsWith(text))
   if (answer && !reported.includes(answer.output)) note('lost', 1, `${question}: what its answer cost is not in the ledger.`)
-  note('lost', charged.length - usage.length, `${question}: ${charged.length} calls were made, and ${usage.length} are in the ledger.`)
+  note(
+    'lost',
+    charged.length - usage.length,
+    `${question}: ${charged.length} calls were made, and ${usage.length} are in the ledger.`,
+  )
   // Of a call whose worker died between noting and making it nobody can tell; it counts as made, and as having said nothing.
   const silent = usage.filter(({ estimated, output_tokens: output }) => estimated && output === 0).length
   const surplus = usage.length - charged.length

@@ -96,7 +96,12 @@ export class Witness {
   ask(asked: Question = {}): Promise<Testimony> {
     const turn = this.#asking.shift() ?? Promise.resolve()
     const asking = turn.then(() => this.#ask(asked))
-    this.#asking.push(asking.then(() => undefined, () => undefined))
+    this.#asking.push(
+      asking.then(
+        () => undefined,
+        () => undefined,
+      ),
+    )
     return asking
   }
 
@@ -166,10 +171,16 @@ export class Witness {
     this.#closing.abort()
     clearInterval(this.#metronome)
     await this.#probing
-    await Promise.allSettled([...this.#clients.values(), ...this.#sockets.map(({ client }) => client)].map((client) => client.close()))
+    await Promise.allSettled(
+      [...this.#clients.values(), ...this.#sockets.map(({ client }) => client)].map((client) => client.close()),
+    )
   }
 
-  async #mutate(query: string, variables: Record<string, unknown>, read: (data: Payloads) => string | undefined): Promise<string> {
+  async #mutate(
+    query: string,
+    variables: Record<string, unknown>,
+    read: (data: Payloads) => string | undefined,
+  ): Promise<string> {
     const deadline = performance.now() + longestAsk
     while (performance.now() < deadline) {
       const data = await this.#request(this.#nextUrl(), query, variables)
@@ -231,11 +242,12 @@ export class Witness {
       // On a machine without time, questions must not pile up that are only there to be answered.
       if (under.size >= 2 * Math.ceil(3_000 / probeEvery)) await Promise.race(under)
       const idempotencyKey = `probe-${this.#name}-${randomBytes(6).toString('hex')}`
-      const asking = (round % 2 === 0
-        ? this.#request(url, 'query { conversations(first: 1) { edges { cursor } } }')
-        : this.#request(url, createConversation, { input: { title: 'probe', idempotencyKey } }).then((data) => {
-            if (data?.createConversation.conversation) this.#successes.push(performance.now())
-          })
+      const asking = (
+        round % 2 === 0
+          ? this.#request(url, 'query { conversations(first: 1) { edges { cursor } } }')
+          : this.#request(url, createConversation, { input: { title: 'probe', idempotencyKey } }).then((data) => {
+              if (data?.createConversation.conversation) this.#successes.push(performance.now())
+            })
       ).finally(() => under.delete(asking))
       under.add(asking)
       await delay(probeEvery, undefined, { signal }).catch(() => undefined)

@@ -16,53 +16,62 @@ const crowd = 24
 const patience = { timeout: 60_000, interval: 50 }
 
 describe('the death of a worker', () => {
-  it('at any moment and any byte loses nothing', async ({ task }) => {
-    await using stage = await Stage.open({ workers: 3 })
-    await using witness = new Witness(stage)
-    witness.startProbing()
-    let asking = true
-    const asker = async () => {
-      while (asking) await (await witness.ask({ words: 5 + Math.floor(Math.random() * 40), delayMs: 30 })).done
-    }
-    const askers = Promise.all(Array.from({ length: crowd }, asker))
-    askers.catch(() => {
-      asking = false
-    })
-    for (let killed = 0; killed < kills && asking; ) {
-      await delay(200 + Math.random() * 800)
-      const [victim] = stage.workers.toSorted(() => Math.random() - 0.5)
-      if (!victim || stage.workers.length < 2) continue
-      await stage.kill(victim)
-      killed++
-      void stage.startWorker()
-      if (killed % 25 === 0) process.stderr.write(`${killed} of ${kills} workers killed, ${witness.testimonies.length} messages\n`)
-    }
-    asking = false
-    await askers
-    const verdict = await witness.judge()
-    tried(task, 'worker: kill -9 at a random moment of 24 streams', kills, verdict)
-    expect(verdict.findings).toEqual([])
-    expect(verdict.runs).toBeGreaterThan(crowd)
-    expect(verdict.slowestAnswer).toBeLessThan(witness.allow(3_000))
-  }, 600_000 + kills * 5_000)
-
-  it('at each step of a run is made good within 15 seconds', async ({ task }) => {
-    await using stage = await Stage.open({ workers: 0 })
-    await using holds = await Holds.install(stage.database.adminUrl)
-    const redis = new Redis(stage.redis?.url ?? '')
-    try {
-      for (let round = 0; round < rounds; round++) {
-        await using witness = new Witness(stage)
-        const recovery = await killAtEachStep(stage, witness, holds, redis)
-        const verdict = await witness.judge()
-        tried(task, 'worker: kill -9 at each of 9 steps of a run', 1, verdict, recovery)
-        expect(verdict.findings).toEqual([])
-        expect(recovery).toBeLessThan(witness.allow(15_000))
+  it(
+    'at any moment and any byte loses nothing',
+    async ({ task }) => {
+      await using stage = await Stage.open({ workers: 3 })
+      await using witness = new Witness(stage)
+      witness.startProbing()
+      let asking = true
+      const asker = async () => {
+        while (asking) await (await witness.ask({ words: 5 + Math.floor(Math.random() * 40), delayMs: 30 })).done
       }
-    } finally {
-      redis.disconnect()
-    }
-  }, 300_000 * rounds)
+      const askers = Promise.all(Array.from({ length: crowd }, asker))
+      askers.catch(() => {
+        asking = false
+      })
+      for (let killed = 0; killed < kills && asking; ) {
+        await delay(200 + Math.random() * 800)
+        const [victim] = stage.workers.toSorted(() => Math.random() - 0.5)
+        if (!victim || stage.workers.length < 2) continue
+        await stage.kill(victim)
+        killed++
+        void stage.startWorker()
+        if (killed % 25 === 0)
+          process.stderr.write(`${killed} of ${kills} workers killed, ${witness.testimonies.length} messages\n`)
+      }
+      asking = false
+      await askers
+      const verdict = await witness.judge()
+      tried(task, 'worker: kill -9 at a random moment of 24 streams', kills, verdict)
+      expect(verdict.findings).toEqual([])
+      expect(verdict.runs).toBeGreaterThan(crowd)
+      expect(verdict.slowestAnswer).toBeLessThan(witness.allow(3_000))
+    },
+    600_000 + kills * 5_000,
+  )
+
+  it(
+    'at each step of a run is made good within 15 seconds',
+    async ({ task }) => {
+      await using stage = await Stage.open({ workers: 0 })
+      await using holds = await Holds.install(stage.database.adminUrl)
+      const redis = new Redis(stage.redis?.url ?? '')
+      try {
+        for (let round = 0; round < rounds; round++) {
+          await using witness = new Witness(stage)
+          const recovery = await killAtEachStep(stage, witness, holds, redis)
+          const verdict = await witness.judge()
+          tried(task, 'worker: kill -9 at each of 9 steps of a run', 1, verdict, recovery)
+          expect(verdict.findings).toEqual([])
+          expect(recovery).toBeLessThan(witness.allow(15_000))
+        }
+      } finally {
+        redis.disconnect()
+      }
+    },
+    300_000 * rounds,
+  )
 })
 
 /**
