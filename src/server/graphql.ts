@@ -4,7 +4,6 @@ import type { Authenticator, Principal } from '../domain/authenticate.ts'
 import type { Context } from '../schema/context.ts'
 import { schema } from '../schema/index.ts'
 import { bearer } from './credential.ts'
-import { before } from './deadline.ts'
 import { DocumentCache } from './document-cache.ts'
 import type { ErrorMask } from './errors.ts'
 import { useEventResponses } from './event-responses.ts'
@@ -46,7 +45,7 @@ export function createGraphQL({ authenticate, sessions, mask, limits, allowedOri
       }
       const { headers, signal } = initial.request
       const credential = bearer(headers.get('authorization'))
-      const principal = await before(answerBy, authenticate(credential))
+      const principal = await authenticate(credential)
       callers.set(initial.request, { credential, principal })
       return { principal, lastEventId: headers.get('last-event-id'), answerBy, signal }
     },

@@ -13,7 +13,6 @@ import type { Logger } from 'pino'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Authenticator, Principal } from '../domain/authenticate.ts'
 import { bearer } from './credential.ts'
-import { before } from './deadline.ts'
 import { badRequest, type ErrorMask, publicError } from './errors.ts'
 import type { GraphQLHandler } from './graphql.ts'
 import type { Limits } from './limits.ts'
@@ -126,8 +125,7 @@ export class Sockets {
   /** Who is at the other end; null closes the socket, as does not being able to tell. */
   async #authenticate({ socket, credential }: Extra): Promise<Principal | null> {
     try {
-      const { authenticate, limits } = this.#options
-      const principal = await before(performance.now() + limits.answerMs, authenticate(credential))
+      const principal = await this.#options.authenticate(credential)
       if (!principal) socket.close(CloseCode.Unauthorized, 'Unauthorized')
       return principal
     } catch (error) {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
-import { rounds } from '../support/kills.ts'
+import { longest, rounds } from '../support/kills.ts'
 import { type Actor, Stage } from './stage.ts'
 import { tried } from './tried.ts'
 import { Witness } from './witness.ts'
@@ -16,7 +16,7 @@ describe('an API instance under 200 streams', () => {
     ['paused', 'api: SIGSTOP for 6 s under 200 streams', pause],
   ] as const)(
     'may be %s, and its clients go on elsewhere',
-    { timeout: 300_000 * rounds },
+    { timeout: longest * rounds },
     async ([_, fault, happens], { task }) => {
       for (let round = 0; round < rounds; round++) {
         await using stage = await Stage.open({ apis: 2, workers: 2, env: { BULKHEAD_RUN_CONCURRENCY: String(streams) } })

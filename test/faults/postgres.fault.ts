@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startHoldingProxy } from '../support/holding-proxy.ts'
-import { rounds } from '../support/kills.ts'
+import { longest, rounds } from '../support/kills.ts'
 import { type PostgresServer, startPostgresServer } from '../support/postgres-server.ts'
 import { Stage } from './stage.ts'
 import { tried } from './tried.ts'
@@ -17,7 +17,7 @@ let stage: Stage
 beforeAll(async () => {
   server = await startPostgresServer()
   stage = await Stage.open({ database: server })
-}, 180_000)
+}, longest)
 
 afterAll(async () => {
   await stage[Symbol.asyncDispose]()
@@ -53,7 +53,7 @@ const faults: [string, Fault][] = [
 ]
 
 describe('Postgres', () => {
-  it.for(faults)('may fail: %s', { timeout: 240_000 * rounds }, async ([fault, happens], { task }) => {
+  it.for(faults)('may fail: %s', { timeout: longest * rounds }, async ([fault, happens], { task }) => {
     for (let round = 0; round < rounds; round++) {
       await using witness = new Witness(stage)
       const { recovery, times } = await suffer(witness, happens)
@@ -66,7 +66,7 @@ describe('Postgres', () => {
     }
   })
 
-  it('may vanish behind its connections', { timeout: 240_000 }, async ({ task }) => {
+  it('may vanish behind its connections', { timeout: longest }, async ({ task }) => {
     const [app, platform] = await Promise.all([startHoldingProxy(server.appUrl), startHoldingProxy(server.platformUrl)])
     try {
       const database = { adminUrl: server.adminUrl, appUrl: app.url, platformUrl: platform.url }

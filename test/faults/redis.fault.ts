@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { describe, expect, it } from 'vitest'
-import { rounds } from '../support/kills.ts'
+import { longest, rounds } from '../support/kills.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
 import type { RedisServer } from '../support/redis-server.ts'
 import { Stage } from './stage.ts'
@@ -50,7 +50,7 @@ const faults: [string, (redis: RedisServer, admin: Redis) => Promise<void>][] = 
 ]
 
 describe('Redis', () => {
-  it.for(faults)('may fail: %s', { timeout: 240_000 * rounds }, async ([fault, happens], { task }) => {
+  it.for(faults)('may fail: %s', { timeout: longest * rounds }, async ([fault, happens], { task }) => {
     await using stage = await Stage.open()
     const redis = stage.redis as RedisServer
     const admin = new Redis(redis.url).on('error', () => undefined)
@@ -68,7 +68,7 @@ describe('Redis', () => {
     }
   })
 
-  it('Cluster may lose a master', { timeout: 240_000 * rounds }, async ({ task }) => {
+  it('Cluster may lose a master', { timeout: longest * rounds }, async ({ task }) => {
     for (let round = 0; round < rounds; round++) {
       const cluster = await startRedisCluster({ nodeTimeout: 1_500 })
       try {

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { expect, it } from 'vitest'
 import { breaksOffAfter, endsEarlyAfter, fails, neverAnswers, sendsGarbage, stallsAfter } from '../support/fake-upstream.ts'
 import { startHoldingProxy } from '../support/holding-proxy.ts'
-import { rounds } from '../support/kills.ts'
+import { longest, rounds } from '../support/kills.ts'
 import { free, saysPart } from './provider.ts'
 import { Stage } from './stage.ts'
 import { tried } from './tried.ts'
@@ -28,7 +28,7 @@ const faults: [string, Question][] = [
   ['garbage, then an answer', { scripts: [free(sendsGarbage())] }],
 ]
 
-it('whatever the provider does, each run ends, and what it cost is known', { timeout: 240_000 }, async ({ task }) => {
+it('whatever the provider does, each run ends, and what it cost is known', { timeout: longest }, async ({ task }) => {
   await using stage = await Stage.open({ env: silence })
   const times = 5 * rounds
   const witnesses = faults.map(([fault, asked]) => ({ fault, asked, witness: new Witness(stage) }))
@@ -47,7 +47,7 @@ it('whatever the provider does, each run ends, and what it cost is known', { tim
   }
 })
 
-it('a provider that vanishes behind its connections ends the runs that wait for it', { timeout: 240_000 }, async ({ task }) => {
+it('a provider that vanishes behind its connections ends the runs that wait for it', { timeout: longest }, async ({ task }) => {
   await using stage = await Stage.open({ workers: 0, env: silence })
   const proxy = await startHoldingProxy(stage.provider.url)
   try {

@@ -51,7 +51,10 @@ type Note = (kind: 'lost' | 'doubled' | 'gaps', count: number, finding: string) 
 function judgeRun(testimony: Testimony, stored: Stored | undefined, provider: Provider, note: Note): void {
   const { question, asked, ends, text } = testimony
   const { ends: status = 'COMPLETED', turns = 1 } = asked
-  if (!stored) return note('lost', 1, `${question}: there is no such run.`)
+  if (!stored) {
+    note('lost', 1, `${question}: there is no such run.`)
+    return
+  }
   if (ends.length === 0) note('lost', 1, `${question}: its stream had no end. It is ${stored.status}.`)
   note('doubled', ends.length - 1, `${question}: its stream ended with ${ends.join()}.`)
   if (stored.status !== status) note('lost', 1, `${question}: it is ${stored.status}, not ${status}.`)

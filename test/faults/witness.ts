@@ -28,10 +28,10 @@ export type Testimony = {
 }
 
 /** A client that is told nothing within this time goes elsewhere, in milliseconds. */
-const patience = 4_000
+const patience = 15_000
 
 /** How long a message may take to be acknowledged, and a stream to end, in milliseconds. */
-const longestAsk = 60_000
+const longestAsk = 180_000
 const longestRun = 300_000
 
 /** Messages that are being sent at a time: more would measure the crowd and not the fault. */
@@ -192,7 +192,7 @@ export class Witness {
       if (data) throw new Error(`The stage refuses a message: ${JSON.stringify(data)}`)
       await delay(100, undefined, { signal: this.#closing.signal })
     }
-    throw new Error('A message was not acknowledged within a minute.')
+    throw new Error('A message was not acknowledged within three minutes.')
   }
 
   /** Null when it was not served: there was nobody, or it was told to come back later. */

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { describe, expect, it } from 'vitest'
 import { decodeId } from '../../src/schema/global-id.ts'
-import { kills, rounds } from '../support/kills.ts'
+import { kills, longest, rounds } from '../support/kills.ts'
 import { selectRows } from '../support/tenant-rows.ts'
 import { Holds } from './holds.ts'
 import { after, callsTool, saysAll, saysNothing, saysPart } from './provider.ts'
@@ -48,7 +48,7 @@ describe('the death of a worker', () => {
       expect(verdict.runs).toBeGreaterThan(crowd)
       expect(verdict.slowestAnswer).toBeLessThan(witness.allow(3_000))
     },
-    600_000 + kills * 5_000,
+    longest + kills * 10_000,
   )
 
   it(
