@@ -22,6 +22,7 @@ it.runIf(fakeClockAvailable).for(['api', 'worker'] as const)(
     try {
       for (let round = 0; round < rounds; round++) {
         await using witness = new Witness(stage)
+        await witness.stream(4)
         witness.startProbing()
         for (const seconds of jumps) {
           await witness.stream(6, () => ({ words: 30, delayMs: 50 }))

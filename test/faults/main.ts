@@ -4,7 +4,8 @@ import { FaultReport } from './report.ts'
 
 const [, , ...names] = process.argv
 const vitest = await startVitest(names, {
-  ...{ run: true, watch: false, include: ['test/faults/**/*.fault.ts'] },
+  // Most of the time they wait.
+  ...{ run: true, watch: false, include: ['test/faults/**/*.fault.ts'], maxWorkers: 3 },
   reporters: ['default', new FaultReport()],
 })
 await vitest.close()

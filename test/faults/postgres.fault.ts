@@ -3,6 +3,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startHoldingProxy } from '../support/holding-proxy.ts'
 import { longest, rounds } from '../support/kills.ts'
+import { createTestDatabase } from '../support/postgres.ts'
 import { type PostgresServer, startPostgresServer } from '../support/postgres-server.ts'
 import { Stage } from './stage.ts'
 import { tried } from './tried.ts'
@@ -67,9 +68,10 @@ describe('Postgres', () => {
   })
 
   it('may vanish behind its connections', { timeout: longest }, async ({ task }) => {
-    const [app, platform] = await Promise.all([startHoldingProxy(server.appUrl), startHoldingProxy(server.platformUrl)])
+    const own = await createTestDatabase()
+    const [app, platform] = await Promise.all([startHoldingProxy(own.appUrl), startHoldingProxy(own.platformUrl)])
     try {
-      const database = { adminUrl: server.adminUrl, appUrl: app.url, platformUrl: platform.url }
+      const database = { adminUrl: own.adminUrl, appUrl: app.url, platformUrl: platform.url }
       await using far = await Stage.open({ database, env: { DATABASE_STATEMENT_TIMEOUT: '3000' } })
       await using witness = new Witness(far)
       const { recovery, times } = await suffer(witness, async () => ({
@@ -82,6 +84,7 @@ describe('Postgres', () => {
       expect(verdict.slowestAnswer).toBeLessThan(witness.allow(3_000))
     } finally {
       await Promise.all([app.close(), platform.close()])
+      await own.drop()
     }
   })
 })

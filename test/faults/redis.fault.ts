@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { longest, rounds } from '../support/kills.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
 import type { RedisServer } from '../support/redis-server.ts'
@@ -50,8 +50,13 @@ const faults: [string, (redis: RedisServer, admin: Redis) => Promise<void>][] = 
 ]
 
 describe('Redis', () => {
+  let stage: Stage
+  beforeAll(async () => {
+    stage = await Stage.open()
+  }, longest)
+  afterAll(() => stage[Symbol.asyncDispose]())
+
   it.for(faults)('may fail: %s', { timeout: longest * rounds }, async ([fault, happens], { task }) => {
-    await using stage = await Stage.open()
     const redis = stage.redis as RedisServer
     const admin = new Redis(redis.url).on('error', () => undefined)
     try {
@@ -68,7 +73,10 @@ describe('Redis', () => {
     }
   })
 
-  it('Cluster may lose a master', { timeout: longest * rounds }, async ({ task }) => {
+})
+
+describe('Redis Cluster', () => {
+  it('may lose a master', { timeout: longest * rounds }, async ({ task }) => {
     for (let round = 0; round < rounds; round++) {
       const cluster = await startRedisCluster({ nodeTimeout: 1_500 })
       try {

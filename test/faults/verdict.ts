@@ -38,7 +38,7 @@ export async function judge({ testimonies, findings, slowestAnswer, stage }: Wit
     verdict[kind] += count
     verdict.findings.push(finding)
   }
-  const unsettled = await settle(stage.database)
+  const unsettled = await settle(stage.database, testimonies)
   note('lost', unsettled, `${unsettled} calls were never entered into the ledger.`)
   const stored = await read(stage.database, testimonies)
   for (const testimony of testimonies) judgeRun(testimony, stored.get(idOf(testimony)), stage.provider, note)
@@ -100,11 +100,15 @@ function judgeLedger(question: string, { usage, messages }: Stored, calls: Provi
   note('doubled', surplus - silent, `${question}: ${charged.length} calls were made, and ${usage.length} are in the ledger.`)
 }
 
-/** Waits until no call is under way any more. Answers how many are all the same. */
-async function settle(database: Witness['stage']['database']): Promise<number> {
+/** Waits until none of their calls is under way any more. Answers how many are all the same. */
+async function settle(database: Witness['stage']['database'], testimonies: readonly Testimony[]): Promise<number> {
+  if (testimonies.length === 0) return 0
   const deadline = performance.now() + longestSettling
   for (;;) {
-    const [row] = await selectRows(database, 'select count(*)::int as count from model_call_attempts')
+    const [row] = await selectRows(
+      database,
+      `select count(*)::int as count from model_call_attempts where run_id in (${idsOf(testimonies)})`,
+    )
     const count = Number(row?.['count'])
     if (count === 0 || performance.now() > deadline) return count
     await delay(250)
@@ -112,16 +116,19 @@ async function settle(database: Witness['stage']['database']): Promise<number> {
 }
 
 async function read(database: Witness['stage']['database'], testimonies: readonly Testimony[]): Promise<Map<string, Stored>> {
-  const ids = testimonies.map((testimony) => `'${idOf(testimony)}'`).join()
-  if (ids === '') return new Map()
+  if (testimonies.length === 0) return new Map()
   const rows = await selectRows(
     database,
     `select id, status,
       (select coalesce(json_agg(content), '[]') from messages m where m.run_id = r.id and m.role = 'ASSISTANT') as messages,
       (select coalesce(json_agg(u), '[]') from usage_records u where u.run_id = r.id) as usage
-     from runs r where id in (${ids})`,
+     from runs r where id in (${idsOf(testimonies)})`,
   )
   return new Map(rows.map((row) => [String(row['id']), row as unknown as Stored]))
+}
+
+function idsOf(testimonies: readonly Testimony[]): string {
+  return testimonies.map((testimony) => `'${idOf(testimony)}'`).join()
 }
 
 function idOf({ runId }: Testimony): string {

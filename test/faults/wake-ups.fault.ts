@@ -22,6 +22,7 @@ it('every wake-up may be delivered again and again', { timeout: longest * rounds
   try {
     for (let round = 0; round < rounds; round++) {
       await using witness = new Witness(stage)
+      await witness.stream(4)
       witness.startProbing()
       let copies = 0
       let storming = true

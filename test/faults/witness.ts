@@ -56,7 +56,7 @@ export class Witness {
   readonly testimonies: Testimony[] = []
   /** What no client should have been told. */
   readonly findings: string[] = []
-  /** In milliseconds, of all requests whose instance was not paused. */
+  /** In milliseconds, of all requests since the probing began whose instance was not paused. */
   slowestAnswer = 0
   readonly stage: Stage
   readonly #name = randomBytes(4).toString('hex')
@@ -73,6 +73,7 @@ export class Witness {
   #probing: Promise<unknown> = Promise.resolve()
   #turn = 0
   #lateness = 0
+  #calmAnswer = 0
 
   constructor(stage: Stage) {
     this.stage = stage
@@ -85,11 +86,11 @@ export class Witness {
   }
 
   /**
-   * What a bound comes to on this machine, in milliseconds: a process that is not given the processor is late with everything. How late
-   * this one's own timer was stands for each of the others on a request's way.
+   * What a bound comes to on this machine, in milliseconds: a process that is not given the processor is late with everything. How long
+   * an answer took before anything was broken, and how late this process's own timers were, is added.
    */
   allow(bound: number): number {
-    return bound + 4 * this.#lateness
+    return bound + this.#calmAnswer + 4 * this.#lateness
   }
 
   /** Asks until it is acknowledged, and follows the answer from then on. */
@@ -133,8 +134,10 @@ export class Witness {
     return testimonies
   }
 
-  /** From now on each instance is asked something small again and again, be it answered or not. */
+  /** From now on, before anything is broken, each instance is asked something small again and again, be it answered or not. */
   startProbing(): void {
+    this.#calmAnswer = this.slowestAnswer
+    this.slowestAnswer = 0
     this.#probing = Promise.all(this.#urls.map((url) => this.#probe(url)))
   }
 

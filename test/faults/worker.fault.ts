@@ -21,7 +21,8 @@ describe('the death of a worker', () => {
     async ({ task }) => {
       await using stage = await Stage.open({ workers: 3 })
       await using witness = new Witness(stage)
-      witness.startProbing()
+      await witness.stream(4)
+    witness.startProbing()
       let asking = true
       const asker = async () => {
         while (asking) await (await witness.ask({ words: 5 + Math.floor(Math.random() * 40), delayMs: 30 })).done
