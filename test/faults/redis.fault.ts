@@ -72,7 +72,6 @@ describe('Redis', () => {
       admin.disconnect()
     }
   })
-
 })
 
 describe('Redis Cluster', () => {

@@ -22,7 +22,7 @@ describe('the death of a worker', () => {
       await using stage = await Stage.open({ workers: 3 })
       await using witness = new Witness(stage)
       await witness.stream(4)
-    witness.startProbing()
+      witness.startProbing()
       let asking = true
       const asker = async () => {
         while (asking) await (await witness.ask({ words: 5 + Math.floor(Math.random() * 40), delayMs: 30 })).done
