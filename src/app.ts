@@ -259,7 +259,7 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
 
 /** The configured endpoint; in development without one, the scripted; in production without one, a model that refuses. */
 async function openModel(config: Config, opened: AsyncDisposableStack): Promise<Model> {
-  if (config.upstream) return createOpenAiModel(config.upstream)
+  if (config.upstream) return createOpenAiModel({ ...config.upstream, limits: config.upstreamSilence })
   if (config.production) return createMissingModel()
   const demo = await startDemoUpstream()
   opened.defer(() => demo.close())

@@ -30,6 +30,8 @@ export type Config = {
     | null
   /** The OpenAI-compatible endpoint; null when there is no key: scripted in development, none in production. */
   upstream: { apiKey: string; baseUrl: string } | null
+  /** How long a model may be silent, before its first token and after it, in milliseconds. */
+  upstreamSilence: { firstTokenMs: number; idleMs: number }
   /** The model a new agent starts with. */
   defaultModel: string
   /** The secret under which API keys are hashed; null means one generated into the data directory. */
@@ -135,6 +137,8 @@ const environment = z.object({
   REDIS_SENTINEL_PASSWORD: z.string().min(1).optional(),
   OPENAI_API_KEY: z.string().min(1).optional(),
   OPENAI_BASE_URL: url('http:', 'https:').optional(),
+  OPENAI_FIRST_TOKEN_TIMEOUT: integer(1_000, 300_000).default(120_000),
+  OPENAI_IDLE_TIMEOUT: integer(1_000, 300_000).default(30_000),
   BULKHEAD_ROLE: z.enum(['all', 'api', 'worker']).default('all'),
   LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']).optional(),
   BULKHEAD_DATA_DIR: z.string().min(1).default('.bulkhead'),
@@ -203,6 +207,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     },
     redis: redisOf(values),
     upstream,
+    upstreamSilence: { firstTokenMs: values.OPENAI_FIRST_TOKEN_TIMEOUT, idleMs: values.OPENAI_IDLE_TIMEOUT },
     defaultModel: values.BULKHEAD_DEFAULT_MODEL ?? (upstream || production ? 'gpt-4o-mini' : demoModel),
     keyPepper: values.BULKHEAD_KEY_PEPPER ?? null,
     masterKey: values.BULKHEAD_MASTER_KEY ?? null,

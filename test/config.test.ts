@@ -93,6 +93,17 @@ describe('the way out', () => {
   })
 })
 
+describe('a model', () => {
+  it('may be silent for as long as is said, and not longer than can be told', () => {
+    const silence = (values: Record<string, string>) => readConfig(values).upstreamSilence
+    expect(silence({})).toEqual({ firstTokenMs: 120_000, idleMs: 30_000 })
+    expect(silence({ OPENAI_FIRST_TOKEN_TIMEOUT: '5000', OPENAI_IDLE_TIMEOUT: '1000' })).toEqual({
+      ...{ firstTokenMs: 5_000, idleMs: 1_000 },
+    })
+    expect(() => silence({ OPENAI_IDLE_TIMEOUT: '300001' })).toThrow('OPENAI_IDLE_TIMEOUT must be between 1000 and 300000.')
+  })
+})
+
 describe('the master key', () => {
   it.each(['DATABASE_URL', 'DATABASE_PLATFORM_URL', 'BULKHEAD_KEY_PEPPER', 'BULKHEAD_MASTER_KEY'])(
     'is, as all secrets, required in production: without %s it does not start',

@@ -9,6 +9,9 @@ import { openPlatformPool, PlatformDatabase, type PlatformDatabaseOptions } from
 import { QuotaRegister } from './quota-register.ts'
 import { TenantRegister } from './tenant-register.ts'
 
+/** How long the answer to a heartbeat is waited for, in milliseconds. A worker that is not heard of for twice as long is dead. */
+const longestPulse = 4_000
+
 export type CatalogOptions = PlatformDatabaseOptions & {
   /** Reads the URLs of the databases that some tenants have to themselves. Default: none, and there are no such tenants. */
   cipher?: UrlCipher | null
@@ -34,7 +37,7 @@ export class Catalog {
   constructor(options: CatalogOptions) {
     const { cipher = null, onIdleError } = options
     this.#database = new PlatformDatabase(options)
-    this.#pulse = openPlatformPool({ ...options, max: 1 })
+    this.#pulse = openPlatformPool({ ...options, max: 1, silenceMillis: longestPulse })
     this.#client = this.#database.client
     this.placements = new Placements(this.#database, {
       cipher,
@@ -136,12 +139,16 @@ export class Catalog {
     })
   }
 
-  /** Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000 of each database. */
+  /**
+   * Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000 of each database. One that was queued in the
+   * future, by the clock of whoever did it, may have been for any time.
+   */
   async tenantsWithOverdueRuns(olderThanMs: number): Promise<TenantId[]> {
     const tenants = await this.placements.everywhere(async (client) => {
       const rows = await client.$queryRaw<{ tenant_id: string }[]>`
         select distinct tenant_id from runs
-        where status = 'QUEUED' and ${unfenced} and queued_at < now() - make_interval(secs => ${olderThanMs / 1000})
+        where status = 'QUEUED' and ${unfenced}
+          and (queued_at < now() - make_interval(secs => ${olderThanMs / 1000}) or queued_at > now())
         limit 1000`
       return rows.map((row) => ({ tenantId: tenantIdOf(row.tenant_id) }))
     })

@@ -1,6 +1,7 @@
 import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { PrismaClient } from './generated/client.ts'
+import { breakWhenSilent } from './silence.ts'
 
 export type PlatformDatabaseOptions = {
   /** Connects as `bulkhead_platform`. */
@@ -9,6 +10,8 @@ export type PlatformDatabaseOptions = {
   max?: number
   /** Bound on waiting for a connection, in milliseconds. Default 5,000. */
   connectionTimeoutMillis?: number
+  /** How long a server may owe an answer before the connection is given up, in milliseconds. Default 60,000: erasing takes long. */
+  silenceMillis?: number
   onIdleError?: (error: Error) => void
 }
 
@@ -29,12 +32,15 @@ export class PlatformDatabase {
 }
 
 export function openPlatformPool({ max = 3, connectionTimeoutMillis = 5_000, ...options }: PlatformDatabaseOptions): pg.Pool {
-  const { connectionString, onIdleError } = options
+  const { connectionString, silenceMillis = 60_000, onIdleError } = options
   const pool = new pg.Pool({ connectionString, max, connectionTimeoutMillis })
   // A pool has ended before its connections have, and a server that stops then is no news.
   pool.on('error', (error) => !pool.ending && onIdleError?.(error))
   // Of a connection in use the pool hears nothing, and an error that nobody hears ends the process.
-  pool.on('connect', (client) => client.on('error', () => undefined))
+  pool.on('connect', (client) => {
+    client.on('error', () => undefined)
+    breakWhenSilent(client, silenceMillis)
+  })
   return pool
 }
 

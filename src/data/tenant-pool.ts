@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import pg from 'pg'
 import { prepareScope, runScoped, type Wall } from './scoped-query.ts'
 import { SharedConnections } from './shared-connections.ts'
+import { breakWhenSilent } from './silence.ts'
 
 /** The wall of the operation in progress, and whether it may share a connection with others. */
 export type PoolScope = Wall & { shortRead: boolean }
@@ -18,14 +19,20 @@ export type TenantPoolOptions = {
    */
   namedStatements?: boolean
   /**
-   * Bound on one statement, in milliseconds; short reads on shared connections have 2,000 at most. 0 leaves it to the server, as
-   * PgBouncer needs, which refuses the start-up parameter. Default 30,000.
+   * Bound on one statement, in milliseconds; short reads on shared connections have 2,000 at most. A server that is silent for
+   * longer, and another second, is given up, with the connection. 0 leaves it to the server, as PgBouncer needs, which refuses the
+   * start-up parameter, and then waits for ever. Default 30,000.
    */
   statementTimeoutMillis?: number
   /** Bound on waiting for a connection, in milliseconds. Default 5,000. */
   connectionTimeoutMillis?: number
   /** Called with the error of a connection that broke while idle. */
   onIdleError?: (error: Error) => void
+}
+
+/** How long to wait for the answer to a statement with this bound, in milliseconds; 0 is for ever. */
+function givenUpAfter(statementTimeoutMillis: number): number {
+  return statementTimeoutMillis === 0 ? 0 : statementTimeoutMillis + 1_000
 }
 
 /** Raised when a statement is sent and no tenant is in scope. */
@@ -53,6 +60,7 @@ export class TenantPool extends pg.Pool {
     const onConnect = namedStatements ? prepareScope : undefined
     super({ connectionString, max, connectionTimeoutMillis, statement_timeout: statementTimeoutMillis, onConnect })
     this.namedStatements = namedStatements
+    const sharedTimeoutMillis = Math.min(statementTimeoutMillis, 2_000)
     this.#shared =
       shared === 0
         ? null
@@ -60,11 +68,15 @@ export class TenantPool extends pg.Pool {
             connectionString,
             size: shared,
             named: namedStatements,
-            statementTimeoutMillis: Math.min(statementTimeoutMillis, 2_000),
+            statementTimeoutMillis: sharedTimeoutMillis,
+            silenceMillis: givenUpAfter(sharedTimeoutMillis),
             connectionTimeoutMillis,
           })
     // Of a connection in use the pool hears nothing, and an error that nobody hears ends the process. Its user learns by the statement.
-    this.on('connect', (client) => client.on('error', () => undefined))
+    this.on('connect', (client) => {
+      client.on('error', () => undefined)
+      breakWhenSilent(client, givenUpAfter(statementTimeoutMillis))
+    })
     // A pool has ended before its connections have, and a server that stops then is no news.
     this.on('error', (error) => !this.ending && options.onIdleError?.(error))
   }

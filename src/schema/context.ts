@@ -8,6 +8,8 @@ export type Context = {
   principal: Principal | null
   /** The id of the last event that a reconnecting SSE client saw (`Last-Event-ID`). It takes the place of `after`. */
   lastEventId: string | null
+  /** When the operation is answered in any case, by `performance.now()`. */
+  answerBy: number
   /** Aborted when nobody listens to the subscription any more. */
   signal: AbortSignal
 }

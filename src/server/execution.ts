@@ -14,6 +14,7 @@ import {
 } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import type { Context } from '../schema/context.ts'
+import { before } from './deadline.ts'
 import { quotaNotes } from '../schema/quota-notes.ts'
 import { badRequest } from './errors.ts'
 import type { Limits } from './limits.ts'
@@ -40,7 +41,7 @@ export function useEngine({ limits, development }: Options): Plugin {
     },
     onExecute({ setExecuteFn }) {
       setExecuteFn(async (args: ExecutionArgs) => {
-        const result = await execute({ ...args, hideSuggestions: !development })
+        const result = await answered(args, execute({ ...args, hideSuggestions: !development }))
         const http = quotaHints(quotaNotes(args.contextValue as Context))
         return http ? { ...result, extensions: { ...result.extensions, http } } : result
       })
@@ -49,6 +50,17 @@ export function useEngine({ limits, development }: Options): Plugin {
       setSubscribeFn((args: ExecutionArgs) => subscribe({ ...args, hideSuggestions: !development }))
     },
   }
+}
+
+/** The result, or that there is none yet when it is due. */
+async function answered(
+  { contextValue }: ExecutionArgs,
+  result: ExecutionResult | PromiseLike<ExecutionResult>,
+): Promise<ExecutionResult> {
+  const { principal, answerBy } = contextValue as Context
+  // Erasing a tenant, say, is worth waiting for.
+  if (principal?.kind === 'operator') return result
+  return before(answerBy, Promise.resolve(result)).catch((error) => ({ errors: [asGraphQLError(error)] }))
 }
 
 function refuseFlood(document: DocumentNode, limits: Limits): GraphQLError | null {
@@ -82,15 +94,15 @@ type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
 function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (args: ExecutionArgs) => Subscribed {
   return async (args) => {
     const gone = new AbortController()
-    const { principal, lastEventId, signal: left } = args.contextValue as Context
-    const freshContext = (): Context => ({ principal, lastEventId, signal: gone.signal })
+    const { principal, lastEventId, answerBy, signal: left } = args.contextValue as Context
+    const freshContext = (): Context => ({ principal, lastEventId, answerBy, signal: gone.signal })
 
     const validated = validateSubscriptionArgs({ ...args, contextValue: freshContext() })
     if (!('schema' in validated)) return { errors: validated }
     // Taken before anything is awaited, or a crowd that comes at once would find it free.
     const leaveSeat = takeSeat(seats, principal)
     if (leaveSeat instanceof GraphQLError) return { errors: [leaveSeat] }
-    const source = await Promise.resolve(createSourceEventStream(validated)).catch((error) => {
+    const source = await before(answerBy, Promise.resolve(createSourceEventStream(validated))).catch((error) => {
       leaveSeat()
       throw error
     })

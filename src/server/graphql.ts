@@ -39,11 +39,15 @@ export function createGraphQL({ authenticate, sessions, mask, limits, allowedOri
   return createYoga<ServerContext, Context>({
     schema,
     context: async (initial) => {
-      if ('identify' in initial) return { principal: await initial.identify(), lastEventId: null, signal: initial.closed }
-      const credential = bearer(initial.request.headers.get('authorization'))
+      const answerBy = performance.now() + limits.answerMs
+      if ('identify' in initial) {
+        return { principal: await initial.identify(), lastEventId: null, answerBy, signal: initial.closed }
+      }
+      const { headers, signal } = initial.request
+      const credential = bearer(headers.get('authorization'))
       const principal = await authenticate(credential)
       callers.set(initial.request, { credential, principal })
-      return { principal, lastEventId: initial.request.headers.get('last-event-id'), signal: initial.request.signal }
+      return { principal, lastEventId: headers.get('last-event-id'), answerBy, signal }
     },
     graphqlEndpoint: '/graphql',
     graphiql: development && graphiqlOptions,

@@ -20,6 +20,11 @@ export type Limits = {
   subscriptionsPerTenant: number
   /** Archives that this process sends at a time: each holds a connection to the database. Default 3. */
   exports: number
+  /**
+   * Until an operation of a tenant is answered in any case, in milliseconds, from the check of its credentials on. A subscription is
+   * answered when it has begun. What operators do may take longer. Default 2,500.
+   */
+  answerMs: number
   /** Until a new socket must have sent its credentials, in milliseconds. Default 5,000. */
   connectionInitMs: number
   /** Between signs of life to the client, in milliseconds. A socket that does not answer within as long is closed. Default 12,000. */
@@ -41,6 +46,7 @@ export const defaultLimits: Limits = {
   subscriptions: 10_000,
   subscriptionsPerTenant: 2_000,
   exports: 3,
+  answerMs: 2_500,
   connectionInitMs: 5_000,
   keepAliveMs: 12_000,
   stalledMs: 60_000,

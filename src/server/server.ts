@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream'
 import type { Logger } from 'pino'
 import type { Authenticator } from '../domain/authenticate.ts'
 import type { Signals } from '../domain/ports.ts'
+import { before } from './deadline.ts'
 import { createErrorMask } from './errors.ts'
 import { createExports, exportsPath } from './exports.ts'
 import { contentSecurityPolicy } from './graphiql.ts'
@@ -38,11 +39,14 @@ export type Server = {
 
 /** The HTTP and WebSocket edge: the API on /graphql, archives on /exports, the health checks, nothing else. */
 export function createServer(options: ServerOptions): Server {
-  const { authenticate, signals, accessVersions, logger, allowedOrigins = [], development, api = true } = options
+  const { signals, accessVersions, logger, allowedOrigins = [], development, api = true } = options
   const limits = { ...defaultLimits, ...options.limits }
+  const inTime = <T>(work: Promise<T>) => before(performance.now() + limits.answerMs, work)
+  const authenticate: Authenticator = (credential) => inTime(options.authenticate(credential))
   const mask = createErrorMask(logger)
   const sessions = new Sessions({
-    authenticate,
+    // Nobody waits for these checks.
+    authenticate: options.authenticate,
     signals,
     accessVersions,
     pollMs: limits.pollMs,
@@ -84,7 +88,7 @@ export function createServer(options: ServerOptions): Server {
   })
 
   async function answerReadiness(response: ServerResponse): Promise<void> {
-    const ready = !closing && (await options.isReady().catch(() => false))
+    const ready = !closing && (await inTime(options.isReady()).catch(() => false))
     answer(response, ready ? 200 : 503, ready ? 'ready' : 'not ready')
   }
 

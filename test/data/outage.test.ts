@@ -9,6 +9,7 @@ import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
 import { NotFound } from '../../src/domain/errors.ts'
 import { newId } from '../../src/domain/ids.ts'
 import { adminQuery } from '../support/database-url.ts'
+import { startHoldingProxy } from '../support/holding-proxy.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 
 let database: TestDatabase
@@ -124,6 +125,34 @@ describe('an outage', () => {
 
     test('is a pool without a free connection', async () => {
       expect(isOutage(await withBusyPool((db) => failureOf(query(db))))).toBe(true)
+    })
+  })
+
+  test.each(Object.entries(ways))(
+    'over %s is a connection that was lost without a word, and the next is another',
+    async (_, query) => {
+      const proxy = await startHoldingProxy(database.appUrl)
+      try {
+        await withDb({ connectionString: proxy.url, max: 1, shared: 1, statementTimeoutMillis: 200 }, async (db) => {
+          await query(db)
+          proxy.loseAll()
+          // A read that shares its connection is sent again by itself.
+          const outcome = await query(db).catch(isOutage)
+          if (outcome !== null) expect(outcome).toBe(true)
+          await query(db)
+        })
+      } finally {
+        await proxy.close()
+      }
+    },
+  )
+
+  test('is not a statement that takes its time, nor a connection that has nothing to say', async () => {
+    await withDb({ connectionString: database.appUrl, max: 1, statementTimeoutMillis: 500 }, async (db) => {
+      expect(isOutage(await failureOf(db.$queryRaw`select pg_sleep(3)::text`))).toBe(false)
+      const [before] = await db.$queryRaw<{ pid: number }[]>`select pg_backend_pid() as pid`
+      await delay(2_000)
+      expect(await db.$queryRaw<{ pid: number }[]>`select pg_backend_pid() as pid`).toEqual([before])
     })
   })
 

@@ -270,6 +270,15 @@ describe('when something is lost', () => {
     expect(shownAfter(await follow(member, run.id))).toBe('Found.')
   })
 
+  it('the wake-up of a run that was asked for by a clock that is ahead', async () => {
+    const { member } = await story.tenant()
+    const runQueue = new MemoryRunQueue({ onError: () => undefined })
+    const ahead = { ...member, ports: { ...member.ports, runQueue, now: () => Date.now() + 3_600_000 } }
+    await using _ = await startWorker(story, { model: scriptedModel([says('Found.')]), timing: impatient })
+    const { run } = await ask(ahead)
+    expect(shownAfter(await follow(member, run.id))).toBe('Found.')
+  })
+
   it('a cancel signal: the run ends all the same', async () => {
     const { member } = await story.tenant()
     const signals = new MemorySignals({ onError: () => undefined })

@@ -10,7 +10,7 @@ type Answer<T> = {
 
 /** One client of the public API, as a frontend would be: HTTP for queries and mutations, a socket for subscriptions. */
 export type GraphQLClient = {
-  request<T>(query: string, variables?: Record<string, unknown>): Promise<Answer<T>>
+  request<T>(query: string, variables?: Record<string, unknown>, signal?: AbortSignal): Promise<Answer<T>>
   /** As `request`, for operations that must succeed: resolves to the data. */
   data<T>(query: string, variables?: Record<string, unknown>): Promise<T>
   socket: Client
@@ -19,19 +19,44 @@ export type GraphQLClient = {
   close(): Promise<void>
 }
 
-export function graphqlClient(url: string, key: string): GraphQLClient {
+/** One that does not wait for ever for somebody who accepts connections and says nothing. */
+class ImpatientSocket extends WebSocket {
+  constructor(url: string, protocols: string[]) {
+    super(url, protocols, { handshakeTimeout: handshakeMs })
+  }
+}
+
+/** How long a server with a pulse may take for the handshake, and then for the credentials, in milliseconds. */
+const handshakeMs = 3_000
+
+export type GraphQLClientOptions = {
+  /** How often the socket makes sure that the server lives, and how long it waits for a sign of that, in milliseconds. Default: never. */
+  pulseMs?: number
+}
+
+export function graphqlClient(url: string, key: string, { pulseMs = 0 }: GraphQLClientOptions = {}): GraphQLClient {
   const endpoint = `${url}/graphql`
   const authorization = `Bearer ${key}`
-  const socket = createClient({
+  let impatience: NodeJS.Timeout | undefined
+  const socket: Client = createClient({
     url: endpoint.replace(/^http/, 'ws'),
-    webSocketImpl: WebSocket,
+    webSocketImpl: pulseMs > 0 ? ImpatientSocket : WebSocket,
     connectionParams: { authorization },
     retryAttempts: 0,
+    keepAlive: pulseMs,
+    connectionAckWaitTimeout: pulseMs && handshakeMs,
+    on: {
+      ping: (received) => {
+        if (!received) impatience = setTimeout(() => socket.terminate(), pulseMs)
+      },
+      pong: () => clearTimeout(impatience),
+      closed: () => clearTimeout(impatience),
+    },
   })
   const client: GraphQLClient = {
-    async request(query, variables) {
+    async request(query, variables, signal) {
       const response = await fetch(endpoint, {
-        method: 'POST',
+        ...{ method: 'POST', ...(signal && { signal }) },
         headers: { 'content-type': 'application/json', authorization },
         body: JSON.stringify({ query, variables }),
       })

@@ -11,6 +11,8 @@ export type PlatformProcess = {
   errors(): string
   /** The URL of the start-up text. Throws when the process ends before it says one. */
   url: Promise<string>
+  /** Sends the signal, unless it has ended, and waits for nothing. */
+  signal(signal: NodeJS.Signals): void
   /** Sends the signal and resolves to the exit code. */
   stop(signal?: NodeJS.Signals): Promise<number | null>
   exited: Promise<number | null>
@@ -27,6 +29,9 @@ export function startPlatformProcess(env: Record<string, string>, args = ['start
   const stdout = collect(child, 'stdout')
   const stderr = collect(child, 'stderr')
   const exited = once(child, 'exit').then(([code]) => code as number | null)
+  const send = (signal: NodeJS.Signals) => {
+    if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+  }
   return {
     output: stdout,
     errors: stderr,
@@ -35,8 +40,9 @@ export function startPlatformProcess(env: Record<string, string>, args = ['start
     get url() {
       return waitForUrl(child, stdout, stderr)
     },
+    signal: send,
     async stop(signal = 'SIGINT') {
-      if (child.exitCode === null && child.signalCode === null) child.kill(signal)
+      send(signal)
       return exited
     },
   }

@@ -4,7 +4,10 @@ import { tenantTables } from '../../src/data/tenant-tables.ts'
 import type { TestDatabase } from './postgres.ts'
 
 /** Runs `work` as the superuser. */
-export async function asAdmin<T>({ adminUrl }: TestDatabase, work: (admin: pg.Client) => Promise<T>): Promise<T> {
+export async function asAdmin<T>(
+  { adminUrl }: Pick<TestDatabase, 'adminUrl'>,
+  work: (admin: pg.Client) => Promise<T>,
+): Promise<T> {
   const admin = new pg.Client({ connectionString: adminUrl })
   await admin.connect()
   try {
@@ -15,7 +18,7 @@ export async function asAdmin<T>({ adminUrl }: TestDatabase, work: (admin: pg.Cl
 }
 
 /** What a query answers to the superuser. */
-export function selectRows(database: TestDatabase, query: string): Promise<Record<string, unknown>[]> {
+export function selectRows(database: Pick<TestDatabase, 'adminUrl'>, query: string): Promise<Record<string, unknown>[]> {
   return asAdmin(database, async (admin) => (await admin.query(query)).rows)
 }
 

@@ -1,0 +1,130 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { Redis } from 'ioredis'
+import { describe, expect, it } from 'vitest'
+import { decodeId } from '../../src/schema/global-id.ts'
+import { kills, longest, rounds } from '../support/kills.ts'
+import { selectRows } from '../support/tenant-rows.ts'
+import { Holds } from './holds.ts'
+import { after, callsTool, saysAll, saysNothing, saysPart } from './provider.ts'
+import { Stage } from './stage.ts'
+import { tried } from './tried.ts'
+import { type Testimony, Witness } from './witness.ts'
+
+/** Answers that are under way at a time while workers die. */
+const crowd = 24
+
+const patience = { timeout: 60_000, interval: 50 }
+
+describe('the death of a worker', () => {
+  it(
+    'at any moment and any byte loses nothing',
+    async ({ task }) => {
+      await using stage = await Stage.open({ workers: 3 })
+      await using witness = new Witness(stage)
+      await witness.stream(4)
+      witness.startProbing()
+      let asking = true
+      const asker = async () => {
+        while (asking) await (await witness.ask({ words: 5 + Math.floor(Math.random() * 40), delayMs: 30 })).done
+      }
+      const askers = Promise.all(Array.from({ length: crowd }, asker))
+      askers.catch(() => {
+        asking = false
+      })
+      for (let killed = 0; killed < kills && asking; ) {
+        await delay(200 + Math.random() * 800)
+        const [victim] = stage.workers.toSorted(() => Math.random() - 0.5)
+        if (!victim || stage.workers.length < 2) continue
+        await stage.kill(victim)
+        killed++
+        void stage.startWorker()
+        if (killed % 25 === 0)
+          process.stderr.write(`${killed} of ${kills} workers killed, ${witness.testimonies.length} messages\n`)
+      }
+      asking = false
+      await askers
+      const verdict = await witness.judge()
+      tried(task, 'worker: kill -9 at a random moment of 24 streams', kills, verdict)
+      expect(verdict.findings).toEqual([])
+      expect(verdict.runs).toBeGreaterThan(crowd)
+      expect(verdict.slowestAnswer).toBeLessThan(witness.allow(3_000))
+    },
+    longest + kills * 10_000,
+  )
+
+  it(
+    'at each step of a run is made good within 15 seconds',
+    async ({ task }) => {
+      await using stage = await Stage.open({ workers: 0 })
+      await using holds = await Holds.install(stage.database.adminUrl)
+      const redis = new Redis(stage.redis?.url ?? '')
+      try {
+        for (let round = 0; round < rounds; round++) {
+          await using witness = new Witness(stage)
+          const recovery = await killAtEachStep(stage, witness, holds, redis)
+          const verdict = await witness.judge()
+          tried(task, 'worker: kill -9 at each of 9 steps of a run', 1, verdict, recovery)
+          expect(verdict.findings).toEqual([])
+          expect(recovery).toBeLessThan(witness.allow(15_000))
+        }
+      } finally {
+        redis.disconnect()
+      }
+    },
+    300_000 * rounds,
+  )
+})
+
+/**
+ * One worker has nine runs, each at another step: being claimed, about to call, calling, at three places of the answer, in its second
+ * turn, about to store its end, committing it, and stored but not told. Then it is killed. Answers how long the last one took
+ * from there to its end, in milliseconds.
+ */
+async function killAtEachStep(stage: Stage, witness: Witness, holds: Holds, redis: Redis): Promise<number> {
+  const allAreThere = Promise.withResolvers<void>()
+  const says = { words: 8, delayMs: 5 }
+  const atTheEnd = after(allAreThere.promise, saysAll(says))
+  const calling = await witness.ask({ ...says, scripts: [] })
+  const silent = await witness.ask({ ...says, scripts: [saysNothing] })
+  const partly = [await witness.ask({ ...says, scripts: [saysPart(0.15 + 0.2 * Math.random())] })]
+  partly.push(await witness.ask({ ...says, scripts: [saysPart(0.4 + 0.5 * Math.random())] }))
+  partly.push(await witness.ask({ ...says, scripts: [callsTool('current_time'), saysPart(0.2 + 0.6 * Math.random())] }))
+  const ending = await witness.ask({ ...says, scripts: [atTheEnd] })
+  const committing = await witness.ask({ ...says, scripts: [atTheEnd] })
+  const untold = await witness.ask({ ...says, scripts: [atTheEnd] })
+  const claiming = await witness.ask(says)
+  await holds.hold('call', runOf(calling))
+  await holds.hold('end', runOf(ending))
+  await holds.hold('commit', runOf(committing))
+  await holds.hold('claim', runOf(claiming))
+
+  const doomed = await stage.startWorker()
+  await expect.poll(() => holds.waiting(), patience).toBe(2)
+  const called = [silent, ending, committing, untold]
+  await expect.poll(() => called.every(({ question }) => stage.provider.callsFor(question).length === 1), patience).toBe(true)
+  await expect.poll(() => partly.every(({ text }) => text !== ''), patience).toBe(true)
+  // Somebody else has to be there, and finds nothing that it could do.
+  const next = await stage.startWorker()
+  await redis.call('CLIENT', 'PAUSE', '60000', 'WRITE')
+  allAreThere.resolve()
+  await expect.poll(() => holds.waiting(), patience).toBe(4)
+  await expect.poll(() => statusOf(stage, untold), patience).toBe('COMPLETED')
+  await stage.kill(doomed)
+  const killedAt = performance.now()
+  await redis.call('CLIENT', 'UNPAUSE')
+  await holds.release()
+  await Promise.all(witness.testimonies.map(({ done }) => done))
+  const recovery = performance.now() - killedAt
+  next.killed = true
+  await next.process.stop()
+  return recovery
+}
+
+function runOf({ runId }: Testimony): string {
+  return decodeId('Run', runId) ?? ''
+}
+
+async function statusOf({ database }: Stage, testimony: Testimony): Promise<unknown> {
+  const [row] = await selectRows(database, `select status from runs where id = '${runOf(testimony)}'`)
+  return row?.['status']
+}
