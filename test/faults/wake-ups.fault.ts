@@ -69,7 +69,8 @@ it('every wake-up may be delivered twice at the same moment, where there is one 
       queue.consume(async (tenantId) => {
         copies += 1
         const both = (await Promise.all([take(tenantId), take(tenantId)])).filter((taken) => taken !== null)
-        return both.length === 0 ? null : { ended: Promise.all(both.map(({ ended }) => ended)).then(() => undefined) }
+        const [first] = both
+        return first ? { weight: first.weight, ended: Promise.all(both.map(({ ended }) => ended)).then(() => undefined) } : null
       }, concurrency),
   }
   try {
