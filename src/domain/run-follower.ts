@@ -1,13 +1,13 @@
 import type { Run } from '../data/generated/client.ts'
 import { NotFound } from './errors.ts'
 import { foldText } from './event-log.ts'
-import type { Backlog, RunRef, Unsubscribe } from './ports.ts'
+import type { RunRef } from './ports.ts'
 import { type ReplyEvent, replyEventOf } from './reply-event.ts'
 import type { ReplyQueue } from './reply-queue.ts'
 import { findRun } from './run.ts'
 import { readEnding } from './run-ending.ts'
 import { type Cursor, compareCursors, formatCursor, isTerminal, type LoggedEvent, origin } from './run-event.ts'
-import { joinHub } from './run-hub.ts'
+import { type HubSeat, joinHub } from './run-hub.ts'
 import { logEpoch, storedGeneration } from './run-log.ts'
 import { isFinished } from './run-status.ts'
 import { textOf, turnsOf } from './run-turn.ts'
@@ -33,8 +33,9 @@ export class RunFollower {
   #isAttached = true
   /** What arrives while the log is being read. */
   #arrived: LoggedEvent[] | null = null
-  #read: (after: Cursor) => Promise<Backlog>
-  #leave: Unsubscribe = async () => undefined
+  #seat: HubSeat
+  /** Whether anything arrived since the timer last went off. */
+  #isHeard = false
   #timer: NodeJS.Timeout | undefined
 
   constructor(scope: Scope, run: Run, after: Cursor, queue: ReplyQueue, silence: number) {
@@ -44,32 +45,35 @@ export class RunFollower {
     this.#last = after
     this.#queue = queue
     this.#silence = silence
-    this.#read = (after) => scope.ports.eventLog.read(this.#ref, after)
+    // Until there is one, and of a run that has ended there is none.
+    this.#seat = {
+      read: (after) => scope.ports.eventLog.read(this.#ref, after),
+      together: (_userId, look) => look(),
+      leave: async () => undefined,
+    }
   }
 
   /** Throws Unavailable when the run is under way and its log cannot be reached. */
   async start(): Promise<void> {
     if (isFinished(this.#run)) return this.#advance(this.#run)
-    const seat = await joinHub(this.#scope.ports.eventLog, this.#ref, {
+    this.#seat = await joinHub(this.#scope.ports.eventLog, this.#ref, {
       receive: (events) => this.#receive(events),
       lost: () => void this.#catchUp(),
     })
-    this.#read = seat.read
-    this.#leave = seat.leave
     if (this.#queue.ended) return this.stop()
-    this.#timer = setTimeout(() => void this.#check(), this.#silence)
+    this.#timer = setInterval(() => this.#listen(), this.#silence)
     await this.#catchUp()
   }
 
   /** Ends the queue and leaves nothing behind. May be called again. */
   async stop(): Promise<void> {
     this.#queue.end()
-    clearTimeout(this.#timer)
-    await this.#leave()
+    clearInterval(this.#timer)
+    await this.#seat.leave()
   }
 
   #receive(events: readonly LoggedEvent[]): void {
-    this.#timer?.refresh()
+    this.#isHeard = true
     if (this.#arrived) this.#arrived.push(...events)
     else if (!this.#acceptAll(events)) void this.#catchUp()
   }
@@ -107,15 +111,19 @@ export class RunFollower {
     this.#tell({ type: 'Snapshot', text, runId: this.#run.id, cursor: formatCursor(cursor) })
   }
 
+  /** Notices a silence, when there was one since it last listened. */
+  #listen(): void {
+    if (!this.#isHeard) void this.#check()
+    this.#isHeard = false
+  }
+
   /** Asks the run itself after a silence: its last event may have been lost. */
   async #check(): Promise<void> {
-    this.#timer?.refresh()
     try {
       const run = await this.#readRun()
       if (run) await this.#catchUp(run)
     } catch {
-      // The database does not answer now: the next silence asks again.
-      this.#timer?.refresh()
+      // The database does not answer now: after the next silence it is asked again.
     }
   }
 
@@ -126,7 +134,8 @@ export class RunFollower {
     try {
       await this.#advance(run)
     } catch {
-      this.#timer?.refresh()
+      // It is read again when more arrives, or after a silence.
+      this.#isHeard = false
     }
     const arrived = this.#arrived
     this.#arrived = null
@@ -154,10 +163,10 @@ export class RunFollower {
 
   /** False when the log does not hold what comes next, nor anything that makes up for it. */
   async #readLog(): Promise<boolean> {
-    const backlog = await this.#read(this.#last)
+    const backlog = await this.#seat.read(this.#last)
     if (backlog.complete) return this.#acceptAll(backlog.events)
     const isWhole = compareCursors(this.#last, origin) === 0
-    const { events, complete } = isWhole ? backlog : await this.#read(origin)
+    const { events, complete } = isWhole ? backlog : await this.#seat.read(origin)
     const last = events.at(-1)
     const base = complete ? 0 : events.findIndex(({ event }) => event.type === 'StreamReset')
     if (!last || base === -1) return false
@@ -201,7 +210,8 @@ export class RunFollower {
 
   /** Null, and the queue ends, when the run was deleted. */
   async #readRun(): Promise<Run | null> {
-    const run = await findRun(this.#scope, this.#run.id)
+    const { userId } = this.#scope.actor
+    const run = await this.#seat.together(userId, () => findRun(this.#scope, this.#run.id))
     if (!run) {
       this.#queue.end(new NotFound('run'))
       await this.stop()
