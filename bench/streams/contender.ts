@@ -28,7 +28,7 @@ export type Reader = {
 export const messageFor = ({ tokens, pause }: Order) => `Say ${tokens} tokens, one every ${pause} ms.`
 
 /** Each token has one, and nothing else does. */
-export const tokenMark = '~'.charCodeAt(0)
+const tokenMark = '~'.charCodeAt(0)
 
 export function countTokens(bytes: Uint8Array): number {
   let count = 0

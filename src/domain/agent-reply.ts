@@ -9,7 +9,7 @@ import type { Scope } from './scope.ts'
 export type { ReplyEvent } from './reply-event.ts'
 
 export type FollowOptions = {
-  /** How long a run may be silent before it is asked whether it has ended, in milliseconds. Default 5,000. */
+  /** How long a run may be silent before it is asked, within as long again, whether it has ended. Milliseconds, default 5,000. */
   silence?: number
 }
 

@@ -1,13 +1,13 @@
 import type { Run } from '../data/generated/client.ts'
 import { NotFound } from './errors.ts'
 import { foldText } from './event-log.ts'
-import type { Backlog, RunRef, Unsubscribe } from './ports.ts'
+import type { RunRef } from './ports.ts'
 import { type ReplyEvent, replyEventOf } from './reply-event.ts'
 import type { ReplyQueue } from './reply-queue.ts'
 import { findRun } from './run.ts'
 import { readEnding } from './run-ending.ts'
 import { type Cursor, compareCursors, formatCursor, isTerminal, type LoggedEvent, origin, parseCursor } from './run-event.ts'
-import { joinHub } from './run-hub.ts'
+import { type HubSeat, joinHub } from './run-hub.ts'
 import { claimOf, logEpoch, storedGeneration } from './run-log.ts'
 import { pausedEvent } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
@@ -36,8 +36,9 @@ export class RunFollower {
   #paused = 0
   /** What arrives while the log is being read. */
   #arrived: LoggedEvent[] | null = null
-  #read: (after: Cursor) => Promise<Backlog>
-  #leave: Unsubscribe = async () => undefined
+  #seat: HubSeat
+  /** Whether anything arrived since the timer last went off. */
+  #isHeard = false
   #timer: NodeJS.Timeout | undefined
 
   constructor(scope: Scope, run: Run, after: Cursor, queue: ReplyQueue, silence: number) {
@@ -47,32 +48,35 @@ export class RunFollower {
     this.#last = after
     this.#queue = queue
     this.#silence = silence
-    this.#read = (after) => scope.ports.eventLog.read(this.#ref, after)
+    // Until there is one, and of a run that has ended there is none.
+    this.#seat = {
+      read: (after) => scope.ports.eventLog.read(this.#ref, after),
+      together: (_userId, look) => look(),
+      leave: async () => undefined,
+    }
   }
 
   /** Throws Unavailable when the run is under way and its log cannot be reached. */
   async start(): Promise<void> {
     if (isFinished(this.#run)) return this.#advance(this.#run)
-    const seat = await joinHub(this.#scope.ports.eventLog, this.#ref, {
+    this.#seat = await joinHub(this.#scope.ports.eventLog, this.#ref, {
       receive: (events) => this.#receive(events),
       lost: () => void this.#catchUp(),
     })
-    this.#read = seat.read
-    this.#leave = seat.leave
     if (this.#queue.ended) return this.stop()
-    this.#timer = setTimeout(() => void this.#check(), this.#silence)
+    this.#timer = setInterval(() => this.#listen(), this.#silence)
     await this.#catchUp(this.#run.status === 'PAUSED_BUDGET' ? this.#run : null)
   }
 
   /** Ends the queue and leaves nothing behind. May be called again. */
   async stop(): Promise<void> {
     this.#queue.end()
-    clearTimeout(this.#timer)
-    await this.#leave()
+    clearInterval(this.#timer)
+    await this.#seat.leave()
   }
 
   #receive(events: readonly LoggedEvent[]): void {
-    this.#timer?.refresh()
+    this.#isHeard = true
     if (this.#arrived) this.#arrived.push(...events)
     else if (!this.#acceptAll(events)) void this.#catchUp()
   }
@@ -111,15 +115,19 @@ export class RunFollower {
     this.#tell({ type: 'Snapshot', text, runId: this.#run.id, cursor: formatCursor(cursor) })
   }
 
+  /** Notices a silence, when there was one since it last listened. */
+  #listen(): void {
+    if (!this.#isHeard) void this.#check()
+    this.#isHeard = false
+  }
+
   /** Asks the run itself after a silence: its last event may have been lost. */
   async #check(): Promise<void> {
-    this.#timer?.refresh()
     try {
       const run = await this.#readRun()
       if (run) await this.#catchUp(run)
     } catch {
-      // The database does not answer now: the next silence asks again.
-      this.#timer?.refresh()
+      // The database does not answer now: after the next silence it is asked again.
     }
   }
 
@@ -130,7 +138,8 @@ export class RunFollower {
     try {
       await this.#advance(run)
     } catch {
-      this.#timer?.refresh()
+      // It is read again when more arrives, or after a silence.
+      this.#isHeard = false
     }
     const arrived = this.#arrived
     this.#arrived = null
@@ -162,11 +171,11 @@ export class RunFollower {
    * was stored when the run paused: only what came after that is news.
    */
   async #readLog(isAtEnd: boolean): Promise<boolean> {
-    const backlog = await this.#read(this.#last)
+    const backlog = await this.#seat.read(this.#last)
     if (backlog.complete) return this.#acceptAll(backlog.events)
     if (isAtEnd && backlog.events.length === 0) return true
     const isWhole = compareCursors(this.#last, origin) === 0
-    const { events, complete } = isWhole ? backlog : await this.#read(origin)
+    const { events, complete } = isWhole ? backlog : await this.#seat.read(origin)
     const last = events.at(-1)
     const base = complete ? 0 : events.findIndex(({ event }) => event.type === 'StreamReset')
     if (!last || base === -1) return false
@@ -224,7 +233,8 @@ export class RunFollower {
 
   /** Null, and the queue ends, when the run was deleted. */
   async #readRun(): Promise<Run | null> {
-    const run = await findRun(this.#scope, this.#run.id)
+    const { userId } = this.#scope.actor
+    const run = await this.#seat.together(userId, () => findRun(this.#scope, this.#run.id))
     if (!run) {
       this.#queue.end(new NotFound('run'))
       await this.stop()

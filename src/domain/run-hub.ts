@@ -8,6 +8,11 @@ type Listener = { receive: (events: readonly LoggedEvent[]) => void; lost: () =>
 export type HubSeat = {
   /** Everything after `after` that there is, in order, as the event log answers. */
   read(after: Cursor): Promise<Backlog>
+  /**
+   * What `look` finds, or what it finds for whoever has just begun to look under the same wall: that of the tenant's staff (null) or of
+   * an end user. Nobody looks twice at the same time.
+   */
+  together<T>(userId: string | null, look: () => Promise<T>): Promise<T>
   /** Resolves once nothing more will be delivered. A second call does nothing. */
   leave: Unsubscribe
 }
@@ -33,7 +38,11 @@ export async function joinHub(eventLog: EventLog, run: RunRef, { receive, lost }
   ofLog.set(key, hub)
   const listener = { receive, lost }
   await hub.join(listener)
-  return { read: (after) => hub.read(after), leave: () => hub.leave(listener) }
+  return {
+    read: (after) => hub.read(after),
+    together: (userId, look) => hub.together(userId, look),
+    leave: () => hub.leave(listener),
+  }
 }
 
 /** One run's events in this process. */
@@ -44,6 +53,7 @@ class RunHub {
   readonly #listeners = new Set<Listener>()
   readonly #subscribed: Promise<Unsubscribe>
   readonly #readings = new Map<string, Promise<Backlog>>()
+  readonly #looks = new Map<string | null, Promise<unknown>>()
   /** The newest events, without a hole between any two. */
   #ring: LoggedEvent[] = []
   #ringText = 0
@@ -91,6 +101,12 @@ class RunHub {
     this.#readings.set(key, reading)
     const { events, complete } = await reading
     return { events: this.#continued(events), complete }
+  }
+
+  together<T>(userId: string | null, look: () => Promise<T>): Promise<T> {
+    const looking = this.#looks.get(userId) ?? look().finally(() => this.#looks.delete(userId))
+    this.#looks.set(userId, looking)
+    return looking as Promise<T>
   }
 
   async #readLog(after: Cursor): Promise<Backlog> {

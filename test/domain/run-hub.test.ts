@@ -162,6 +162,22 @@ describe('a hub', () => {
     await seat.leave()
   })
 
+  it('looks once for all who look at the same time, and for each end user apart', { tags: ['rule-18'] }, async () => {
+    const [one, other] = [await join(), await join()]
+    let looks = 0
+    const look = async () => {
+      looks += 1
+      await new Promise(setImmediate)
+      return looks
+    }
+    expect(await Promise.all([one.together(null, look), other.together(null, look)])).toEqual([1, 1])
+    const [ann, bob, staff] = await Promise.all([one.together('ann', look), one.together('bob', look), one.together(null, look)])
+    expect([ann, bob, staff, looks]).toEqual([4, 4, 4, 4])
+    await expect(one.together(null, () => Promise.reject(new Error('away')))).rejects.toThrow('away')
+    expect(await one.together(null, look)).toBe(5)
+    await Promise.all([one.leave(), other.leave()])
+  })
+
   it('that cannot be opened fails for each who wanted it, and the next one tries again', async () => {
     log.refuses = true
     const outcomes = await Promise.allSettled([join(), join()])
