@@ -84,6 +84,8 @@ export const cluster: Bench = {
     progress('long answers')
     const longLoad = await measure(long, costFor)
     await end()
+    if (shortLoad.count.runs === 0 || longLoad.count.runs === 0)
+      throw new Error('No run ended in the time there was: this machine has too much else to do for figures.')
 
     progress(`${full.streams} streams`)
     const before = await markStorage(admin)

@@ -99,8 +99,9 @@ export async function startPlatformCluster(options: { tenants: number; upstreamU
     await Promise.all(started.map((each) => each.stop('SIGTERM')))
     process.off('exit', killAll)
   })
-  const apis = await Promise.all([start('api', ports[0]), start('api', ports[1])])
-  const workers = await Promise.all([start('worker', ports[2]), start('worker', ports[3])])
+  // One after the other: starting together on a busy machine, they would time out on each other.
+  const apis = [await start('api', ports[0]), await start('api', ports[1])]
+  const workers = [await start('worker', ports[2]), await start('worker', ports[3])]
   const kill = async (group: PlatformProcess[], role: string, port = 0): Promise<Killed> => {
     await group[0]?.stop('SIGKILL')
     return {
