@@ -1,3 +1,4 @@
+import { admission } from './admission.ts'
 import type { Bench } from './bench.ts'
 import { distance } from './distance.ts'
 import { reads } from './reads.ts'
@@ -11,5 +12,6 @@ export const benches: Readonly<Record<string, Bench>> = {
   reads,
   distance,
   writes,
+  admission,
   'start-up': startUp,
 }
