@@ -1,3 +1,4 @@
+import { admission } from './admission.ts'
 import type { Bench } from './bench.ts'
 import { cluster } from './cluster.ts'
 import { distance } from './distance.ts'
@@ -15,6 +16,7 @@ export const benches: Readonly<Record<string, Bench>> = {
   distance,
   writes,
   streams,
+  admission,
   'start-up': startUp,
   cluster,
   sweep,

@@ -142,7 +142,8 @@ export type Admission = {
 
   /**
    * Counts calls that are in the ledger by now, each at most once, and frees what was held for them. With `leave`, the run is over or
-   * waits: its session and whatever else it holds is free. Null when nothing can be said before the next `seed`.
+   * waits: its session and whatever else it holds is free. Settle each call with it, or before: one that is left held may be in the
+   * ledger, so counts are needed again then. Null when nothing can be said before the next `seed`.
    */
   settle(
     tenantId: TenantId,

@@ -136,8 +136,11 @@ export class TenantCounters {
       if (at >= end) this.#nextMonthBegun = true
       else if (at >= start) this.#spent += tokens
     }
-    if (leave) this.#runs.delete(runId)
-    else if (run) this.#forgetIfEmpty(runId, run)
+    if (leave) {
+      // What became of a call that nobody settled is not known here.
+      if (run?.calls.size) this.#sure = false
+      this.#runs.delete(runId)
+    } else if (run) this.#forgetIfEmpty(runId, run)
     const terms = this.#termsFor(0)
     return 'outcome' in terms ? null : this.#reading(terms)
   }

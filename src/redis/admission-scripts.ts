@@ -394,7 +394,11 @@ if run then
   end
   if leave then
     dropLease(run)
-    for id in pairs(run.calls) do dropCall(run, id) end
+    for id in pairs(run.calls) do
+      -- What became of it is not known here.
+      dropCall(run, id)
+      counts[SURE] = 0
+    end
   end
   keep(name, run)
 end

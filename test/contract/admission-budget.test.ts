@@ -54,7 +54,7 @@ describeAdmission('sessions and budget', (open) => {
       expect(await tenant.hold(waited, 10)).toEqual({ outcome: 'full', quota: before })
       expect(await tenant.read()).toEqual(before)
       expect(await tenant.hold(one, 10)).toMatchObject({ outcome: 'held', quota: { sessions: 2 } })
-      await tenant.leave(one)
+      await tenant.settle(callOf(one, 1), 0, { leave: true })
       expect(await tenant.hold(waited, 10)).toMatchObject({ outcome: 'held', quota: { sessions: 2, reserved: 10 } })
     })
 
@@ -82,17 +82,27 @@ describeAdmission('sessions and budget', (open) => {
       expect(await tenant.read()).toEqual(settled)
     })
 
-    test('settles several calls, and with leave frees the session and all that is left', async () => {
+    test('settles several calls, and with leave frees the session and what was set aside', async () => {
       const opened = await open()
       const tenant = await Tenant.seeded(opened)
       const run = await tenant.admitted()
-      const calls = [1, 2, 3].map((attempt) => callOf(run, attempt))
+      const calls = [1, 2].map((attempt) => callOf(run, attempt))
       for (const call of calls) await tenant.hold(run, 100, { call })
-      const settled = calls.slice(0, 2).map((id) => ({ id, tokens: 10, at: noon }))
+      const settled = calls.map((id) => ({ id, tokens: 10, at: noon }))
       const quota = await opened.admission.settle(tenant.id, { runId: run, calls: settled, leave: true })
       expect(quota).toMatchObject({ spent: 20, reserved: 0, sessions: 0 })
       const never = await tenant.admitted({ reserve: 40 })
       expect(await tenant.leave(never)).toMatchObject({ spent: 20, reserved: 0, sessions: 0, minute: 2 })
+    })
+
+    test('with leave has a call counted in Postgres that nobody settled', async () => {
+      const tenant = await Tenant.seeded(await open())
+      const run = await tenant.admitted()
+      await tenant.hold(run, 100)
+      await tenant.hold(run, 50, { call: callOf(run, 2) })
+      expect(await tenant.settle(callOf(run, 2), 40, { leave: true })).toBeNull()
+      await tenant.seed(termsAt(noon), { ...nothing, spent: 130 })
+      expect(await tenant.read()).toMatchObject({ spent: 130, reserved: 0, sessions: 0 })
     })
 
     test('counts calls of the month under way alone; those of the next make it be counted when it begins', async () => {

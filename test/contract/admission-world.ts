@@ -36,6 +36,7 @@ export type OpenAdmission = {
 }
 
 let redis: RedisDeployment
+const patient = { commandTimeout: 10_000 }
 
 async function inMemory(): Promise<OpenAdmission> {
   const clock = { now: noon }
@@ -46,8 +47,8 @@ async function inMemory(): Promise<OpenAdmission> {
 
 async function onRedis(): Promise<OpenAdmission> {
   const clock = { now: noon }
-  const one = await connectForTest(redis.target)
-  const two = await connectForTest(redis.target)
+  // Patient, since what is tried here is not how soon an overloaded machine answers.
+  const [one, two] = [await connectForTest(redis.target, patient), await connectForTest(redis.target, patient)]
   const [admission, other] = [one, two].map(({ connection }) => new RedisAdmission(connection, { now: () => clock.now }))
   if (!admission || !other) throw new Error('There are two.')
   return { admission, other, clock, errors: two.errors }
