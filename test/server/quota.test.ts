@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { ApolloClient, HttpLink, InMemoryCache } from '@apollo/client'
 import { Client, cacheExchange, fetchExchange } from '@urql/core'
-import { print } from 'graphql'
+import { type FormattedExecutionResult, print } from 'graphql'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { limitedMessageMutation } from '../operations/quota.ts'
 import type { Api } from '../support/api.ts'
@@ -152,9 +152,11 @@ describe('over a socket', () => {
     await say(tenant)
     const { conversationId, api } = tenant
     const variables = { input: { conversationId, content: 'Hi.' } }
-    const [result] = await Array.fromAsync(api.client.socket.iterate({ query: print(limitedMessageMutation), variables }))
-    expect(Object.keys(result ?? {})).toEqual(['data'])
-    expect(result?.data?.['sendMessage']).toMatchObject({
+    const results: FormattedExecutionResult[] = []
+    for await (const result of api.client.socket.iterate({ query: print(limitedMessageMutation), variables }))
+      results.push(result)
+    expect(results.map((result) => Object.keys(result))).toEqual([['data']])
+    expect(results[0]?.data?.['sendMessage']).toMatchObject({
       ...{ __typename: 'QuotaExceeded', limit: 'MESSAGES_PER_DAY', max: 1, remaining: 0 },
       ...{ retryAfterSeconds: expect.any(Number), resetAt: expect.stringMatching(/T00:00:00.000Z$/) },
     })
