@@ -152,7 +152,7 @@ describe('over a socket', () => {
     await say(tenant)
     const { conversationId, api } = tenant
     const variables = { input: { conversationId, content: 'Hi.' } }
-    const results: FormattedExecutionResult[] = []
+    const results: FormattedExecutionResult<Record<string, unknown>, unknown>[] = []
     for await (const result of api.client.socket.iterate({ query: print(limitedMessageMutation), variables }))
       results.push(result)
     expect(results.map((result) => Object.keys(result))).toEqual([['data']])
