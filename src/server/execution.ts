@@ -18,16 +18,19 @@ import { before } from './deadline.ts'
 import { quotaNotes } from '../schema/quota-notes.ts'
 import { badRequest } from './errors.ts'
 import type { Limits } from './limits.ts'
+import type { Metrics } from './metrics.ts'
 import { sizeOf } from './query-size.ts'
 import { quotaHints } from './quota-hints.ts'
 import { type EventResult, SharedResults, sharingKey } from './shared-results.ts'
 import { SubscriptionSeats } from './subscription-seats.ts'
 
-type Options = { limits: Limits; development: boolean }
+type Options = { limits: Limits; metrics: Metrics | null; development: boolean }
 
 /** graphql-js as the engine: floods are refused before they are validated, subscriptions get a context per event. */
-export function useEngine({ limits, development }: Options): Plugin {
-  const subscribe = createSubscribe(new SubscriptionSeats(limits), new SharedResults())
+export function useEngine({ limits, metrics, development }: Options): Plugin {
+  const seats = new SubscriptionSeats(limits)
+  metrics?.watchStreams(() => seats.taken)
+  const subscribe = createSubscribe(seats, new SharedResults())
   return {
     onParse({ setParseFn }) {
       setParseFn((source: string) => parse(source, { maxTokens: limits.tokens }))
@@ -42,7 +45,9 @@ export function useEngine({ limits, development }: Options): Plugin {
     onExecute({ setExecuteFn }) {
       setExecuteFn(async (args: ExecutionArgs) => {
         const result = await answered(args, execute({ ...args, hideSuggestions: !development }))
-        const http = quotaHints(quotaNotes(args.contextValue as Context))
+        const notes = quotaNotes(args.contextValue as Context)
+        for (const { refusal } of notes.refusals) metrics?.refused(refusal.limit)
+        const http = quotaHints(notes)
         return http ? { ...result, extensions: { ...result.extensions, http } } : result
       })
     },

@@ -5,11 +5,10 @@ import { BudgetExhausted, Conflict, LimitReached, NotFound, QuotaExceeded, Unava
 import { newId } from '../../src/domain/ids.ts'
 import { sendMessage } from '../../src/domain/message.ts'
 import { readQuota } from '../../src/domain/quota.ts'
-import { setQuotaOverride } from '../../src/domain/quota-override.ts'
 import type { Scope } from '../../src/domain/scope.ts'
 import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
 import { MemoryAdmission } from '../../src/memory/admission.ts'
-import { signInOperator } from '../support/operator.ts'
+import { limitedTenant } from '../support/limits.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
 
 let story: Story
@@ -24,12 +23,7 @@ afterAll(() => story.close())
 async function limited(
   limits: Partial<Record<QuotaLimit, number>>,
 ): Promise<{ tenant: TenantStory; member: Scope; conversationId: string }> {
-  const tenant = await story.tenant()
-  const operator = await signInOperator(story)
-  for (const [limit, max] of Object.entries(limits)) {
-    const override = { tenantId: tenant.tenant.id, limit: limit as QuotaLimit, max: BigInt(max), reason: 'A test.' }
-    await setQuotaOverride(operator, override)
-  }
+  const tenant = await limitedTenant(story, limits)
   const member = await story.signIn(tenant.keys.member)
   return { tenant, member, conversationId: (await createConversation(member, {})).id }
 }
