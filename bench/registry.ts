@@ -1,5 +1,6 @@
 import type { Bench } from './bench.ts'
 import { distance } from './distance.ts'
+import { fairness } from './fairness.ts'
 import { reads } from './reads.ts'
 import { roundTrips } from './round-trips.ts'
 import { startUp } from './start-up.ts'
@@ -11,5 +12,6 @@ export const benches: Readonly<Record<string, Bench>> = {
   reads,
   distance,
   writes,
+  fairness,
   'start-up': startUp,
 }
