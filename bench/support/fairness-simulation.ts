@@ -66,14 +66,21 @@ export const shares: Discipline = (slots, start) => {
   }
 }
 
-/** How long each run of the light tenants waited, in seconds, sorted. The same load each time. */
-export async function simulate(discipline: Discipline, load: Load): Promise<Float64Array> {
+/** Of each run of the light tenants, in seconds, sorted: how long it waited to be started, and until it was done. */
+export type Waits = { toStart: Float64Array; toEnd: Float64Array }
+
+/** The same load each time. */
+export async function simulate(discipline: Discipline, load: Load): Promise<Waits> {
   const jobs = jobsOf(load)
-  const waits: number[] = []
+  const toStart: number[] = []
+  const toEnd: number[] = []
   const running: { endsAt: number; end: () => void }[] = []
   let clock = 0
   const start = (job: Job) => {
-    if (job.isLight) waits.push(clock - job.arrivesAt)
+    if (job.isLight) {
+      toStart.push(clock - job.arrivesAt)
+      toEnd.push(clock + job.service - job.arrivesAt)
+    }
     const { promise, resolve } = Promise.withResolvers<void>()
     const endsAt = clock + job.service
     const later = running.findIndex((other) => other.endsAt > endsAt)
@@ -84,7 +91,7 @@ export async function simulate(discipline: Discipline, load: Load): Promise<Floa
   let next = 0
   for (;;) {
     const [job, first] = [jobs[next], running[0]]
-    if (!job && !first) return new Float64Array(waits).sort()
+    if (!job && !first) return { toStart: new Float64Array(toStart).sort(), toEnd: new Float64Array(toEnd).sort() }
     if (job && (!first || job.arrivesAt <= first.endsAt)) {
       clock = job.arrivesAt
       next++
