@@ -14,6 +14,7 @@ import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
 import { startErasureSweep } from './domain/erasure.ts'
 import type { Model, PlatformCipher, Ports } from './domain/ports.ts'
+import { type Drift, startReconciler } from './domain/quota-drift.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
@@ -38,6 +39,7 @@ import { EnvelopeVault } from './secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from './secrets/key-provider.ts'
 import { type MasterKeys, masterKeysOf } from './secrets/master-keys.ts'
 import { createPlatformCipher } from './secrets/platform-cipher.ts'
+import { Metrics } from './server/metrics.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
 
@@ -70,11 +72,19 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   const seedable = databaseDirectory !== null
   const demo = seedable ? await seedOnce(config, { data, catalog, ports, settings }) : null
 
+  let runs = () => 0
+  const metrics = new Metrics({ token: config.metricsToken, local: !config.production, runs: () => runs() })
   if (config.role !== 'api') {
     const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
     await worker.start()
     opened.defer(() => worker.drain(grace))
     opened.defer(startErasureSweep({ data, catalog, ports, settings }, onError))
+    runs = () => worker.underWay
+    const onMeasured = (drift: readonly Drift[]) => {
+      metrics.drifted(drift.map(({ tokens }) => tokens))
+      if (drift.length > 0) logger.warn({ drift }, 'Counters and ledgers differ.')
+    }
+    opened.defer(startReconciler({ data, catalog, ports, settings }, onMeasured, onError))
   }
 
   // A tenant that is erased in another process has no keys to keep here.
@@ -92,6 +102,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     development: !config.production,
     api: config.role !== 'worker',
     allowedOrigins: config.allowedOrigins,
+    metrics,
     isReady: () => catalog.isReachable(),
   })
   // Also when it cannot listen: it watches its sessions by then.
@@ -106,7 +117,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
 }
 
 /** Postgres behind both walls, and the platform's catalogue. */
-async function openData(config: Config, logger: Logger, progress: Progress, opened: AsyncDisposableStack) {
+export async function openData(config: Config, logger: Logger, progress: Progress, opened: AsyncDisposableStack) {
   const secrets = await localSecretsOf(config)
   const urls = await openDatabase(config, secrets, progress, opened)
   const onIdleError = (error: Error) => logger.warn({ err: error }, 'A database connection broke.')
@@ -219,7 +230,7 @@ async function openPlacements(catalog: Catalog, options: UpkeepOptions, { produc
   }
 }
 
-async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
+export async function openPorts(config: Config, logger: Logger, opened: AsyncDisposableStack): Promise<Ports> {
   const onError = (error: unknown) => logger.error({ err: error }, 'Background work failed.')
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))

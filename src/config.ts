@@ -41,6 +41,8 @@ export type Config = {
   oldMasterKeys: string[]
   /** Origins whose pages may open sockets, besides the server's own. */
   allowedOrigins: string[]
+  /** What whoever reads `/metrics` has to send as Bearer; null for nothing from this machine in development, and no metrics in production. */
+  metricsToken: string | null
   logLevel: 'fatal' | 'error' | 'warn' | 'info' | 'debug' | 'trace' | 'silent'
   /** Runs that one process executes at a time. */
   runConcurrency: number
@@ -118,6 +120,7 @@ const environment = z.object({
   BULKHEAD_OLD_MASTER_KEYS: keys.default([]),
   BULKHEAD_DEFAULT_MODEL: z.string().min(1).optional(),
   BULKHEAD_ALLOWED_ORIGINS: z.string().default(''),
+  BULKHEAD_METRICS_TOKEN: secret.optional(),
   BULKHEAD_RUN_CONCURRENCY: integer(1, 10_000).default(100),
   BULKHEAD_MODEL_CONCURRENCY: z
     .string()
@@ -179,6 +182,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     masterKey: values.BULKHEAD_MASTER_KEY ?? null,
     oldMasterKeys: values.BULKHEAD_OLD_MASTER_KEYS,
     allowedOrigins: listed(values.BULKHEAD_ALLOWED_ORIGINS),
+    metricsToken: values.BULKHEAD_METRICS_TOKEN ?? null,
     logLevel: values.LOG_LEVEL ?? (production ? 'info' : 'warn'),
     runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
     modelConcurrency: values.BULKHEAD_MODEL_CONCURRENCY ?? { named: new Map(), others: null },

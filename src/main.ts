@@ -6,6 +6,7 @@ import { type Logger, pino } from 'pino'
 import { createApp, type Destination, migrateDatabase, placeTenant, seedDatabase } from './app.ts'
 import { ask } from './ask.ts'
 import { type Config, ConfigError, readConfig } from './config.ts'
+import { examine, tableOf } from './doctor.ts'
 import { startText } from './start-text.ts'
 
 /**
@@ -14,7 +15,7 @@ import { startText } from './start-text.ts'
  */
 const secrets = [
   ...['authorization', 'secret', 'apiKey', 'password', 'connectionString', 'client', 'detail'],
-  ...['keyPepper', 'masterKey', 'oldMasterKeys', 'value', 'wrappedKey', 'ciphertext'],
+  ...['keyPepper', 'masterKey', 'oldMasterKeys', 'metricsToken', 'value', 'wrappedKey', 'ciphertext'],
 ].flatMap((name) => [name, `*.${name}`, `*.*.${name}`])
 
 /** A second signal within this time is the first one again: npm passes on the Ctrl-C that the terminal has sent everybody. In ms. */
@@ -55,6 +56,11 @@ program
   .action((tenant: string, options: PlaceOptions) =>
     run(async (config) => placeTenant(config, tenant, await destinationOf(options), say)),
   )
+
+program
+  .command('doctor')
+  .description("check the configuration, the databases, Redis, and each tenant's counters against its ledger")
+  .action(() => run(doctor))
 
 program
   .command('ask')
@@ -121,4 +127,10 @@ async function start(config: Config, logger: Logger): Promise<void> {
 
 function say(step: string): void {
   process.stderr.write(`${step}\n`)
+}
+
+async function doctor(config: Config, logger: Logger): Promise<void> {
+  const findings = await examine(config, logger)
+  process.stdout.write(tableOf(findings))
+  if (findings.some(({ verdict }) => verdict === 'problem')) process.exitCode = 1
 }

@@ -142,6 +142,18 @@ export class Catalog {
     })
   }
 
+  /** Tenants that a run was queued for within `millis`, with the version of their limits, at most 1,000 of each database. */
+  recentTenants(millis: number): Promise<{ tenantId: TenantId; limitsVersion: number }[]> {
+    return this.placements.everywhere(async (client) => {
+      const rows = await client.$queryRaw<{ id: string; limits_version: number }[]>`
+        select id, limits_version from tenants where fenced_at is null and id in (
+          select tenant_id from runs where queued_at > now() - make_interval(secs => ${millis / 1000})
+            and status in ('QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET', 'COMPLETED', 'FAILED', 'CANCELLED', 'INTERRUPTED'))
+        limit 1000`
+      return rows.map(({ id, limits_version }) => ({ tenantId: tenantIdOf(id), limitsVersion: limits_version }))
+    })
+  }
+
   async close(): Promise<void> {
     await Promise.all([this.placements.close(), this.#pulse.end()])
     await this.#database.close()

@@ -41,7 +41,7 @@ const historyTable = `
  */
 export async function migrate(options: MigrateOptions): Promise<{ applied: string[] }> {
   const onProgress = options.onProgress ?? (() => undefined)
-  const migrations = await readMigrations(options.migrationsDirectory ?? new URL('../../prisma/migrations/', import.meta.url))
+  const migrations = await readMigrations(options.migrationsDirectory ?? ownMigrations)
   const admin = await connect(options.adminUrl)
   try {
     await requireVersion(admin)
@@ -59,6 +59,20 @@ export async function migrate(options: MigrateOptions): Promise<{ applied: strin
     await admin.end()
   }
 }
+
+/** The names of the migrations that are still to be applied to the database. Throws MigrationError as `migrate` does. Changes nothing. */
+export async function pendingMigrations(adminUrl: string): Promise<string[]> {
+  const admin = await connect(adminUrl)
+  try {
+    const { rows } = await admin.query<{ there: boolean }>("select to_regclass('public._prisma_migrations') is not null as there")
+    const migrations = await readMigrations(ownMigrations)
+    return (rows[0]?.there ? await findPending(admin, migrations) : migrations).map(({ name }) => name)
+  } finally {
+    await admin.end()
+  }
+}
+
+const ownMigrations = new URL('../../prisma/migrations/', import.meta.url)
 
 type Migration = { name: string; sql: string; checksum: string }
 

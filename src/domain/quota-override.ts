@@ -10,6 +10,8 @@ import { profileOf } from './tenant.ts'
 import { cleanText } from './text.ts'
 import { latestTime } from './time.ts'
 
+export type QuotaOverride = OverrideRow
+
 /** The highest that a limit can be set to. Beyond it a number is a typing error, and beyond 2^53 counters would lose count. */
 const mostOf: Record<QuotaLimit, bigint> = {
   MESSAGES_PER_MINUTE: 1_000_000n,
@@ -52,7 +54,7 @@ export type SetQuotaOverrideInput = {
 export async function setQuotaOverride(
   scope: OperatorScope,
   { tenantId, limit, max, expiresAt = null, reason }: SetQuotaOverrideInput,
-): Promise<{ tenant: TenantProfile; override: OverrideRow }> {
+): Promise<{ tenant: TenantProfile; override: QuotaOverride }> {
   const { catalog, ports } = scope
   const tenant = await presentTenant(scope, tenantId)
   const most = mostOf[limit]

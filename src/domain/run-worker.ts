@@ -82,6 +82,11 @@ export class RunWorker {
     this.#timing = { ...defaultTiming, ...options.timing }
   }
 
+  /** Runs that it executes now. */
+  get underWay(): number {
+    return this.#claims.size
+  }
+
   /** Begins to take runs. Throws, and nothing runs, when the database or the signals cannot be reached. */
   async start(): Promise<void> {
     const { catalog, ports, onError, concurrency = 100 } = this.#options

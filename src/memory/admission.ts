@@ -58,6 +58,8 @@ export class MemoryAdmission implements Admission {
     tenantId: TenantId,
     { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: boolean },
   ): Promise<QuotaReading | null> {
+    // Nobody has a mark of counters that are not there.
+    if (!this.#kept.has(tenantId)) return null
     const quota = this.#countersOf(tenantId).settle(runId, calls, leave)
     this.#tell(tenantId)
     return quota

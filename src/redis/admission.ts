@@ -12,6 +12,7 @@ import {
   type QuotaTerms,
   type SettledCall,
   type Unseeded,
+  windowBuckets,
 } from '../domain/admission.ts'
 import type { TenantId } from '../domain/ids.ts'
 import type { Unsubscribe } from '../domain/ports.ts'
@@ -21,30 +22,25 @@ import { RedisChannels } from './channels.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
 import { quotaKeys } from './key-space.ts'
 
-type Answer<Outcome extends string, Detail = null> = [
-  outcome: Outcome | Unseeded['need'],
-  now: number,
-  counts: string,
-  terms: string | null,
-  detail: Detail,
-]
+/** `outcome` says what `detail` is: a run's id, a number, or nothing. */
+type Answer = [outcome: Buffer, now: number, counts: Buffer, terms: Buffer | null, detail?: Buffer | number]
 
 type Script<Context extends ClientContext, Answered> = (
   key: string,
   channel: string,
   now: string,
-  ...args: (string | number)[]
+  ...args: (string | number | Buffer)[]
 ) => Result<Answered, Context>
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
-    quotaAdmit: Script<Context, Answer<'admitted' | 'repeated' | 'refused', string>>
+    quotaAdmitBuffer: Script<Context, Answer>
     quotaSeed: Script<Context, unknown>
     quotaRelease: Script<Context, unknown>
-    quotaHold: Script<Context, Answer<'held' | 'exhausted' | 'full', number>>
-    quotaSettle: Script<Context, Answer<'read'>>
+    quotaHoldBuffer: Script<Context, Answer>
+    quotaSettleBuffer: Script<Context, Answer>
     quotaRenew: Script<Context, unknown>
-    quotaRead: Script<Context, Answer<'read'>>
+    quotaReadBuffer: Script<Context, Answer>
   }
 }
 
@@ -67,16 +63,19 @@ export class RedisAdmission implements Admission {
 
   async admit(tenantId: TenantId, request: AdmissionRequest): Promise<AdmissionDecision> {
     const { version, runId, key, contentTokens, reserve } = request
-    const [outcome, now, counts, terms, admitted] = await replyTo(
-      this.#connection.commands.quotaAdmit(
+    const answer = await replyTo(
+      this.#connection.commands.quotaAdmitBuffer(
         ...this.#aim(tenantId),
         ...[version, contentTokens, reserve, runField(runId), sharedField(key)],
       ),
     )
-    if (outcome === 'terms' || outcome === 'counts') return unseeded(outcome, now, counts)
-    const figures = figuresOf(now, counts, terms)
+    const outcome = outcomeOf(answer)
+    if (isUnseeded(outcome)) return unseeded(outcome, answer)
+    const figures = figuresOf(answer)
     const quota = readingOf(figures)
-    if (outcome !== 'refused') return { outcome: 'admitted', runId: admitted, repeated: outcome === 'repeated', quota }
+    if (outcome !== 'refused') {
+      return { outcome: 'admitted', runId: String(answer[4]), repeated: outcome === 'repeated', quota }
+    }
     const refusal = refusalOf(figures, request)
     if (!refusal) throw new Error('The message was refused, and no limit says why.')
     return { outcome, refusal, quota }
@@ -92,12 +91,17 @@ export class RedisAdmission implements Admission {
   }
 
   async hold(tenantId: TenantId, { version, runId, call, tokens, least }: HoldRequest): Promise<HoldOutcome> {
-    const [outcome, now, counts, terms, held] = await replyTo(
-      this.#connection.commands.quotaHold(...this.#aim(tenantId), ...[version, runField(runId), withinRun(call), tokens, least]),
+    const answer = await replyTo(
+      this.#connection.commands.quotaHoldBuffer(
+        ...this.#aim(tenantId),
+        ...[version, runField(runId), withinRun(call), tokens, least],
+      ),
     )
-    if (outcome === 'terms' || outcome === 'counts') return unseeded(outcome, now, counts)
-    const quota = readingOf(figuresOf(now, counts, terms))
-    return outcome === 'held' ? { outcome, tokens: held, quota } : { outcome, quota }
+    const outcome = outcomeOf(answer)
+    if (isUnseeded(outcome)) return unseeded(outcome, answer)
+    const quota = readingOf(figuresOf(answer))
+    if (outcome === 'held') return { outcome, tokens: Number(answer[4]), quota }
+    return { outcome: outcome === 'full' ? 'full' : 'exhausted', quota }
   }
 
   async settle(
@@ -105,10 +109,10 @@ export class RedisAdmission implements Admission {
     { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: boolean },
   ): Promise<QuotaReading | null> {
     const settled = calls.flatMap(({ id, tokens, at }) => [withinRun(id), tokens, at])
-    const [outcome, now, counts, terms] = await replyTo(
-      this.#connection.commands.quotaSettle(...this.#aim(tenantId), runField(runId), leave ? 1 : 0, ...settled),
+    const answer = await replyTo(
+      this.#connection.commands.quotaSettleBuffer(...this.#aim(tenantId), runField(runId), leave ? 1 : 0, ...settled),
     )
-    return outcome === 'read' ? readingOf(figuresOf(now, counts, terms)) : null
+    return isUnseeded(outcomeOf(answer)) ? null : readingOf(figuresOf(answer))
   }
 
   async renew(tenantId: TenantId, runs: readonly { runId: string; call: CallId | null }[]): Promise<void> {
@@ -118,8 +122,9 @@ export class RedisAdmission implements Admission {
   }
 
   async read(tenantId: TenantId, version: number): Promise<{ outcome: 'read'; quota: QuotaReading } | Unseeded> {
-    const [outcome, now, counts, terms] = await replyTo(this.#connection.commands.quotaRead(...this.#aim(tenantId), version))
-    return outcome === 'read' ? { outcome, quota: readingOf(figuresOf(now, counts, terms)) } : unseeded(outcome, now, counts)
+    const answer = await replyTo(this.#connection.commands.quotaReadBuffer(...this.#aim(tenantId), version))
+    const outcome = outcomeOf(answer)
+    return isUnseeded(outcome) ? unseeded(outcome, answer) : { outcome: 'read', quota: readingOf(figuresOf(answer)) }
   }
 
   async subscribe(tenantId: TenantId, onChange: () => void): Promise<Unsubscribe> {
@@ -161,46 +166,63 @@ function runOf(call: CallId): string {
   return call.slice(0, call.indexOf('/'))
 }
 
-function unseeded(need: Unseeded['need'], now: number, counts: string): Unseeded {
-  return { outcome: 'unseeded', need, now, mark: Number.parseInt(counts, 10) }
+/** How the scripts answered; as it came, one word. */
+function outcomeOf([outcome]: Answer): string {
+  return outcome.toString('latin1')
+}
+
+function isUnseeded(outcome: string): outcome is Unseeded['need'] {
+  return outcome === 'terms' || outcome === 'counts'
+}
+
+function unseeded(need: Unseeded['need'], [, now, counts]: Answer): Unseeded {
+  return { outcome: 'unseeded', need, now, mark: counts.readDoubleLE(0) }
 }
 
 /** The order is that of the constants in the scripts. */
-function encodeTerms({ version, limits, validUntil, day, month }: QuotaTerms): string {
+function encodeTerms({ version, limits, validUntil, day, month }: QuotaTerms): Buffer {
   const { MESSAGES_PER_MINUTE, MESSAGES_PER_DAY, TOKENS_PER_MESSAGE, CONCURRENT_SESSIONS, MONTHLY_TOKENS } = limits
   const ends = Math.min(validUntil ?? never, day.end, month.end)
-  return [
+  const numbers = [
     ...[version, ends, MESSAGES_PER_MINUTE, MESSAGES_PER_DAY, TOKENS_PER_MESSAGE, CONCURRENT_SESSIONS, MONTHLY_TOKENS],
     ...[day.start, day.end, month.start, month.end, validUntil ?? never],
-  ].join(' ')
+  ]
+  const encoded = Buffer.alloc(8 * numbers.length)
+  for (const [index, number] of numbers.entries()) encoded.writeDoubleLE(number, 8 * index)
+  return encoded
 }
 
-function decodeTerms(text: string): QuotaTerms {
-  const [version = 0, , perMinute = 0, perDay = 0, perMessage = 0, sessions = 0, budget = 0, ...times] = numbersIn(text)
-  const [dayStart = 0, dayEnd = 0, monthStart = 0, monthEnd = 0, validUntil = never] = times
+function decodeTerms(encoded: Buffer): QuotaTerms {
+  const number = (index: number) => encoded.readDoubleLE(8 * index)
+  const validUntil = number(11)
   return {
-    version,
+    version: number(0),
     limits: {
-      MESSAGES_PER_MINUTE: perMinute,
-      MESSAGES_PER_DAY: perDay,
-      TOKENS_PER_MESSAGE: perMessage,
-      CONCURRENT_SESSIONS: sessions,
-      MONTHLY_TOKENS: budget,
+      MESSAGES_PER_MINUTE: number(2),
+      MESSAGES_PER_DAY: number(3),
+      TOKENS_PER_MESSAGE: number(4),
+      CONCURRENT_SESSIONS: number(5),
+      MONTHLY_TOKENS: number(6),
     },
     validUntil: validUntil === never ? null : validUntil,
-    day: { start: dayStart, end: dayEnd },
-    month: { start: monthStart, end: monthEnd },
+    day: { start: number(7), end: number(8) },
+    month: { start: number(9), end: number(10) },
   }
 }
 
-function figuresOf(now: number, counts: string, terms: string | null): QuotaFigures {
+function figuresOf([, now, counts, terms]: Answer): QuotaFigures {
   if (terms === null) throw new Error('Counters that are sure have terms.')
-  const [, , , today = 0, spent = 0, reserved = 0, sessions = 0, , bucket = 0, ...window] = numbersIn(counts)
-  return { now, terms: decodeTerms(terms), bucket, window, today, sessions, spent, reserved }
-}
-
-function numbersIn(text: string): number[] {
-  return text.split(' ').map(Number)
+  const number = (index: number) => counts.readDoubleLE(8 * index)
+  return {
+    now,
+    terms: decodeTerms(terms),
+    bucket: number(8),
+    window: Array.from({ length: windowBuckets }, (_, index) => number(9 + index)),
+    today: number(3),
+    spent: number(4),
+    reserved: number(5),
+    sessions: number(6),
+  }
 }
 
 /** Messages by their buckets, calls with their runs, and sessions; each list but the last after its length. */

@@ -1,6 +1,5 @@
-import type { OverrideRow } from '../data/quota-register.ts'
 import { findQuota, followQuota, type LimitStatus, type QuotaStatus as Status } from '../domain/quota.ts'
-import { changePlan, clearQuotaOverride, setQuotaOverride } from '../domain/quota-override.ts'
+import { changePlan, clearQuotaOverride, type QuotaOverride as Override, setQuotaOverride } from '../domain/quota-override.ts'
 import { builder } from './builder.ts'
 import { scopeOf, Unauthenticated } from './context.ts'
 import { decodeId } from './global-id.ts'
@@ -70,7 +69,7 @@ builder.subscriptionField('quotaChanged', (t) =>
   }),
 )
 
-const QuotaOverride = builder.objectRef<OverrideRow>('QuotaOverride').implement({
+const QuotaOverride = builder.objectRef<Override>('QuotaOverride').implement({
   description: "A limit that an operator set for one tenant in the place of its plan's. For operators.",
   authScopes: { operator: true },
   fields: (t) => ({

@@ -15,9 +15,12 @@ import {
 } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import type { Context } from '../schema/context.ts'
+import { quotaNotes } from '../schema/quota-notes.ts'
 import { badRequest } from './errors.ts'
 import type { Limits } from './limits.ts'
+import type { Metrics } from './metrics.ts'
 import { sizeOf } from './query-size.ts'
+import { quotaHints } from './quota-hints.ts'
 import { SubscriptionSeats } from './subscription-seats.ts'
 
 /** Under this key a result of a subscription has the id of its event, which SSE sends along. */
@@ -25,11 +28,13 @@ export const eventId = Symbol('event id')
 
 export type EventResult = ExecutionResult & { [eventId]?: string }
 
-type Options = { limits: Limits; development: boolean }
+type Options = { limits: Limits; metrics: Metrics | null; development: boolean }
 
 /** graphql-js as the engine: floods are refused before they are validated, subscriptions get a context per event. */
-export function useEngine({ limits, development }: Options): Plugin {
-  const subscribe = createSubscribe(new SubscriptionSeats(limits))
+export function useEngine({ limits, metrics, development }: Options): Plugin {
+  const seats = new SubscriptionSeats(limits)
+  metrics?.watchStreams(() => seats.taken)
+  const subscribe = createSubscribe(seats)
   return {
     onParse({ setParseFn }) {
       setParseFn((source: string) => parse(source, { maxTokens: limits.tokens }))
@@ -42,7 +47,13 @@ export function useEngine({ limits, development }: Options): Plugin {
       })
     },
     onExecute({ setExecuteFn }) {
-      setExecuteFn((args: ExecutionArgs) => execute({ ...args, hideSuggestions: !development }))
+      setExecuteFn(async (args: ExecutionArgs) => {
+        const result = await execute({ ...args, hideSuggestions: !development })
+        const notes = quotaNotes(args.contextValue as Context)
+        for (const { refusal } of notes.refusals) metrics?.refused(refusal.limit)
+        const http = quotaHints(notes)
+        return http ? { ...result, extensions: { ...result.extensions, http } } : result
+      })
     },
     onSubscribe({ setSubscribeFn }) {
       setSubscribeFn((args: ExecutionArgs) => subscribe({ ...args, hideSuggestions: !development }))

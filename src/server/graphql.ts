@@ -10,6 +10,7 @@ import { useEventResponses } from './event-responses.ts'
 import { useEngine } from './execution.ts'
 import { graphiqlOptions, renderGraphiQL } from './graphiql.ts'
 import type { Limits } from './limits.ts'
+import type { Metrics } from './metrics.ts'
 import { useStrictRequests } from './request.ts'
 import type { Sessions } from './sessions.ts'
 
@@ -18,6 +19,7 @@ type Options = {
   sessions: Sessions
   mask: ErrorMask
   limits: Limits
+  metrics: Metrics | null
   /** Origins whose pages may send requests, besides the server's own. */
   allowedOrigins: string[]
   /** Serves GraphiQL, introspection and suggestions. */
@@ -34,7 +36,7 @@ type Caller = { credential: string | null; principal: Principal | null }
 export type GraphQLHandler = ReturnType<typeof createGraphQL>
 
 /** GraphQL over HTTP on /graphql, and the engine that sockets use as well. */
-export function createGraphQL({ authenticate, sessions, mask, limits, allowedOrigins, development }: Options) {
+export function createGraphQL({ authenticate, sessions, mask, limits, metrics, allowedOrigins, development }: Options) {
   const callers = new WeakMap<Request, Caller>()
   return createYoga<ServerContext, Context>({
     schema,
@@ -57,14 +59,14 @@ export function createGraphQL({ authenticate, sessions, mask, limits, allowedOri
       credentials: false,
       methods: ['GET', 'POST'],
       allowedHeaders: ['authorization', 'content-type', 'last-event-id'],
-      exposedHeaders: ['retry-after'],
+      exposedHeaders: ['retry-after', 'ratelimit', 'ratelimit-policy'],
     },
     logging: false,
     maskedErrors: { maskError: mask },
     parserAndValidationCache: { documentCache: new DocumentCache(500, 8_192), errorCache: new DocumentCache(100, 8_192) },
     plugins: [
       useStrictRequests(limits.bodyBytes),
-      useEngine({ limits, development }),
+      useEngine({ limits, metrics, development }),
       useEventResponses({
         keepAliveMs: limits.keepAliveMs,
         onOpen: (request, stream) => {

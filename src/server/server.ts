@@ -9,6 +9,7 @@ import { createExports, exportsPath } from './exports.ts'
 import { contentSecurityPolicy } from './graphiql.ts'
 import { createGraphQL } from './graphql.ts'
 import { defaultLimits, type Limits } from './limits.ts'
+import type { Metrics } from './metrics.ts'
 import { type AccessVersions, Sessions } from './sessions.ts'
 import { Sockets } from './sockets.ts'
 
@@ -25,6 +26,8 @@ export type ServerOptions = {
   development: boolean
   /** Serves the API. Without it only the health checks are answered. Default true. */
   api?: boolean
+  /** What is measured, for `/metrics`. Default none, and there is no such path. */
+  metrics?: Metrics | null
   /** Whether requests can be served now. */
   isReady: () => Promise<boolean>
 }
@@ -36,9 +39,9 @@ export type Server = {
   close(graceMs: number): Promise<void>
 }
 
-/** The HTTP and WebSocket edge: the API on /graphql, archives on /exports, the health checks, nothing else. */
+/** The HTTP and WebSocket edge: the API on /graphql, archives on /exports, the health checks, the metrics, nothing else. */
 export function createServer(options: ServerOptions): Server {
-  const { authenticate, signals, accessVersions, logger, allowedOrigins = [], development, api = true } = options
+  const { authenticate, signals, accessVersions, logger, allowedOrigins = [], development, api = true, metrics = null } = options
   const limits = { ...defaultLimits, ...options.limits }
   const mask = createErrorMask(logger)
   const sessions = new Sessions({
@@ -48,7 +51,7 @@ export function createServer(options: ServerOptions): Server {
     pollMs: limits.pollMs,
     onError: (err) => logger.warn({ err }, 'Credentials could not be checked again.'),
   })
-  const graphql = createGraphQL({ authenticate, sessions, mask, limits, allowedOrigins, development })
+  const graphql = createGraphQL({ authenticate, sessions, mask, limits, metrics, allowedOrigins, development })
   const sockets = new Sockets({ graphql, authenticate, sessions, mask, limits, logger })
   const serveExport = createExports({ authenticate, sessions, mask, most: limits.exports })
   let closing: Promise<void> | null = null
@@ -56,6 +59,7 @@ export function createServer(options: ServerOptions): Server {
   const http = createHttpServer((request, response) => {
     response.setHeader('X-Content-Type-Options', 'nosniff')
     if (!isHost(request.headers.host)) return answer(response, 400, 'The Host header is not valid.')
+    if (metrics && pathOf(request) === '/metrics') return void metrics.answer(request, response)
     if (!api && !pathOf(request)?.startsWith('/health/'))
       return answer(response, 404, 'This process executes runs and serves no API.')
     const path = pathOf(request)

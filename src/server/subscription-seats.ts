@@ -15,6 +15,11 @@ export class SubscriptionSeats {
     this.#limits = limits
   }
 
+  /** How many are taken. */
+  get taken(): number {
+    return this.#taken
+  }
+
   /** Takes a seat for a subscription of the tenant. Returns what gives it back; a second call does nothing. Throws Unavailable when all are taken. */
   take(tenantId: TenantId): () => void {
     if (this.#taken >= this.#limits.subscriptions) {

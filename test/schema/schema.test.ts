@@ -86,6 +86,8 @@ describe('the schema', () => {
       'ApiKey.revokedAt',
       'AuditEvent.actorId',
       'AuditEvent.subjectId',
+      'BudgetExhausted.resetAt',
+      'BudgetExhausted.retryAfterSeconds',
       'CreateApiKeyPayload.secret',
       'CreateTenantPayload.adminKey',
       'ErasureCertificate.backupsExpireAt',
@@ -96,7 +98,12 @@ describe('the schema', () => {
       'Query.node',
       'Query.run',
       'Query.tenant',
+      'QuotaExceeded.resetAt',
+      'QuotaExceeded.retryAfterSeconds',
+      'QuotaLimit.resetAt',
+      'QuotaOverride.expiresAt',
       'Tenant.erasure',
+      'TenantSettings.downgradeModel',
       'Viewer.tenant',
     ])
   })
