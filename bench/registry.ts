@@ -2,6 +2,7 @@ import { admission } from './admission.ts'
 import type { Bench } from './bench.ts'
 import { cluster } from './cluster.ts'
 import { distance } from './distance.ts'
+import { fairness } from './fairness.ts'
 import { reads } from './reads.ts'
 import { roundTrips } from './round-trips.ts'
 import { startUp } from './start-up.ts'
@@ -17,6 +18,7 @@ export const benches: Readonly<Record<string, Bench>> = {
   writes,
   streams,
   admission,
+  fairness,
   'start-up': startUp,
   cluster,
   sweep,

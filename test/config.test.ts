@@ -104,6 +104,20 @@ describe('a model', () => {
   })
 })
 
+describe('the concurrency of models', () => {
+  const read = (text: string) => readConfig({ BULKHEAD_MODEL_CONCURRENCY: text }).modelConcurrency
+
+  it('is a number for each model that is named, and one for all others', () => {
+    expect(read('')).toEqual({ named: new Map(), others: null })
+    expect(read('gpt-4o=50')).toEqual({ named: new Map([['gpt-4o', 50]]), others: null })
+    expect(read('gpt-4o=50, *=200')).toEqual({ named: new Map([['gpt-4o', 50]]), others: 200 })
+  })
+
+  it.each(['gpt-4o', 'gpt-4o=0', 'gpt-4o=-1', 'gpt-4o=1.5', '=5', 'a=1,a=2', 'a=1,,b=2'])('as in %s is refused', (text) => {
+    expect(() => read(text)).toThrow('BULKHEAD_MODEL_CONCURRENCY must name models with whole numbers')
+  })
+})
+
 describe('the master key', () => {
   it.each(['DATABASE_URL', 'DATABASE_PLATFORM_URL', 'BULKHEAD_KEY_PEPPER', 'BULKHEAD_MASTER_KEY'])(
     'is, as all secrets, required in production: without %s it does not start',

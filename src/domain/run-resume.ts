@@ -1,6 +1,6 @@
 import type { Run } from '../data/generated/client.ts'
 import { BudgetExhausted, Conflict, NotFound } from './errors.ts'
-import { quotaSourceOf, seeded } from './quota-terms.ts'
+import { seeded } from './quota-terms.ts'
 import { findRun } from './run.ts'
 import { logEpoch, openingEvents } from './run-log.ts'
 import { isFinished } from './run-status.ts'
@@ -43,9 +43,9 @@ async function readRun(scope: Scope, runId: string): Promise<Run> {
   return run
 }
 
-async function requireBudget({ tenant, db, ports }: Scope): Promise<void> {
-  const owner = { tenant, quotaSource: quotaSourceOf(db, tenant.id), ports }
-  const { quota } = await seeded(owner, (version) => ports.admission.read(tenant.id, version))
+async function requireBudget(scope: Scope): Promise<void> {
+  const { tenant, ports } = scope
+  const { quota } = await seeded(scope, (version) => ports.admission.read(tenant.id, version))
   const { MONTHLY_TOKENS: max } = quota.terms.limits
   const remaining = Math.max(0, max - quota.spent - quota.reserved)
   if (remaining > 0) return

@@ -257,7 +257,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
         'INSERT, SELECT, UPDATE (status system_prompt model fallback_models temperature max_output_tokens max_turns enabled_tools branding published_at)',
       conversations: 'DELETE, INSERT, SELECT, UPDATE (title updated_at)',
       messages: 'INSERT, SELECT',
-      runs: 'INSERT, SELECT, UPDATE (status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at downgraded_from)',
+      runs: 'INSERT, SELECT, UPDATE (status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at downgraded_from excused_claims resume_at)',
       usage_records: 'INSERT, SELECT',
       model_call_attempts: 'DELETE, INSERT, SELECT',
       idempotency_keys: 'DELETE, INSERT, SELECT',

@@ -195,9 +195,11 @@ async function send(client: GraphQLClient, content: string): Promise<string | nu
 /** The same request again while the machine is too busy for it. */
 async function patiently<T>(client: GraphQLClient, mutation: string, input: Record<string, unknown>): Promise<T> {
   for (;;) {
-    const { data, errors } = await client.request<T>(mutation, { input })
-    if (!errors) return data
-    if (errors[0]?.extensions?.['code'] !== 'SERVICE_UNAVAILABLE') throw new Error(JSON.stringify(errors))
+    // A connection that was idle for too long may be closed just when it is used again.
+    const answer = await client.request<T>(mutation, { input }).catch(() => null)
+    if (answer && !answer.errors) return answer.data
+    if (answer && answer.errors?.[0]?.extensions?.['code'] !== 'SERVICE_UNAVAILABLE')
+      throw new Error(JSON.stringify(answer.errors))
     await delay(500)
   }
 }
