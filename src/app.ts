@@ -26,11 +26,14 @@ import { seedPrices } from './llm/prices.ts'
 import { type LocalSecrets, localSecrets } from './local-secrets.ts'
 import { MemoryAdmission } from './memory/admission.ts'
 import { MemoryEventLog } from './memory/event-log.ts'
+import { MemoryModelSlots } from './memory/model-slots.ts'
 import { MemoryRunQueue } from './memory/run-queue.ts'
 import { MemorySignals } from './memory/signals.ts'
 import { createCourier } from './notify/courier.ts'
+import { RedisAdmission } from './redis/admission.ts'
 import { connectRedis } from './redis/connection.ts'
 import { RedisEventLog } from './redis/event-log.ts'
+import { RedisModelSlots } from './redis/model-slots.ts'
 import { RedisRunQueue } from './redis/run-queue.ts'
 import { RedisSignals } from './redis/signals.ts'
 import { EnvelopeVault } from './secrets/envelope-vault.ts'
@@ -228,10 +231,9 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
   const egress = createEgress(config.egress)
   const courier = createCourier({ egress, mail: config.mail, warn: (message) => logger.warn(message) })
-  const admission = new MemoryAdmission({ onError })
   const common = {
     ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress, courier },
-    ...{ admission, report: onError, now: Date.now },
+    ...{ report: onError, now: Date.now },
   }
   if (config.redis === null) {
     return {
@@ -239,11 +241,20 @@ async function openPorts(config: Config, logger: Logger, opened: AsyncDisposable
       eventLog: new MemoryEventLog({ onError }),
       signals: new MemorySignals({ onError }),
       runQueue: new MemoryRunQueue({ onError }),
+      modelSlots: new MemoryModelSlots(config.modelConcurrency),
+      admission: new MemoryAdmission({ onError }),
     }
   }
   const redis = await connectRedis(config.redis, { onError })
   opened.defer(() => redis.close())
-  return { ...common, eventLog: new RedisEventLog(redis), signals: new RedisSignals(redis), runQueue: new RedisRunQueue(redis) }
+  return {
+    ...common,
+    eventLog: new RedisEventLog(redis),
+    signals: new RedisSignals(redis),
+    runQueue: new RedisRunQueue(redis),
+    modelSlots: new RedisModelSlots(redis, config.modelConcurrency),
+    admission: new RedisAdmission(redis),
+  }
 }
 
 /** The configured endpoint; in development without one, the scripted; in production without one, a model that refuses. */

@@ -1,6 +1,7 @@
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
+import { type ModelConcurrency, parseModelConcurrency } from './domain/model-concurrency.ts'
 
 /** What the operator decides. Read once, at start, from the environment. */
 export type Config = {
@@ -52,6 +53,8 @@ export type Config = {
     allowed: { address: string; port: number | null }[]
     allowHttp: boolean
   }
+  /** Calls that upstream models get at a time from all processes together. */
+  modelConcurrency: ModelConcurrency
   /** How long backups of the database are kept, in days: certificates of erasure say when the last with the data is gone. */
   backupRetentionDays: number
 }
@@ -145,6 +148,13 @@ const environment = z.object({
   MAIL_FROM: sender.optional(),
   BULKHEAD_EGRESS_ALLOW: addresses.default([]),
   BULKHEAD_EGRESS_HTTP: z.enum(['on', 'off']).default('off'),
+  BULKHEAD_MODEL_CONCURRENCY: z
+    .string()
+    .transform(parseModelConcurrency)
+    .refine((concurrency) => concurrency !== null, {
+      error: 'must name models with whole numbers, each once, as in `gpt-4o=50,*=200`, where * is all others together',
+    })
+    .optional(),
   BULKHEAD_BACKUP_RETENTION_DAYS: integer(0, 3_650).default(30),
 })
 
@@ -202,6 +212,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
     mail: mailOf(values),
     egress: { allowed: values.BULKHEAD_EGRESS_ALLOW, allowHttp: allowsHttp(values) },
+    modelConcurrency: values.BULKHEAD_MODEL_CONCURRENCY ?? { named: new Map(), others: null },
     backupRetentionDays: values.BULKHEAD_BACKUP_RETENTION_DAYS,
   }
 }

@@ -148,6 +148,15 @@ export class Catalog {
     return tenants.map(({ tenantId }) => tenantId)
   }
 
+  /** Runs that wait for a worker, longest first, at most 10,000 of each database. */
+  queuedRuns(): Promise<{ tenantId: TenantId; runId: string }[]> {
+    return this.placements.everywhere(async (client) => {
+      const rows = await client.$queryRaw<{ tenant_id: string; id: string }[]>`
+        select tenant_id, id from runs where status = 'QUEUED' and ${unfenced} order by queued_at limit 10000`
+      return rows.map(({ tenant_id, id }) => ({ tenantId: tenantIdOf(tenant_id), runId: id }))
+    })
+  }
+
   async close(): Promise<void> {
     await Promise.all([this.placements.close(), this.#pulse.end()])
     await this.#database.close()

@@ -1,5 +1,7 @@
 import type { ModelCallAttempt, Price, Run } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import type { SettledCall } from './admission.ts'
+import { settle } from './escrow.ts'
 import { foldText } from './event-log.ts'
 import type { Prompt } from './prompt.ts'
 import type { LoggedEvent, TokenUsage } from './run-event.ts'
@@ -32,7 +34,8 @@ type Owner = Pick<Scope, 'db' | 'ports'> & { tenant: Pick<Scope['tenant'], 'id'>
 /**
  * Enters the run's calls that nobody will report any more, those of its claims up to `lastClaim`, by default of all: marked as estimated, with the
  * input that was sent, and as output what had come by the run's log. What is no longer there is not counted. Whoever made such a
- * call and is alive all the same finds it entered, and enters nothing: the ledger has each call once.
+ * call and is alive all the same finds it entered, and enters nothing: the ledger has each call once. The counters are told, unless
+ * they cannot be reached.
  */
 export async function settleCalls({ tenant, db, ports }: Owner, runId: string, lastClaim?: number): Promise<void> {
   const where = { runId, ...(lastClaim !== undefined && { attempt: { lte: lastClaim } }) }
@@ -41,6 +44,7 @@ export async function settleCalls({ tenant, db, ports }: Owner, runId: string, l
   const run = await db.run.findFirst({ where: { id: runId }, select: { turns: true } })
   // A log that cannot be reached has nothing to tell, like one that has expired.
   const log = await ports.eventLog.read({ tenantId: tenant.id, runId }, null).catch(() => ({ events: [] }))
+  const calls: SettledCall[] = []
   for (const attempt of attempts) {
     const written = writtenIn(attempt, run, log.events)
     const outputTokens = written.reduce((sum, text) => sum + ports.model.countTokens(attempt.model, text), 0)
@@ -48,8 +52,9 @@ export async function settleCalls({ tenant, db, ports }: Owner, runId: string, l
       ...{ inputTokens: attempt.inputTokens, cachedInputTokens: 0 },
       ...{ outputTokens, reasoningTokens: 0, estimated: true },
     }
-    await recordUsage(db, attempt, usage, attempt.price, ports.now())
+    calls.push(await recordUsage(db, attempt, usage, attempt.price, ports.now()))
   }
+  await settle({ tenant, ports }, { runId, calls, leave: false })
 }
 
 /** What the model wrote in an attempt, by the log: text, and the tool calls that were begun. */

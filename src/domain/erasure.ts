@@ -15,8 +15,9 @@ const retained: Readonly<Record<string, string>> = {
   usage_records: 'The law asks for the books. They know end users by a pseudonym, and what it stands for is erased.',
 }
 
-/** What the certificate calls the runs whose events are kept outside of Postgres. */
+/** What the certificate calls what is kept outside of Postgres: runs that there are events of, and what counts against the limits. */
 const eventStreams = 'event_streams'
+const quotaCounters = 'quota_counters'
 
 /** How long a caller waits for the certificate, in milliseconds. A large tenant takes longer, and the erasure goes on. */
 const patience = 20_000
@@ -81,18 +82,23 @@ function goOn(platform: Platform, tenantId: TenantId): Promise<boolean> {
 /** From wherever it was interrupted. Throws Unavailable when something is left behind: then somebody still writes. */
 async function erase({ catalog, ports, settings }: Platform, tenantId: TenantId): Promise<void> {
   const { erasures } = catalog
-  const { eventLog } = ports
+  const { eventLog, admission } = ports
+  const outside = async () => ({
+    [eventStreams]: await eventLog.count(tenantId),
+    [quotaCounters]: await admission.count(tenantId),
+  })
   await erasures.awaitWriters(tenantId)
   const openRuns = await erasures.openRuns(tenantId)
-  await erasures.noteFound(tenantId, { [eventStreams]: await eventLog.count(tenantId) })
+  await erasures.noteFound(tenantId, await outside())
   await erasures.eraseRows(tenantId, keysAndSecrets)
   ports.vault.forget(tenantId)
   // While the runs are known: whoever works on one and does not know yet must not write to its log.
   await eventLog.erase(tenantId, openRuns)
   await erasures.eraseRows(tenantId, rowsInOrder)
+  // Last, since who still works on a run may count for it until its rows are gone.
+  await admission.erase(tenantId)
 
-  const streams = { [eventStreams]: await eventLog.count(tenantId) }
-  const left = await erasures.finish(tenantId, Object.keys(retained), streams, settings.backupRetentionDays)
+  const left = await erasures.finish(tenantId, Object.keys(retained), await outside(), settings.backupRetentionDays)
   if (Object.keys(left).length > 0) {
     throw new Unavailable(
       `The erasure goes on: there still are ${Object.keys(left).join(', ')}. Ask again for its certificate.`,

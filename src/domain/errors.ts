@@ -45,7 +45,7 @@ export class Conflict extends Problem {
 }
 
 /** A limit of the tenant does not allow it now, or, when `retryAt` is null, ever. Nothing was counted. */
-class LimitReached extends Problem {
+export class LimitReached extends Problem {
   readonly refusal: QuotaRefusal
   /** What was used when it was refused. */
   readonly quota: QuotaReading

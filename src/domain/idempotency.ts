@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { Conflict, ValidationProblem } from './errors.ts'
 import type { Scope } from './scope.ts'
@@ -15,9 +16,15 @@ export type IdempotentCall = { mutation: string; key: string | null | undefined;
  */
 type Remember = (tx: TenantTransaction, resultId: string) => Promise<void>
 
+/**
+ * Waits a moment for the result of an equal call that is known to be under way, so that a crowd of them does not queue for
+ * transactions. Whoever resolves it may be the one to have the effect after all.
+ */
+type AwaitEqual = () => Promise<void>
+
 export type Effect<T> = {
   /** Has the effect, all of it in the one transaction that `remember` is called in. */
-  perform(remember: Remember): Promise<T>
+  perform(remember: Remember, awaitEqual: AwaitEqual): Promise<T>
   /** Answers again what the call answered whose result has this id. */
   replay(resultId: string): Promise<T>
 }
@@ -29,7 +36,7 @@ export type Effect<T> = {
  */
 export async function idempotent<T>(scope: Scope, call: IdempotentCall, effect: Effect<T>): Promise<T> {
   const { mutation, key } = call
-  if (key === null || key === undefined) return effect.perform(async () => undefined)
+  if (key === null || key === undefined) return effect.perform(forget, forget)
   const slot = { actor: scope.actor.id, mutation, key: checkIdempotencyKey(key) }
   const inputHash = hashInput(call.input)
   const now = scope.ports.now()
@@ -47,14 +54,26 @@ export async function idempotent<T>(scope: Scope, call: IdempotentCall, effect: 
     const { count } = await tx.idempotencyKey.createMany({ data: row, skipDuplicates: true })
     if (count === 0) throw new LostRace()
   }
+  const awaitEqual: AwaitEqual = async () => {
+    for (const pause of pauses) {
+      await delay(pause)
+      const row = await scope.db.idempotencyKey.findFirst({ where: slot })
+      if (row && row.createdAt.getTime() > now - idempotencyTtl) throw new LostRace()
+    }
+  }
   try {
-    return await effect.perform(remember)
+    return await effect.perform(remember, awaitEqual)
   } catch (error) {
     // The winner has committed, so this time its row is found.
     if (error instanceof LostRace) return idempotent(scope, call, effect)
     throw error
   }
 }
+
+const forget = async () => undefined
+
+/** Between looks for the result of an equal call, in milliseconds. */
+const pauses = [10, 30, 80, 200, 400]
 
 /** Rolls the transaction back: an equal call committed first. Never leaves this file. */
 class LostRace extends Error {}

@@ -4,6 +4,7 @@ import { BudgetExhausted, QuotaExceeded } from './errors.ts'
 import { hashInput, type IdempotentCall } from './idempotency.ts'
 import { newId } from './ids.ts'
 import { seeded } from './quota-terms.ts'
+import { noticeThresholds } from './quota-threshold.ts'
 import type { Scope } from './scope.ts'
 
 /** Tokens of output that are set aside for a message until its run holds what its first model call needs. */
@@ -15,24 +16,25 @@ type Admitted<T> = { result: T; quota: QuotaReading }
 /**
  * Counts a message of `contentTokens` against all the tenant's limits at once, and runs `work`, which stores it with the run of the id
  * that it is given. What `work` throws takes the message back. Equal calls under one idempotency key that arrive together count once,
- * and are given one id. Throws QuotaExceeded or BudgetExhausted, and Unavailable while nobody can tell.
+ * and are given one id; for all but the first it is repeated. Throws QuotaExceeded or BudgetExhausted, and Unavailable while nobody can tell.
  */
 export async function admitMessage<T>(
   scope: Scope,
   call: IdempotentCall,
   contentTokens: number,
-  work: (runId: string) => Promise<T>,
+  work: (runId: string, isRepeated: boolean) => Promise<T>,
 ): Promise<Admitted<T>> {
   const { tenant, ports } = scope
   const request = { runId: newId(), key: sharedKey(scope, call), contentTokens, reserve: contentTokens + firstSlice }
   const decision = await seeded(scope, (version) => ports.admission.admit(tenant.id, { version, ...request }))
   const { quota } = decision
+  void noticeThresholds(scope, tenant, quota, decision.outcome === 'refused' ? decision.refusal.limit : null)
   if (decision.outcome === 'refused') {
     const { refusal } = decision
     throw refusal.limit === 'MONTHLY_TOKENS' ? new BudgetExhausted(refusal, quota) : new QuotaExceeded(refusal, quota)
   }
   try {
-    return { result: await work(decision.runId), quota }
+    return { result: await work(decision.runId, decision.repeated), quota }
   } catch (error) {
     // One that could not be taken back gives its session and tokens back with its lease; as a message it counts until the day ends.
     await Promise.allSettled([ports.admission.release(tenant.id, { ...request, runId: decision.runId })])

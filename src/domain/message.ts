@@ -2,7 +2,7 @@ import type { Message, Run } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { QuotaReading } from './admission.ts'
 import { advanceConversation } from './conversation-clock.ts'
-import { Conflict, NotFound } from './errors.ts'
+import { Conflict, LimitReached, NotFound } from './errors.ts'
 import { type IdempotentCall, idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { admitMessage } from './message-admission.ts'
@@ -52,13 +52,19 @@ export async function sendMessage(
   const tokensUsed = scope.ports.model.countTokens(scope.settings.defaultModel, content)
   const call: IdempotentCall = { mutation: 'sendMessage', key: idempotencyKey, input }
   const sent = await idempotent<SentMessage>(scope, call, {
-    perform: async (remember) => {
-      const admitted = await admitMessage(scope, call, tokensUsed, (runId) =>
-        scope.db.$transaction(async (tx) => {
+    perform: async (remember, awaitEqual) => {
+      const admitting = admitMessage(scope, call, tokensUsed, async (runId, isRepeated) => {
+        if (isRepeated) await awaitEqual()
+        return scope.db.$transaction(async (tx) => {
           await remember(tx, runId)
           return storeMessage(scope, tx, { conversationId: input.conversationId, runId, whenBusy, content, tokensUsed })
-        }),
-      )
+        })
+      })
+      const admitted = await admitting.catch(async (error) => {
+        // Whether the conversation is there must not depend on how much of a limit is left.
+        if (error instanceof LimitReached) await requireConversation(scope, input.conversationId)
+        throw error
+      })
       return { ...admitted.result, quota: admitted.quota }
     },
     replay: async (runId) => ({ ...(await readSent(scope, runId)), quota: null }),
@@ -95,6 +101,10 @@ async function storeMessage(
   })
   const userMessage = await tx.message.create({ data: { ...common, id: newId(), runId, role: 'USER', content, tokensUsed } })
   return { userMessage, run }
+}
+
+async function requireConversation({ db }: Scope, id: string): Promise<void> {
+  if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')
 }
 
 /** Nobody else adds a run meanwhile: the conversation is held. */

@@ -13,6 +13,8 @@ export type CallOutcome =
       reason: Extract<ModelEvent, { type: 'finish' }>['reason']
       usage: TokenUsage
     }
+  /** The budget had no more for what the model went on to say. */
+  | { outcome: 'cut'; text: string; usage: TokenUsage }
   | { outcome: 'failed'; error: ModelError; text: string; usage: TokenUsage | null }
   | { outcome: 'aborted'; text: string; usage: TokenUsage | null }
 
@@ -22,18 +24,22 @@ const mostAttempts = 3
 /** Longest pause between two of them, in milliseconds. Who asks for a longer one is not called again. */
 const longestPause = 20_000
 
+/** Lets through as much of what the model says as may be spent on it: all, or the beginning. */
+export type Cover = (text: string) => Promise<string>
+
 /**
- * Calls the model and hands its text to `onText` as it comes. Until the first token a failure that may pass is tried again,
+ * Calls the model and hands its text to `onText` as it comes, as far as `cover` lets it through. The call ends where it does not. Until the first token a failure that may pass is tried again,
  * with a growing pause; after it never, since what was streamed cannot be taken back. Throws what is no failure of the model.
  */
 export async function callModel(
   model: Model,
   prompt: Prompt,
   signal: AbortSignal,
+  cover: Cover,
   onText: (text: string) => void,
 ): Promise<CallOutcome> {
   for (let attempt = 1; ; attempt++) {
-    const call = await tryCall(model, prompt, signal, onText)
+    const call = await tryCall(model, prompt, signal, cover, onText)
     if (call.outcome !== 'failed' || call.usage || !call.error.retryable || attempt === mostAttempts) return call
     const pause = call.error.retryAfterMs ?? 500 * 2 ** (attempt - 1) * (0.5 + Math.random())
     if (pause > longestPause) return call
@@ -45,7 +51,13 @@ export async function callModel(
   }
 }
 
-async function tryCall(model: Model, prompt: Prompt, signal: AbortSignal, onText: (text: string) => void): Promise<CallOutcome> {
+async function tryCall(
+  model: Model,
+  prompt: Prompt,
+  signal: AbortSignal,
+  cover: Cover,
+  onText: (text: string) => void,
+): Promise<CallOutcome> {
   if (signal.aborted) return { outcome: 'aborted', text: '', usage: null }
   const repair = new TextRepair()
   const toolCalls: ToolCall[] = []
@@ -53,10 +65,13 @@ async function tryCall(model: Model, prompt: Prompt, signal: AbortSignal, onText
   let began = false
   let reported: TokenUsage | null = null
   let reason: Extract<ModelEvent, { type: 'finish' }>['reason'] | null = null
-  const say = (piece: string) => {
-    if (piece === '') return
-    text += piece
-    onText(piece)
+  /** False when not all of it was let through. */
+  const say = async (piece: string) => {
+    if (piece === '') return true
+    const covered = await cover(piece)
+    text += covered
+    if (covered !== '') onText(covered)
+    return covered.length === piece.length
   }
   const usage = () => reported ?? countUsage(model, prompt, text, toolCalls)
 
@@ -65,11 +80,16 @@ async function tryCall(model: Model, prompt: Prompt, signal: AbortSignal, onText
       began = true
       switch (event.type) {
         case 'text':
-          say(repair.push(event.text))
+          if (!(await say(repair.push(event.text)))) return { outcome: 'cut', text, usage: usage() }
           break
-        case 'toolCall':
-          toolCalls.push({ ...event.call, name: storable(event.call.name), arguments: storable(event.call.arguments) })
+        case 'toolCall': {
+          const call = { ...event.call, name: storable(event.call.name), arguments: storable(event.call.arguments) }
+          const written = call.name + call.arguments
+          // Half a call is none.
+          if ((await cover(written)).length < written.length) return { outcome: 'cut', text, usage: usage() }
+          toolCalls.push(call)
           break
+        }
         case 'usage':
           reported = event.usage
           break
@@ -80,7 +100,7 @@ async function tryCall(model: Model, prompt: Prompt, signal: AbortSignal, onText
           event satisfies never
       }
     }
-    say(repair.end())
+    if (!(await say(repair.end()))) return { outcome: 'cut', text, usage: usage() }
     if (reason === null && !signal.aborted) throw endedEarly()
   } catch (error) {
     if (!signal.aborted) {

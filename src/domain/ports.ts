@@ -9,6 +9,7 @@ export type Ports = {
   runQueue: RunQueue
   admission: Admission
   model: Model
+  modelSlots: ModelSlots
   tools: Toolbox
   vault: Vault
   egress: Egress
@@ -86,8 +87,11 @@ export type Signals = {
   subscribe(listener: (signal: Signal) => void): Promise<Unsubscribe>
 }
 
-/** A run that a worker has claimed. `ended` resolves when it is done with it, and never rejects. */
-export type Taken = { ended: Promise<void> }
+/**
+ * A run that a worker has claimed. `ended` resolves when it is done with it, and never rejects. `weight` is how many of its tenant's
+ * runs are taken in a row when tenants take turns.
+ */
+export type Taken = { ended: Promise<void>; weight: number }
 
 /** Claims a run of the tenant and begins to execute it; null when none waits. */
 export type Take = (tenantId: TenantId) => Promise<Taken | null>
@@ -98,10 +102,25 @@ export type RunQueue = {
   wake(tenantId: TenantId): Promise<void>
   /**
    * Calls `take` for each wake-up, round robin over tenants, while fewer than `concurrency` runs are under way here. A `take`
-   * that finds a run wakes the tenant again, behind the others, since more may wait.
+   * that finds a run is followed by others for the same tenant, by whichever consumer has room, until its weight is used up; the
+   * tenant is then woken again, behind the others, since more may wait.
    * The returned function stops taking and resolves when the runs under way have ended.
    */
   consume(take: Take, concurrency: number): Unsubscribe
+}
+
+/** A call that wants one of a model's slots. `weight` is its tenant's, as its plan says. */
+export type SlotRequest = { model: string; tenantId: TenantId; weight: number }
+
+/** Bounds the calls that upstream models get at a time from all processes together, and shares them among the tenants. */
+export type ModelSlots = {
+  /**
+   * Waits for a slot for as long as it takes, and answers how to give it back, which is done once. Slots are shared by weighted
+   * max-min: a free one goes to the tenant that holds the fewest for its weight. A model that nobody bounded has any number. Throws
+   * the signal's reason when that is aborted, and nothing else: while the count of all processes cannot be reached, this one
+   * goes by its own.
+   */
+  acquire(request: SlotRequest, signal: AbortSignal): Promise<() => void>
 }
 
 export type ToolDefinition = {
@@ -152,6 +171,8 @@ export type Model = {
   stream(request: ModelRequest, signal: AbortSignal): AsyncIterable<ModelEvent>
   /** Tokens that fit the model, input and output together. */
   contextWindow(model: string): number
+  /** Whether it thinks before it answers, in output tokens that are not streamed. */
+  hidesReasoning(model: string): boolean
   /** The model's token count of `text`; exact for the encodings known here, otherwise an estimate. */
   countTokens(model: string, text: string): number
 }

@@ -1,16 +1,21 @@
 import type { Message, Price, Run } from '../data/generated/client.ts'
 import type { RunUncheckedUpdateManyInput, RunWhereInput } from '../data/generated/models.ts'
 import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
+import type { SettledCall } from './admission.ts'
 import { advanceConversation } from './conversation-clock.ts'
 import { newId, tenantIdOf } from './ids.ts'
-import type { RunFailure, TerminalEvent, TokenUsage } from './run-event.ts'
+import type { RunFailure, RunPaused, TerminalEvent, TokenUsage } from './run-event.ts'
 import type { CallUsage, LoopOutcome } from './run-loop.ts'
+import { letOthersGoFirst, pausedEvent, pauseRun } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
 import { type Turn, textOf, turnsOf } from './run-turn.ts'
 import { type CallKey, recordUsage, sumUsage, tokensOf } from './usage.ts'
 
 /** A finished run as its followers are told of it: the whole text, then the event that ends the stream. */
 export type Ending = { text: string; event: TerminalEvent }
+
+/** What a claim came to: how its run ended or that it waits, and its last call as the ledger has it. */
+export type ClosedClaim = { ending: Ending | null; paused: RunPaused | null; calls: SettledCall[] }
 
 /** The ending of a finished run, from what is stored. */
 export async function readEnding(db: TenantTransaction, run: Run): Promise<Ending> {
@@ -62,28 +67,31 @@ export async function saveTurn(
   call: CallUsage,
   price: Price | null,
   now: number,
-): Promise<boolean> {
+): Promise<{ isOurs: boolean; settled: SettledCall }> {
   return db.$transaction(async (tx) => {
     const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
-    await recordUsage(tx, keyOf(run, call), call.usage, price, now)
-    return count === 1
+    return { isOurs: count === 1, settled: await recordUsage(tx, keyOf(run, call), call.usage, price, now) }
   })
 }
 
 /**
  * Ends a claim the way its loop ended: status, reply and usage in one transaction. The usage stands in any case, also when
- * the run is another claim's by now or was deleted. Answers the run's ending; null when the run goes on elsewhere.
+ * the run is another claim's by now or was deleted. A run that has to end does not wait for budget.
  */
-export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, now: number): Promise<Ending | null> {
+export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, now: number): Promise<ClosedClaim> {
   const { turns, call, price } = outcome
   const change = changeFor(outcome)
-  const ended = await db.$transaction(async (tx) => {
-    const changed = change && (await endRun(tx, run, claimOf(run), { ...change, turns }, now))
+  const closed = await db.$transaction(async (tx): Promise<ClosedClaim> => {
+    const paused = outcome.outcome === 'paused' && (await pauseRun(tx, run, turns, new Date(outcome.resumeAt)))
+    const changed = !paused && change && (await endRun(tx, run, claimOf(run), { ...change, turns }, now))
     if (outcome.outcome === 'handedBack') await requeue(tx, run)
-    if (call) await recordUsage(tx, keyOf(run, call), call.usage, price, now)
-    return changed ? readEnding(tx, changed) : null
+    if (outcome.outcome === 'crowded') await letOthersGoFirst(tx, run)
+    const calls = call ? [await recordUsage(tx, keyOf(run, call), call.usage, price, now)] : []
+    const ending = changed ? await readEnding(tx, changed) : null
+    return { ending, paused: paused && outcome.outcome === 'paused' ? pausedEvent(new Date(outcome.resumeAt)) : null, calls }
   })
-  return ended || !change ? ended : readUnclaimed(db, run, textOf(turns))
+  if (closed.ending || closed.paused || !change) return closed
+  return { ...closed, ending: await readUnclaimed(db, run, textOf(turns)) }
 }
 
 /** Puts a claimed run back into the queue. False when it is no longer that claim's. */
@@ -117,7 +125,10 @@ function changeFor(outcome: LoopOutcome): Change | null {
     case 'failed':
       return { status: 'FAILED', failureCode: outcome.failure.code, failureMessage: outcome.failure.message }
     case 'cancelled':
+    // Unless it can wait.
+    case 'paused':
       return { status: 'CANCELLED' }
+    case 'crowded':
     case 'handedBack':
     case 'fenced':
       return null

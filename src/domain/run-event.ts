@@ -21,7 +21,12 @@ export type RunEvent =
   | { type: 'ToolCallStarted'; toolCallId: string; name: string; arguments: string }
   | { type: 'ToolCallFinished'; toolCallId: string; outcome: 'COMPLETED' | 'FAILED' | 'REFUSED' }
   | { type: 'StreamReset'; text: string }
+  | RunPaused
+  | { type: 'RunResumed' }
   | TerminalEvent
+
+/** The run waits, and its stream stays open. `resumeAt` is when what it waits for comes by itself, an ISO 8601 time. */
+export type RunPaused = { type: 'RunPaused'; status: 'PAUSED_BUDGET'; resumeAt: string }
 
 /** What ends a run's stream. Exactly one is written per run. */
 export type TerminalEvent =

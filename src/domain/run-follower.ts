@@ -6,7 +6,8 @@ import type { ReplyQueue } from './reply-queue.ts'
 import { findRun } from './run.ts'
 import { readEnding } from './run-ending.ts'
 import { type Cursor, compareCursors, formatCursor, isTerminal, type LoggedEvent, origin, type RunEvent } from './run-event.ts'
-import { logEpoch, storedGeneration } from './run-log.ts'
+import { claimOf, logEpoch, storedGeneration } from './run-log.ts'
+import { pausedEvent } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
 import { textOf, turnsOf } from './run-turn.ts'
 import type { Scope } from './scope.ts'
@@ -29,6 +30,8 @@ export class RunFollower {
   #last: Cursor
   /** Whether the follower has all text up to `#last`. If not, text waits for an event that restates all of it. */
   #isAttached = true
+  /** The claim that the follower was told to have paused, so that it is not told again. */
+  #paused = 0
   /** What arrives while the log is being read. */
   #arrived: LoggedEvent[] | null = null
   #unsubscribe: Unsubscribe = async () => undefined
@@ -54,7 +57,7 @@ export class RunFollower {
     )
     if (this.#queue.ended) return this.stop()
     this.#timer = setTimeout(() => void this.#check(), this.#silence)
-    await this.#catchUp()
+    await this.#catchUp(this.#run.status === 'PAUSED_BUDGET' ? this.#run : null)
   }
 
   /** Ends the queue and leaves nothing behind. May be called again. */
@@ -80,7 +83,7 @@ export class RunFollower {
     // Each epoch of a log begins at 1 and restates what was before.
     const expected = cursor.epoch === this.#last.epoch ? this.#last.seq + 1 : 1
     if (cursor.seq !== expected) return false
-    if (!this.#isAttached && isTerminal(event)) {
+    if (!this.#isAttached && (isTerminal(event) || event.type === 'RunPaused')) {
       void this.#check()
       return true
     }
@@ -94,6 +97,7 @@ export class RunFollower {
 
   #tell(cursor: Cursor, event: Told): void {
     this.#queue.push({ ...event, cursor: formatCursor(cursor) })
+    if (event.type === 'RunPaused') this.#paused = claimOf(cursor.epoch)
     if (isTerminal(event)) this.#queue.end()
     if (this.#queue.ended) void this.stop()
   }
@@ -130,10 +134,11 @@ export class RunFollower {
 
   /** From the log as far as that goes; from what is stored when it does not go on from here, or not to the end of `run`. */
   async #advance(run: Run | null): Promise<void> {
-    if (run && compareCursors(this.#last, storedEnd(run)) === 0) return this.stop()
+    const isAtEnd = run !== null && compareCursors(this.#last, storedEnd(run)) === 0
+    if (isAtEnd && isFinished(run)) return this.stop()
     let isTold = false
     try {
-      isTold = await this.#readLog()
+      isTold = await this.#readLog(isAtEnd)
     } catch (error) {
       if (!run || !isFinished(run)) throw error
     }
@@ -147,11 +152,15 @@ export class RunFollower {
     this.#tellStored(current)
   }
 
-  /** False when the log does not hold what comes next, nor anything that makes up for it. */
-  async #readLog(): Promise<boolean> {
+  /**
+   * False when the log does not hold what comes next, nor anything that makes up for it. With `isAtEnd` the follower has had all that
+   * was stored when the run paused: only what came after that is news.
+   */
+  async #readLog(isAtEnd: boolean): Promise<boolean> {
     const { eventLog } = this.#scope.ports
     const backlog = await eventLog.read(this.#ref, this.#last)
     if (backlog.complete) return this.#acceptAll(backlog.events)
+    if (isAtEnd && backlog.events.length === 0) return true
     const isWhole = compareCursors(this.#last, origin) === 0
     const { events, complete } = isWhole ? backlog : await eventLog.read(this.#ref, null)
     const last = events.at(-1)
@@ -169,11 +178,25 @@ export class RunFollower {
   /** An unfinished run without a log: what is stored, until an event restates all text. */
   #tellStored(run: Run): void {
     const text = textOf(turnsOf(run))
+    if (run.status === 'PAUSED_BUDGET') {
+      this.#tellPause(run, text)
+      return
+    }
     // A run that has said nothing yet has no log either.
     if (text === '' && compareCursors(this.#last, origin) === 0) return
     this.#isAttached = false
     this.#last = { epoch: logEpoch(run.epoch), seq: 0 }
     this.#snapshot(this.#last, text)
+  }
+
+  /** All of a run that waits, unless the follower knows that it does. */
+  #tellPause(run: Run, text: string): void {
+    if (!run.resumeAt || (this.#isAttached && this.#paused === run.epoch)) return
+    const end = storedEnd(run)
+    this.#isAttached = true
+    this.#last = end
+    this.#snapshot({ ...end, seq: end.seq - 1 }, text)
+    this.#tell(end, pausedEvent(run.resumeAt))
   }
 
   /** All of a finished run, unless the follower has had its last event. */
@@ -205,7 +228,7 @@ export class RunFollower {
   }
 }
 
-/** The last event of a finished run, when it is told from Postgres; the snapshot is right before it. */
+/** The last event of a run that is finished or waits, when it is told from Postgres; the snapshot is right before it. */
 function storedEnd({ epoch }: Run): Cursor {
   return { epoch: logEpoch(epoch, storedGeneration), seq: 2 }
 }

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { AppendOutcome, EventLog, RunRef } from './ports.ts'
-import { isTerminal, type RunEvent, type TerminalEvent } from './run-event.ts'
+import { isTerminal, type RunEvent, type RunPaused, type TerminalEvent } from './run-event.ts'
 
 /**
  * Each claim of a run has this many generations of its log, of which the first is where it starts to write. A log that was
@@ -11,6 +11,11 @@ const generationsPerClaim = 1_000
 /** The log's epoch for the n-th log of a claim. The last one is never written: see `storedGeneration`. */
 export function logEpoch(claim: number, generation = 0): number {
   return claim * generationsPerClaim + generation
+}
+
+/** The claim that a log of this epoch is of. */
+export function claimOf(epoch: number): number {
+  return Math.floor(epoch / generationsPerClaim)
 }
 
 /** The generation in whose name readers tell what they read from Postgres: after everything that a claim can log. */
@@ -89,8 +94,8 @@ export class RunLog {
     this.#schedule()
   }
 
-  /** Writes the run's last event, gives it two seconds to arrive, and closes. */
-  async end(event: TerminalEvent): Promise<void> {
+  /** Writes the claim's last event, gives it two seconds to arrive, and closes. */
+  async end(event: TerminalEvent | RunPaused): Promise<void> {
     this.write(event)
     const deadline = performance.now() + longestEnd
     while (this.#hasUnsent() && !this.#closed && performance.now() < deadline) {

@@ -1,16 +1,21 @@
 import type { AgentConfig, Price, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
+import type { CallId } from './admission.ts'
 import { beginCall } from './call-attempt.ts'
+import { Escrow } from './escrow.ts'
 import { tenantIdOf } from './ids.ts'
 import { type CallOutcome, callModel } from './model-call.ts'
+import { answeringConfig } from './model-downgrade.ts'
 import type { Ports, Tool } from './ports.ts'
-import { composePrompt, frameTokens, type PromptFrame, roomFor, turnTokens } from './prompt.ts'
+import { composePrompt, frameTokens, type Prompt, type PromptFrame, roomFor, turnTokens } from './prompt.ts'
+import type { QuotaOwner } from './quota-terms.ts'
+import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
 import { outlineHistory, readHistory, readQuestion } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { type Turn, turnsOf } from './run-turn.ts'
 import { executeToolCall } from './tool-call.ts'
-import { priceAt } from './usage.ts'
+import { callIdOf, priceAt } from './usage.ts'
 import { pseudonymOf } from './user-pseudonym.ts'
 
 /** Why a run under way has to stop: the reason its signal is aborted with. */
@@ -19,6 +24,9 @@ export type StopReason = 'cancelled' | 'handedBack' | 'fenced'
 /** A run that a worker has claimed, and all it needs to make the answer. */
 export type RunTask = {
   run: Run & { config: AgentConfig }
+  tenant: RunTenant
+  /** Whose budget it spends. */
+  quota: QuotaOwner
   /** The rows of the run's tenant and, when it is an end user's, of that user. */
   db: TenantDb
   ports: Ports
@@ -27,6 +35,8 @@ export type RunTask = {
   log: RunLog
   /** Aborted with a StopReason. */
   stop: AbortSignal
+  /** Told of the model call that tokens are held for, so that they stay held. */
+  onCall: (call: CallId) => void
 }
 
 /** What one model call used; null when that was nothing. `turn` counts from 0. */
@@ -39,6 +49,10 @@ export type CallUsage = { turn: number; usage: TokenUsage | null }
 export type LoopOutcome = { turns: Turn[]; call: CallUsage | null; price: Price | null } & (
   | { outcome: 'completed'; finishReason: FinishReason }
   | { outcome: 'failed'; failure: RunFailure }
+  /** There is no budget for more until `resumeAt`, and its tenant wants it to wait. */
+  | { outcome: 'paused'; resumeAt: number }
+  /** Its tenant has no session for it: others of its runs have them all. */
+  | { outcome: 'crowded' }
   | { outcome: StopReason }
 )
 
@@ -50,8 +64,10 @@ export type SaveTurn = (turns: Turn[], call: CallUsage, price: Price | null) => 
  * Ends the way the model, the bound on turns, a failure or the stop signal end it. No transaction is open meanwhile.
  */
 export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopOutcome> {
-  const { run, db, ports, log, stop } = task
-  const { config } = run
+  const { run, db, ports, stop } = task
+  if (stop.aborted || run.cancelRequestedAt) return unanswered(run, run.cancelRequestedAt ? 'cancelled' : reasonOf(stop))
+  const config = await answeringConfig(task)
+  if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
   const [price, tools, question, earlier, userPseudonym] = await Promise.all([
     priceAt(db, config.model, ports.now()),
@@ -61,31 +77,43 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
     pseudonymOf(db, run.tenantId, run.userId),
   ])
   const end = { turns, call: null, price }
-  if (stop.aborted || run.cancelRequestedAt) return { ...end, outcome: run.cancelRequestedAt ? 'cancelled' : reasonOf(stop) }
   if (!price && task.refuseUnpricedModels) return { ...end, outcome: 'failed', failure: unpriced }
 
   const frame: PromptFrame = { config, tools, question }
   const tokensInFrame = frameTokens(ports.model, frame)
   const history = await readHistory(db, earlier, roomFor(ports.model, config, tokensInFrame))
 
-  while (turns.length < config.maxTurns) {
+  let hasBegun = false
+  while (countedTurns(turns) < config.maxTurns) {
     const prompt = composePrompt(ports.model, frame, tokensInFrame, history, turns)
     if (!prompt) return { ...end, outcome: 'failed', failure: tooLong }
-    if (stop.aborted) return { ...end, outcome: reasonOf(stop) }
-    if (!(await beginCall(db, run, { turn: turns.length, prompt, price, userPseudonym }))) return { ...end, outcome: 'fenced' }
-    const answer = await callModel(ports.model, prompt, stop, (text) => log.write({ type: 'TextDelta', text }))
-    const call = { turn: turns.length, usage: answer.usage }
-    const turn: Turn = { text: answer.text, toolCalls: [], results: [], outputTokens: outputOf(answer), promptTokens: 0 }
+    const answer = await answerOnce(task, { turn: turns.length, prompt, price, userPseudonym }, hasBegun)
+    hasBegun = true
+    const call = { turn: turns.length, usage: 'usage' in answer ? answer.usage : null }
+    const turn: Turn = { text: '', toolCalls: [], results: [], outputTokens: call.usage?.outputTokens ?? 0, promptTokens: 0 }
+    if ('text' in answer) turn.text = answer.text
 
     switch (answer.outcome) {
+      case 'fenced':
+        return { ...end, outcome: 'fenced' }
+      case 'crowded':
+        return { ...end, call, outcome: 'crowded' }
       case 'failed': {
         const { code, message } = answer.error
         return { ...end, turns: [...turns, turn], call, outcome: 'failed', failure: { code, message } }
       }
       case 'aborted':
         return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
+      case 'exhausted': {
+        turn.isCut = true
+        turn.promptTokens = turnTokens(ports.model, config.model, turn)
+        const said = turn.text === '' ? turns : [...turns, turn]
+        if (task.tenant.budgetBehaviour === 'END')
+          return { ...end, turns: said, call, outcome: 'completed', finishReason: 'BUDGET' }
+        return { ...end, turns: said, call, outcome: 'paused', resumeAt: answer.resumeAt }
+      }
       case 'answered': {
-        const isLast = turns.length + 1 === config.maxTurns
+        const isLast = countedTurns(turns) + 1 === config.maxTurns
         if (answer.reason !== 'TOOL_CALLS' || isLast) {
           const finishReason = answer.reason === 'TOOL_CALLS' ? 'TURNS' : answer.reason
           return { ...end, turns: [...turns, turn], call, outcome: 'completed', finishReason }
@@ -106,6 +134,58 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   return { ...end, outcome: 'completed', finishReason: 'TURNS' }
 }
 
+type Answer =
+  | Exclude<CallOutcome, { outcome: 'cut' }>
+  | { outcome: 'exhausted'; text: string; usage: TokenUsage | null; resumeAt: number }
+  | { outcome: 'crowded' | 'fenced' }
+
+/**
+ * One model call: waits for a slot of the model, notes the call, holds tokens for it, and makes it. The order matters. Whoever
+ * rebuilds the counters from Postgres finds every call that tokens are held for; and what waits holds nothing.
+ */
+async function answerOnce(task: RunTask, planned: PlannedCall, hasBegun: boolean): Promise<Answer> {
+  const { run, db, ports, tenant, log, stop, quota } = task
+  const { prompt, turn } = planned
+  const { model, maxOutputTokens } = prompt.request
+  let release: () => void = () => undefined
+  try {
+    release = await ports.modelSlots.acquire({ model, tenantId: quota.tenant.id, weight: tenant.weight }, stop)
+    if (!(await beginCall(db, run, planned))) return { outcome: 'fenced' }
+    const id = callIdOf({ runId: run.id, turn, attempt: run.epoch })
+    const call = { runId: run.id, id, model, inputTokens: prompt.inputTokens, outputBound: maxOutputTokens, hasBegun }
+    const escrow = new Escrow(quota, ports.model, call)
+    const opened = await escrow.open(stop)
+    if (opened.outcome === 'full') return { outcome: 'crowded' }
+    if (opened.outcome === 'exhausted') return { ...opened, text: '', usage: null }
+    task.onCall(id)
+
+    const bounded: Prompt = { ...prompt, request: { ...prompt.request, maxOutputTokens: escrow.outputBound } }
+    const say = (text: string) => log.write({ type: 'TextDelta', text })
+    const answer = await callModel(ports.model, bounded, stop, (text) => escrow.cover(text), say)
+    await escrow.close()
+    // The model stopped where the budget told it to.
+    const isCut = answer.outcome === 'cut' || (answer.outcome === 'answered' && answer.reason === 'LENGTH' && escrow.isShort)
+    if (isCut) return { outcome: 'exhausted', text: answer.text, usage: answer.usage, resumeAt: escrow.resumeAt }
+    return answer as Exclude<CallOutcome, { outcome: 'cut' }>
+  } catch (error) {
+    if (!stop.aborted || error !== stop.reason) throw error
+    return { outcome: 'aborted', text: '', usage: null }
+  } finally {
+    release()
+  }
+}
+
+type PlannedCall = Parameters<typeof beginCall>[2]
+
+/** The end of a run that no model was asked for. */
+function unanswered(run: Run, outcome: StopReason): LoopOutcome {
+  return { outcome, turns: turnsOf(run), call: null, price: null }
+}
+
+function countedTurns(turns: readonly Turn[]): number {
+  return turns.filter(({ isCut }) => !isCut).length
+}
+
 const unpriced: RunFailure = { code: 'MODEL_UNPRICED', message: "The agent's model has no price, so it cannot be called." }
 
 const tooLong: RunFailure = {
@@ -115,10 +195,6 @@ const tooLong: RunFailure = {
 
 function reasonOf(stop: AbortSignal): StopReason {
   return stop.reason as StopReason
-}
-
-function outputOf({ usage }: CallOutcome): number {
-  return usage?.outputTokens ?? 0
 }
 
 async function enabledTools({ run, ports }: RunTask): Promise<Tool[]> {

@@ -1,6 +1,7 @@
 import type { Run } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { settleCalls } from './call-attempt.ts'
+import { settle } from './escrow.ts'
 import type { RunRef } from './ports.ts'
 import { endRun, readEnding } from './run-ending.ts'
 import type { RunFailure } from './run-event.ts'
@@ -63,6 +64,7 @@ export async function endWaiting(owner: Owner, run: Run): Promise<Run | null> {
     return [ended, ended && (await readEnding(tx, ended))]
   })
   if (!ended || !ending) return null
+  await settle(owner, { runId: run.id, calls: [], leave: true })
   // It may be lost: followers also look at the run.
   const events = [...openingEvents(ended.epoch, ending.text), ending.event]
   await Promise.allSettled([ports.eventLog.append(refOf(owner, run.id), logEpoch(ended.epoch), 1, events)])

@@ -15,6 +15,8 @@ export type Turn = {
   outputTokens: number
   /** What the turn adds to the input of the next one, counted here. */
   promptTokens: number
+  /** The budget ended it, and the answer goes on in the next turn. It does not count against the bound on turns. */
+  isCut?: boolean
 }
 
 /** The turns that are stored with the run. */

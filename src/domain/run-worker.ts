@@ -3,12 +3,17 @@ import type { Catalog } from '../data/catalog.ts'
 import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
+import type { CallId, QuotaReading, SettledCall } from './admission.ts'
 import { settleCalls } from './call-attempt.ts'
+import { Unavailable } from './errors.ts'
+import { settle } from './escrow.ts'
 import { newId, type TenantId, tenantIdOf } from './ids.ts'
 import { persist } from './persistence.ts'
 import type { Ports, RunRef, Taken, Unsubscribe } from './ports.ts'
-import { claimRun } from './run-claim.ts'
-import { type Ending, endClaim, requeue, saveTurn } from './run-ending.ts'
+import { quotaSourceOf } from './quota-terms.ts'
+import { noticeThresholds } from './quota-threshold.ts'
+import { claimRun, type RunTenant } from './run-claim.ts'
+import { type ClosedClaim, endClaim, requeue, saveTurn } from './run-ending.ts'
 import { RunLog } from './run-log.ts'
 import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
 import { textOf, turnsOf } from './run-turn.ts'
@@ -40,14 +45,19 @@ export type WorkerTiming = {
   overdueAfter: number
   /** Between two looks for what became of the runs under way. Default 500. */
   watch: number
+  /** Between two renewals of the sessions of runs under way and queued. Default 20,000. */
+  renew: number
 }
 
-const defaultTiming: WorkerTiming = { heartbeat: 2_000, deadAfter: 10_000, sweep: 2_000, overdueAfter: 2_000, watch: 500 }
+const defaultTiming: WorkerTiming = {
+  ...{ heartbeat: 2_000, deadAfter: 10_000, sweep: 2_000, overdueAfter: 2_000, watch: 500, renew: 20_000 },
+}
 
 /** Claims of one run, after which it is given up: something about it kills workers. */
 const mostClaims = 20
 
-type Claim = { ref: RunRef; epoch: number; stop: (reason: StopReason) => void }
+/** `call` is the model call that tokens are held for, if there is one. */
+type Claim = { ref: RunRef; epoch: number; call: CallId | null; stop: (reason: StopReason) => void }
 
 /**
  * Executes runs: claims them, makes the answers, and ends each exactly once. Any number of workers may run, in any number of
@@ -79,8 +89,9 @@ export class RunWorker {
     const unsubscribe = await ports.signals.subscribe((signal) => {
       if (signal.type === 'CancelRun') this.#claims.get(signal.runId)?.stop('cancelled')
     })
-    const { heartbeat, sweep, watch } = this.#timing
+    const { heartbeat, sweep, watch, renew } = this.#timing
     this.#stopBackground = [
+      startTicker(renew, () => this.#renew(), onError),
       startTicker(watch, () => this.#watch(), onError),
       startTicker(sweep, () => this.#sweep(), onError),
       startTicker(heartbeat, () => catalog.heartbeat(this.id), onError),
@@ -109,11 +120,12 @@ export class RunWorker {
   /** Claims a run of the tenant and begins to execute it. */
   async #take(tenantId: TenantId): Promise<Taken | null> {
     if (this.#draining) return null
-    const run = await this.#claim(tenantId)
-    return run && { ended: this.#serve(tenantId, run).catch(this.#options.onError) }
+    const claimed = await this.#claim(tenantId)
+    if (!claimed) return null
+    return { ended: this.#serve(tenantId, claimed).catch(this.#options.onError), weight: claimed.tenant.weight }
   }
 
-  async #claim(tenantId: TenantId): Promise<RunTask['run'] | null> {
+  async #claim(tenantId: TenantId): Promise<Pick<RunTask, 'run' | 'tenant'> | null> {
     try {
       return await claimRun(this.#options.data.of({ tenantId, userId: null }), tenantId, this.id)
     } catch (error) {
@@ -123,12 +135,12 @@ export class RunWorker {
   }
 
   /** Executes the run, from its claim to its end. */
-  async #serve(tenantId: TenantId, run: RunTask['run']): Promise<void> {
+  async #serve(tenantId: TenantId, { run, tenant }: Pick<RunTask, 'run' | 'tenant'>): Promise<void> {
     const { data, ports, settings, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
     const stop = (reason: StopReason) => stopping.abort(reason)
-    const claim = { ref, epoch: run.epoch, stop }
+    const claim: Claim = { ref, epoch: run.epoch, call: null, stop }
     this.#claims.set(run.id, claim)
     if (this.#draining) stop('handedBack')
     const text = textOf(turnsOf(run))
@@ -141,10 +153,22 @@ export class RunWorker {
       onError,
     })
     const db = data.of({ tenantId, userId: run.userId })
+    const quotaSource = quotaSourceOf(data.of({ tenantId, userId: null }), tenantId)
+    const quota = { tenant: { id: tenantId, limitsVersion: tenant.limitsVersion }, quotaSource, ports }
     const { refuseUnpricedModels } = settings
+    const onCall = (call: CallId) => {
+      claim.call = call
+    }
     try {
-      const ending = await this.#execute({ run, db, ports, refuseUnpricedModels, log, stop: stopping.signal })
-      if (ending) await log.end(ending.event)
+      const { ending, paused, calls } = await this.#execute({
+        ...{ run, tenant, quota, db, ports, refuseUnpricedModels, log },
+        ...{ stop: stopping.signal, onCall },
+      })
+      // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
+      const quotaNow = await this.#settle(ref, calls, ending !== null || paused !== null)
+      const last = ending?.event ?? paused
+      if (last) await log.end(last)
+      if (quotaNow) await this.#notice(tenantId, tenant, quotaNow)
     } catch (error) {
       onError(error)
     } finally {
@@ -155,8 +179,8 @@ export class RunWorker {
     await ports.runQueue.wake(tenantId).catch(onError)
   }
 
-  /** Answers the run's ending; null when it goes on elsewhere. Throws when even that could not be stored. */
-  async #execute(task: RunTask): Promise<Ending | null> {
+  /** Throws when not even the end of the claim could be stored. */
+  async #execute(task: RunTask): Promise<ClosedClaim> {
     const { run, db, ports } = task
     const outcome = await this.#loop(task)
     return persist(() => endClaim(db, run, outcome, ports.now()))
@@ -164,21 +188,52 @@ export class RunWorker {
 
   /** The loop. A defect ends the run like any other failure; without the database it is left for later. */
   async #loop(task: RunTask): Promise<LoopOutcome> {
-    const { run, db, ports } = task
+    const { run, tenant, db, ports } = task
     const failed = (code: string, message: string): LoopOutcome => ({
       ...{ outcome: 'failed', failure: { code, message } },
       ...{ turns: turnsOf(run), call: null, price: null },
     })
-    if (run.epoch > mostClaims) return failed('GIVEN_UP', 'The run was tried too many times without coming to an end.')
-    const owner = { tenant: { id: tenantIdOf(run.tenantId) }, db, ports }
+    if (run.epoch - run.excusedClaims > mostClaims)
+      return failed('GIVEN_UP', 'The run was tried too many times without coming to an end.')
+    const ref = { tenantId: tenantIdOf(run.tenantId), runId: run.id }
+    const owner = { tenant: { id: ref.tenantId }, db, ports }
     try {
       if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
-      return await runTurns(task, (turns, call, price) => persist(() => saveTurn(db, run, turns, call, price, ports.now())))
+      return await runTurns(task, async (turns, call, price) => {
+        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, price, ports.now()))
+        const quota = await this.#settle(ref, [settled], false)
+        if (quota) await this.#notice(ref.tenantId, tenant, quota)
+        return isOurs
+      })
     } catch (error) {
       if (isOutage(error) || isFenced(error)) throw error
       this.#options.onError(error)
       await settleCalls(owner, run.id, run.epoch).catch(this.#options.onError)
       return failed('INTERNAL', 'Something went wrong on our side.')
+    }
+  }
+
+  /** Tells the counters what is in the ledger. What goes wrong there is nothing to the run. */
+  async #settle({ tenantId, runId }: RunRef, calls: SettledCall[], leave: boolean): Promise<QuotaReading | null> {
+    const { ports, onError } = this.#options
+    return settle({ tenant: { id: tenantId }, ports }, { runId, calls, leave }).catch((error) => {
+      onError(error)
+      return null
+    })
+  }
+
+  async #notice(id: TenantId, tenant: RunTenant, quota: QuotaReading): Promise<void> {
+    const { data, ports } = this.#options
+    await noticeThresholds({ tenant: { id }, db: data.of({ tenantId: id, userId: null }), ports }, tenant, quota)
+  }
+
+  /** Keeps the sessions of runs under way and queued, and what is held for calls. What cannot be reached has nothing to keep. */
+  async #renew(): Promise<void> {
+    const { catalog, ports, onError } = this.#options
+    const own = [...this.#claims.values()].map(({ ref, call }) => ({ ...ref, call }))
+    const queued = (await catalog.queuedRuns()).map((ref) => ({ ...ref, call: null }))
+    for (const [tenantId, runs] of Map.groupBy([...own, ...queued], (run) => run.tenantId)) {
+      await ports.admission.renew(tenantId, runs).catch((error: unknown) => void (error instanceof Unavailable || onError(error)))
     }
   }
 
@@ -205,7 +260,7 @@ export class RunWorker {
     const { catalog, ports } = this.#options
     await this.#requeueMissing()
     await this.#mend(await catalog.orphanedRuns(this.#timing.deadAfter), (run) => this.#requeue(run))
-    await this.#mend(await catalog.abandonedCalls(this.#timing.deadAfter), (run) => this.#settle(run))
+    await this.#mend(await catalog.abandonedCalls(this.#timing.deadAfter), (run) => this.#settleAbandoned(run))
     for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {
       if (!this.#draining) await ports.runQueue.wake(tenantId)
     }
@@ -236,7 +291,7 @@ export class RunWorker {
   }
 
   /** Enters the calls of a run that is over or was deleted, which no claim does any more. */
-  async #settle({ tenantId, runId }: RunRef): Promise<void> {
+  async #settleAbandoned({ tenantId, runId }: RunRef): Promise<void> {
     const { data, ports } = this.#options
     const db = data.of({ tenantId, userId: null })
     await settleCalls({ tenant: { id: tenantId }, db, ports }, runId)

@@ -1,12 +1,18 @@
 import type { Price } from '../data/generated/client.ts'
 import type { UsageRecordWhereInput } from '../data/generated/models.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import type { CallId, SettledCall } from './admission.ts'
 import { isUuid, newId } from './ids.ts'
 import { costNanos } from './pricing.ts'
 import type { TokenUsage } from './run-event.ts'
 
 /** A model call as it is numbered: `turn` counts from 0, and `attempt` is the claim that made it. */
 export type CallKey = { tenantId: string; runId: string; turn: number; attempt: number }
+
+/** The call as the counters know it. */
+export function callIdOf({ runId, turn, attempt }: Pick<CallKey, 'runId' | 'turn' | 'attempt'>): CallId {
+  return `${runId}/${turn}/${attempt}`
+}
 
 /** What a run used so far, and what that costs in nano-units (10⁻⁹) of the currency. */
 export type RunUsage = TokenUsage & { costNanos: bigint; currency: string }
@@ -26,7 +32,8 @@ export async function priceAt(db: TenantTransaction, model: string, now: number)
 /**
  * Enters a model call into the ledger, in the place of the attempt that was noted before it; null when it used nothing, and nothing
  * is entered. Whoever removes the attempt enters the call, so repeating it changes nothing: when it is not known whether the first
- * time was committed, and when somebody else was faster. A claim makes at most one call per turn that uses anything.
+ * time was committed, and when somebody else was faster. A claim makes at most one call per turn that uses anything. Answers the call
+ * as the ledger has it.
  */
 export async function recordUsage(
   tx: TenantTransaction,
@@ -34,12 +41,13 @@ export async function recordUsage(
   usage: TokenUsage | null,
   price: Price | null,
   now: number,
-): Promise<void> {
+): Promise<SettledCall> {
+  const id = callIdOf({ runId, turn, attempt })
   if (!usage) {
     await tx.modelCallAttempt.deleteMany({ where: { runId, turn, attempt } })
-    return
+    return { id, tokens: 0, at: now }
   }
-  await tx.$executeRaw`
+  const entered = await tx.$executeRaw`
     with made as (
       delete from model_call_attempts
       where tenant_id = ${tenantId}::uuid and run_id = ${runId}::uuid and turn = ${turn}::int and call = 0 and attempt = ${attempt}::int
@@ -52,6 +60,9 @@ export async function recordUsage(
       ${new Date(now)}::timestamptz
     from made
     on conflict do nothing`
+  if (entered === 1) return { id, tokens: usage.inputTokens + usage.outputTokens, at: now }
+  const row = await tx.usageRecord.findFirst({ where: { runId, turn, call: 0, attempt } })
+  return row ? { id, tokens: row.inputTokens + row.outputTokens, at: row.createdAt.getTime() } : { id, tokens: 0, at: now }
 }
 
 /** The sums over each run's model calls, from the ledger: zero for a run without any. */

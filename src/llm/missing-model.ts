@@ -10,6 +10,7 @@ export function createMissingModel(): Model {
       throw new ModelError('MODEL_REFUSED', 'No model provider is configured on this platform.', { retryable: false })
     },
     contextWindow: (model) => profileOf(model).contextWindow,
+    hidesReasoning: (model) => profileOf(model).reasoning,
     countTokens: (_model, text) => countTokens(text),
   }
 }

@@ -61,7 +61,12 @@ export function createOpenAiModel(options: OpenAiModelOptions): Model {
     }
   }
 
-  return { stream, contextWindow: (model) => profileOf(model).contextWindow, countTokens: (_model, text) => countTokens(text) }
+  return {
+    stream,
+    contextWindow: (model) => profileOf(model).contextWindow,
+    hidesReasoning: (model) => profileOf(model).reasoning,
+    countTokens: (_model, text) => countTokens(text),
+  }
 }
 
 function completionParams(request: ModelRequest): ChatCompletionCreateParamsStreaming {

@@ -45,7 +45,7 @@ export class MemoryAdmission implements Admission {
   }
 
   async release(tenantId: TenantId, admitted: Pick<AdmissionRequest, 'runId' | 'key'>): Promise<void> {
-    if (this.#countersOf(tenantId).release(admitted)) this.#tell(tenantId)
+    if (this.#kept.has(tenantId) && this.#countersOf(tenantId).release(admitted)) this.#tell(tenantId)
   }
 
   async hold(tenantId: TenantId, request: HoldRequest): Promise<HoldOutcome> {
@@ -58,13 +58,15 @@ export class MemoryAdmission implements Admission {
     tenantId: TenantId,
     { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: boolean },
   ): Promise<QuotaReading | null> {
+    // Nobody has a mark of counters that are not there.
+    if (!this.#kept.has(tenantId)) return null
     const quota = this.#countersOf(tenantId).settle(runId, calls, leave)
     this.#tell(tenantId)
     return quota
   }
 
   async renew(tenantId: TenantId, runs: readonly { runId: string; call: CallId | null }[]): Promise<void> {
-    this.#countersOf(tenantId).renew(runs)
+    if (this.#kept.has(tenantId)) this.#countersOf(tenantId).renew(runs)
   }
 
   async read(tenantId: TenantId, version: number): Promise<{ outcome: 'read'; quota: QuotaReading } | Unseeded> {

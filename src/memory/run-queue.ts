@@ -3,13 +3,18 @@ import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
 
 type Consumer = { take: Take; concurrency: number; running: Set<Promise<void>> }
 
+/** A tenant's turn, and how many of its runs were taken in it. */
+type Turn = { tenantId: TenantId; taken: number }
+
 /**
- * The wake-ups of a single process: a ring of tenants. A turn of the ring starts one run per tenant, so that a tenant with
- * thousands of runs delays another's by one run and no more.
+ * The wake-ups of a single process: a ring of tenants. Once around it as many runs of each tenant are started as its weight says, so
+ * that a tenant with thousands of runs delays another's by its weight and no more.
  */
 export class MemoryRunQueue implements RunQueue {
   /** In ring order: a Set iterates in order of insertion, and a tenant that had its turn is inserted again. */
   readonly #waiting = new Set<TenantId>()
+  /** Turns that are not over. They go on before another begins. */
+  readonly #begun: Turn[] = []
   readonly #consumers = new Set<Consumer>()
   readonly #onError: (error: unknown) => void
 
@@ -20,7 +25,7 @@ export class MemoryRunQueue implements RunQueue {
 
   async wake(tenantId: TenantId): Promise<void> {
     this.#waiting.add(tenantId)
-    for (const consumer of this.#consumers) this.#fill(consumer)
+    this.#fillAll()
   }
 
   consume(take: Take, concurrency: number): Unsubscribe {
@@ -33,12 +38,15 @@ export class MemoryRunQueue implements RunQueue {
     }
   }
 
+  #fillAll(): void {
+    for (const consumer of this.#consumers) this.#fill(consumer)
+  }
+
   #fill(consumer: Consumer): void {
     while (this.#consumers.has(consumer) && consumer.running.size < consumer.concurrency) {
-      const [tenantId] = this.#waiting
-      if (tenantId === undefined) return
-      this.#waiting.delete(tenantId)
-      const running = this.#serve(consumer, tenantId).finally(() => {
+      const turn = this.#begun.shift() ?? this.#nextTurn()
+      if (!turn) return
+      const running = this.#serve(consumer, turn).finally(() => {
         consumer.running.delete(running)
         this.#fill(consumer)
       })
@@ -46,12 +54,21 @@ export class MemoryRunQueue implements RunQueue {
     }
   }
 
+  #nextTurn(): Turn | null {
+    const [tenantId] = this.#waiting
+    if (tenantId === undefined) return null
+    this.#waiting.delete(tenantId)
+    return { tenantId, taken: 0 }
+  }
+
   /** From the wake-up to the end of the run that it led to. */
-  async #serve(consumer: Consumer, tenantId: TenantId): Promise<void> {
+  async #serve(consumer: Consumer, { tenantId, taken: before }: Turn): Promise<void> {
     const taken = await this.#take(consumer, tenantId)
     if (!taken) return
-    // Where one run waited another may; the tenant goes to the end of the ring.
-    await this.wake(tenantId)
+    // Where one run waited another may.
+    if (before + 1 < taken.weight) this.#begun.push({ tenantId, taken: before + 1 })
+    else this.#waiting.add(tenantId)
+    this.#fillAll()
     await taken.ended
   }
 

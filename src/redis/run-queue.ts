@@ -20,11 +20,13 @@ const longestWait = 0.5
 /** The pause after a failed look for the next wake-up, in milliseconds. */
 const pauseAfterFailure = 500
 
-type WakeUp = { tenantId: string }
+/** `taken` is how many of the tenant's runs were claimed in its turn. */
+type WakeUp = { tenantId: string; taken?: number }
 
 /**
  * The wake-ups of all instances, as a BullMQ queue. A tenant has one that waits and one that is being served, which makes a plain
- * queue go round the tenants. A wake-up is served as soon as its run is claimed: executing it is nobody's job.
+ * queue go round the tenants. A wake-up is served as soon as as many runs are claimed as the tenant's weight says: executing them is
+ * nobody's job.
  */
 export class RedisRunQueue implements RunQueue {
   readonly #connection: RedisConnection
@@ -116,11 +118,20 @@ class Consumer {
   async #follow(job: Job<WakeUp>): Promise<void> {
     const tenantId = tenantIdOf(job.data.tenantId)
     const taken = await this.#claim(tenantId)
+    const before = job.data.taken ?? 0
     // What fails here is mended by time: a job that was not completed is found stalled, a tenant that was not woken overdue.
-    await job.moveToCompleted(null, this.#token, false).catch(this.#connection.onError)
-    if (!taken) return
-    await this.#queue.wake(tenantId).catch(this.#connection.onError)
-    await taken.ended
+    if (taken && before + 1 < taken.weight) await this.#goOn(job, before + 1).catch(this.#connection.onError)
+    else {
+      await job.moveToCompleted(null, this.#token, false).catch(this.#connection.onError)
+      if (taken) await this.#queue.wake(tenantId).catch(this.#connection.onError)
+    }
+    await taken?.ended
+  }
+
+  /** The tenant's turn is not over: its wake-up goes before the others, to whichever consumer has room. */
+  async #goOn(job: Job<WakeUp>, taken: number): Promise<void> {
+    await job.updateData({ ...job.data, taken })
+    await job.moveToWait(this.#token)
   }
 
   /** For another consumer. */

@@ -9,7 +9,10 @@ const ErasureCount = builder.objectRef<Counted>('ErasureCount').implement({
   description: 'How many there were of one kind. For operators.',
   authScopes: { operator: true },
   fields: (t) => ({
-    kind: t.exposeString('kind', { description: 'A table of the database, or `event_streams`: live events, kept in Redis.' }),
+    kind: t.exposeString('kind', {
+      description:
+        'A table of the database; or, kept in Redis, `event_streams`: live events, or `quota_counters`: use of the limits.',
+    }),
     count: t.field({ type: 'BigInt', description: 'Rows of the table, or streams.', resolve: ({ count }) => BigInt(count) }),
   }),
 })

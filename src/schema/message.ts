@@ -68,7 +68,7 @@ const Strategy = builder.enumType('MultitaskStrategy', {
 
 mutation('sendMessage', {
   description:
-    'Says something in a conversation and starts a run that answers it. The run goes on whether or not anybody listens; follow it with agentReply. End users write in their own conversations.',
+    'Says something in a conversation and starts a run that answers it, unless a limit of the tenant refuses it. The run goes on whether or not anybody listens; follow it with agentReply. End users write in their own conversations.',
   authScopes: { endUser: true },
   input: (t) => ({
     conversationId: t.id({ required: true, description: 'Where.' }),
@@ -89,4 +89,5 @@ mutation('sendMessage', {
     userMessage: t.expose('userMessage', { type: Message, description: 'What was said.' }),
     run: t.expose('run', { type: Run, description: 'The run that answers it.' }),
   }),
+  quota: ({ quota }) => quota,
 })

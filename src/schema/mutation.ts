@@ -1,10 +1,12 @@
 import type { FieldMap, InputFieldMap, InputShapeFromFields } from '@pothos/core'
+import type { QuotaReading } from '../domain/admission.ts'
 import type { OperatorScope } from '../domain/authenticate.ts'
-import { Forbidden, Unavailable } from '../domain/errors.ts'
+import { Forbidden, LimitReached, Unavailable } from '../domain/errors.ts'
 import type { Scope } from '../domain/scope.ts'
 import { builder } from './builder.ts'
 import { type Context, operatorOf, scopeOf, Unauthenticated } from './context.ts'
 import { attempt, problemTypes, Refusal } from './problem.ts'
+import { quotaNotes } from './quota-notes.ts'
 
 type Types = (typeof builder)['$inferSchemaTypes']
 
@@ -14,6 +16,8 @@ type MutationOptions<Actor, Input extends InputFieldMap, Payload extends object>
   input: (t: PothosSchemaTypes.InputFieldBuilder<Types, 'InputObject'>) => Input
   resolve: (actor: Actor, input: InputShapeFromFields<Input>) => Promise<Payload>
   payload: (t: PothosSchemaTypes.ObjectFieldBuilder<Types, Payload>) => FieldMap
+  /** What the tenant has used since, when the mutation counts against its limits and knows. */
+  quota?: (payload: Payload) => QuotaReading | null
 }
 
 type TenantAccess = { [scope in 'endUser' | 'member' | 'admin']?: true }
@@ -50,7 +54,7 @@ function define<Actor, Input extends InputFieldMap, Payload extends object>(
   verbNoun: string,
   authScopes: TenantAccess | { operator: true },
   actorOf: (context: Context) => Actor,
-  { description, input, resolve, payload }: MutationOptions<Actor, Input, Payload>,
+  { description, input, resolve, payload, quota }: MutationOptions<Actor, Input, Payload>,
 ): void {
   // The casts: Pothos infers types from names and fields that are written out, and these are not.
   const VerbNoun = verbNoun.charAt(0).toUpperCase() + verbNoun.slice(1)
@@ -70,13 +74,23 @@ function define<Actor, Input extends InputFieldMap, Payload extends object>(
       type: Result,
       description,
       authScopes,
-      unauthorizedResolver: (_root, _args, { principal }) => {
+      unauthorizedResolver: (_root, _args, context) => {
+        const { principal } = context
         if (!principal) throw new Unauthenticated()
+        quotaNotes(context).fields += 1
         return new Refusal(new Forbidden()) as never
       },
       args: { input: t.arg({ type: InputType, required: true, description: 'What to do.' }) },
-      resolve: (_root, args, context) =>
-        attempt(async () => resolve(actorOf(context), (args as { input: InputShapeFromFields<Input> }).input)) as never,
+      resolve: (async (_root: unknown, args: object, context: Context) => {
+        const notes = quotaNotes(context)
+        notes.fields += 1
+        const result = await attempt(async () =>
+          resolve(actorOf(context), (args as { input: InputShapeFromFields<Input> }).input),
+        )
+        if (!(result instanceof Refusal)) notes.reading = quota?.(result) ?? notes.reading
+        else if (result.problem instanceof LimitReached) notes.refused(result.problem)
+        return result
+      }) as never,
     }),
   )
 }

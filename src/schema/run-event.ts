@@ -3,7 +3,7 @@ import type { ReplyEvent } from '../domain/agent-reply.ts'
 import { builder } from './builder.ts'
 import { existing } from './loader.ts'
 import { Message, messages } from './message.ts'
-import { Run, RunFailure, runs } from './run.ts'
+import { Run, RunFailure, RunStatus, runs } from './run.ts'
 import { TokenUsage } from './usage.ts'
 
 type EventOf<Type extends ReplyEvent['type']> = Extract<ReplyEvent, { type: Type }>
@@ -80,13 +80,33 @@ const Snapshot = builder.objectRef<EventOf<'Snapshot'>>('Snapshot').implement({
   }),
 })
 
+const RunPaused = builder.objectRef<EventOf<'RunPaused'>>('RunPaused').implement({
+  description: 'The run waits. The stream stays open, for as long as that takes.',
+  authScopes,
+  fields: (t) => ({
+    cursor: t.exposeString('cursor', cursor),
+    status: t.expose('status', { type: RunStatus, description: 'What it waits for: PAUSED_BUDGET.' }),
+    resumeAt: t.field({
+      type: 'DateTime',
+      description: 'When the month ends and the budget begins anew. The run goes on when somebody resumes it.',
+      resolve: ({ resumeAt }) => new Date(resumeAt),
+    }),
+  }),
+})
+
+const RunResumed = builder.objectRef<EventOf<'RunResumed'>>('RunResumed').implement({
+  description: 'The run goes on after it had waited.',
+  authScopes,
+  fields: (t) => ({ cursor: t.exposeString('cursor', cursor) }),
+})
+
 const FinishReasonName = builder.enumType('FinishReason', {
   description: 'Why an answer ended.',
   values: {
     STOP: { description: 'The agent had said what it had to say.' },
     LENGTH: { description: 'It reached the bound on output tokens.' },
     TURNS: { description: 'It reached the bound on turns.' },
-    BUDGET: { description: 'The budget ran out.' },
+    BUDGET: { description: 'The month’s tokens were used up. The reply is what they allowed, which may be nothing.' },
     REFUSAL: { description: 'The model declined to answer.' },
   } satisfies Record<FinishReason, { description: string }>,
 })
@@ -155,6 +175,8 @@ export const RunEvent = builder.unionType('RunEvent', {
     ToolCallFinished,
     StreamReset,
     Snapshot,
+    RunPaused,
+    RunResumed,
     RunCompleted,
     RunFailed,
     RunCancelled,

@@ -1,8 +1,9 @@
 import type { Run as RunRow } from '../data/generated/client.ts'
-import type { RunStatus } from '../data/generated/enums.ts'
+import type { RunStatus as Status } from '../data/generated/enums.ts'
 import { messagesByRun } from '../domain/message.ts'
 import { cancelRun, findRun, listRuns, runsByIds, usageByRun } from '../domain/run.ts'
 import type { RunFailure as Failure } from '../domain/run-event.ts'
+import { resumeRun } from '../domain/run-resume.ts'
 import { isFinished } from '../domain/run-status.ts'
 import { builder } from './builder.ts'
 import { connectionOf, pageArgs } from './connection.ts'
@@ -24,13 +25,13 @@ const messages = loader((context, runIds) => messagesByRun(scopeOf(context), run
 
 const usages = loader((context, runIds) => usageByRun(scopeOf(context), runIds))
 
-const Status = builder.enumType('RunStatus', {
+export const RunStatus = builder.enumType('RunStatus', {
   description: 'Where a run stands.',
   values: {
     QUEUED: { description: 'Waiting for a worker.' },
     RUNNING: { description: 'A worker is at it.' },
     WAITING_APPROVAL: { description: 'Waiting for a person to approve a tool call.' },
-    PAUSED_BUDGET: { description: 'Waiting for budget.' },
+    PAUSED_BUDGET: { description: 'Waiting for budget, and for somebody to resume it.' },
     COMPLETED: { description: 'Ended with a reply.' },
     FAILED: { description: 'Ended without a reply; `failure` says why.' },
     CANCELLED: { description: 'Ended because somebody asked for it, or because whoever asked for the answer was shut out.' },
@@ -38,7 +39,7 @@ const Status = builder.enumType('RunStatus', {
       description:
         'Ended half-way: another message took its place, or it could not be taken up again without doing something twice.',
     },
-  } satisfies Record<RunStatus, { description: string }>,
+  } satisfies Record<Status, { description: string }>,
 })
 
 export const RunFailure = builder.objectRef<Failure>('RunFailure').implement({
@@ -58,7 +59,7 @@ Run.implement({
   authScopes: { endUser: true },
   fields: (t) => ({
     id: t.id(idField('Run')),
-    status: t.expose('status', { type: Status, description: 'Where it stands.' }),
+    status: t.expose('status', { type: RunStatus, description: 'Where it stands.' }),
     conversation: t.field({
       type: Conversation,
       description: 'Where it belongs.',
@@ -92,6 +93,11 @@ Run.implement({
       description: "Version of the agent's configuration: pinned when a worker takes the run, until then the active one.",
     }),
     model: t.exposeString('model', { description: 'The model that answers.' }),
+    downgradedFrom: t.exposeString('downgradedFrom', {
+      nullable: true,
+      description:
+        "The agent's own model, when `model` is the cheaper one that answers once the month's tokens are nearly used up. Null when the agent's own answers.",
+    }),
     failure: t.field({
       type: RunFailure,
       nullable: true,
@@ -117,7 +123,7 @@ resolveNodesOf('Run', { authScopes: { endUser: true }, load: (context, uuid) => 
 const RunFilter = builder.inputType('RunFilter', {
   description: 'Which runs. Everything that is named must hold.',
   fields: (t) => ({
-    status: t.field({ type: Status, description: 'Only those that stand here.' }),
+    status: t.field({ type: RunStatus, description: 'Only those that stand here.' }),
     conversationId: t.id({ description: 'Only those of this conversation.' }),
   }),
 })
@@ -152,5 +158,16 @@ mutation('cancelRun', {
   resolve: (scope, { runId }) => cancelRun(scope, { runId: decodeId('Run', runId) }),
   payload: (t) => ({
     run: t.expose('run', { type: Run, description: 'The run. A worker that is at it needs a moment to stop.' }),
+  }),
+})
+
+mutation('resumeRun', {
+  description:
+    'Lets a run go on that waits for budget, from where it paused, once there is budget again. Resuming one that is under way changes nothing; one that has ended is a Conflict. Members and admins.',
+  authScopes: { member: true },
+  input: (t) => ({ runId: t.id({ required: true, description: 'Which run.' }) }),
+  resolve: (scope, { runId }) => resumeRun(scope, { runId: decodeId('Run', runId) }),
+  payload: (t) => ({
+    run: t.expose('run', { type: Run, description: 'The run, queued again.' }),
   }),
 })

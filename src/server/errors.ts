@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { GraphQLError, type GraphQLFormattedError, Kind } from 'graphql'
+import { type ExecutionResult, GraphQLError, type GraphQLFormattedError, Kind } from 'graphql'
 import type { Logger } from 'pino'
 import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
@@ -58,6 +58,15 @@ export function publicError(error: GraphQLError): GraphQLFormattedError {
   const { extensions, ...rest } = error.toJSON()
   const { http: _http, ...shown } = extensions ?? {}
   return { ...rest, extensions: shown }
+}
+
+/** A result as a client sees it: what is for the HTTP transport alone is left out. */
+export function publicResult<Result extends ExecutionResult>(result: Result): Result {
+  if (!result.errors && !result.extensions) return result
+  const { http: _http, ...extensions } = result.extensions ?? {}
+  const { extensions: _extensions, ...rest } = result
+  const shown = { ...rest, ...(result.errors && { errors: result.errors.map(publicError) }) }
+  return (Object.keys(extensions).length > 0 ? { ...shown, extensions } : shown) as Result
 }
 
 /** What cannot be done now and may be later; null for everything else. */

@@ -47,9 +47,9 @@ function isStream(result: unknown): result is EventResults {
   return typeof result === 'object' && result !== null && Symbol.asyncIterator in result
 }
 
-function responseOf({ errors = [] }: ExecutionResult): ResponseInit {
-  const hints = errors.map(
-    ({ extensions }) => extensions['http'] as { status?: number; headers?: Record<string, string> } | undefined,
+function responseOf({ errors = [], extensions: own }: ExecutionResult): ResponseInit {
+  const hints = [own, ...errors.map(({ extensions }) => extensions)].map(
+    (extensions) => extensions?.['http'] as { status?: number; headers?: Record<string, string> } | undefined,
   )
   return {
     status: Math.max(200, ...hints.map((http) => http?.status ?? 0)),

@@ -1,6 +1,6 @@
 import { Readable } from 'node:stream'
 import type { ExecutionResult } from 'graphql'
-import { publicError } from './errors.ts'
+import { publicResult } from './errors.ts'
 import { type EventResult, eventId } from './execution.ts'
 
 /** What a subscription delivers. */
@@ -73,6 +73,5 @@ export function singleEvent(result: ExecutionResult): string {
 
 function formatResult(result: EventResult): string {
   const id = result[eventId] === undefined ? '' : `id: ${result[eventId]}\n`
-  const shown = result.errors ? { ...result, errors: result.errors.map(publicError) } : result
-  return `event: next\n${id}data: ${JSON.stringify(shown)}\n\n`
+  return `event: next\n${id}data: ${JSON.stringify(publicResult(result))}\n\n`
 }

@@ -15,9 +15,11 @@ import {
 } from 'graphql'
 import type { Plugin } from 'graphql-yoga'
 import type { Context } from '../schema/context.ts'
+import { quotaNotes } from '../schema/quota-notes.ts'
 import { badRequest } from './errors.ts'
 import type { Limits } from './limits.ts'
 import { sizeOf } from './query-size.ts'
+import { quotaHints } from './quota-hints.ts'
 import { SubscriptionSeats } from './subscription-seats.ts'
 
 /** Under this key a result of a subscription has the id of its event, which SSE sends along. */
@@ -42,7 +44,11 @@ export function useEngine({ limits, development }: Options): Plugin {
       })
     },
     onExecute({ setExecuteFn }) {
-      setExecuteFn((args: ExecutionArgs) => execute({ ...args, hideSuggestions: !development }))
+      setExecuteFn(async (args: ExecutionArgs) => {
+        const result = await execute({ ...args, hideSuggestions: !development })
+        const http = quotaHints(quotaNotes(args.contextValue as Context))
+        return http ? { ...result, extensions: { ...result.extensions, http } } : result
+      })
     },
     onSubscribe({ setSubscribeFn }) {
       setSubscribeFn((args: ExecutionArgs) => subscribe({ ...args, hideSuggestions: !development }))

@@ -57,7 +57,7 @@ export function createGraphQL({ authenticate, sessions, mask, limits, allowedOri
       credentials: false,
       methods: ['GET', 'POST'],
       allowedHeaders: ['authorization', 'content-type', 'last-event-id'],
-      exposedHeaders: ['retry-after'],
+      exposedHeaders: ['retry-after', 'ratelimit', 'ratelimit-policy'],
     },
     logging: false,
     maskedErrors: { maskError: mask },

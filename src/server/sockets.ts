@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { ExecutionArgs } from 'graphql'
+import type { ExecutionArgs, ExecutionResult } from 'graphql'
 import {
   CloseCode,
   handleProtocols,
@@ -13,7 +13,7 @@ import type { Logger } from 'pino'
 import { type WebSocket, WebSocketServer } from 'ws'
 import type { Authenticator, Principal } from '../domain/authenticate.ts'
 import { bearer } from './credential.ts'
-import { badRequest, type ErrorMask, publicError } from './errors.ts'
+import { badRequest, type ErrorMask, publicError, publicResult } from './errors.ts'
 import type { GraphQLHandler } from './graphql.ts'
 import type { Limits } from './limits.ts'
 import type { EndReason, Sessions } from './sessions.ts'
@@ -59,7 +59,7 @@ export class Sockets {
       onSubscribe: (context, _id, payload) => this.#prepare(context, payload),
       execute: (args) => (args.rootValue as Engine).execute(args),
       subscribe: (args) => (args.rootValue as Engine).subscribe(args),
-      onNext: (_context, _id, _payload, _args, result) => result.errors && { ...result, errors: result.errors.map(publicError) },
+      onNext: (_context, _id, _payload, _args, result) => publicResult(result as ExecutionResult),
       onError: (_context, _id, _payload, errors) => errors.map(publicError),
       onClose: ({ extra }) => extra.forget(),
     })

@@ -10,6 +10,9 @@ import { connectForTest } from '../support/redis-connection.ts'
 import { type RedisDeployment, redisDeployments } from '../support/redis-deployments.ts'
 import { redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
 
+/** For a machine that others use as well. */
+const patience = { timeout: 10_000 }
+
 type OpenQueue = { queue: RunQueue; errors: unknown[] }
 
 async function inMemory(): Promise<OpenQueue> {
@@ -62,7 +65,7 @@ describe.each([
     const work = backlogOf(new Map([[newTenant(), 25]]))
     consume(queue, 2, work.take)
     for (const tenantId of work.left.keys()) await queue.wake(tenantId)
-    await vi.waitFor(() => expect(work.remaining()).toBe(0))
+    await vi.waitFor(() => expect(work.remaining()).toBe(0), patience)
   })
 
   test.skipIf(skipped)('goes round the tenants: a burst of one delays another by one run', async () => {
@@ -80,6 +83,31 @@ describe.each([
     expect(work.taken.indexOf(late)).toBeLessThanOrEqual(12)
   })
 
+  test.skipIf(skipped)('takes as many runs in a row as the weight says, also while there is room for one at a time', async () => {
+    const { queue } = await open()
+    const [enterprise, pro, free] = [newTenant(), newTenant(), newTenant()]
+    const weights = new Map([[enterprise, 4], [pro, 2], [free, 1]]) // biome-ignore format: pairs
+    const backlog = new Map([[enterprise, 12], [pro, 6], [free, 3]]) // biome-ignore format: pairs
+    // Wake-ups that come in the middle of a turn neither end it nor lengthen it.
+    const work = backlogOf(backlog, () => queue.wake(enterprise), (tenantId) => weights.get(tenantId) ?? 1) // biome-ignore format: short
+    for (const tenantId of weights.keys()) await queue.wake(tenantId)
+    consume(queue, 1, work.take)
+    await vi.waitFor(() => expect(work.remaining()).toBe(0), patience)
+    const round = [enterprise, enterprise, enterprise, enterprise, pro, pro, free]
+    expect(work.taken).toEqual([...round, ...round, ...round])
+  })
+
+  test.skipIf(skipped)('lets another consumer that has room go on with a turn', async () => {
+    const { queue } = await open()
+    const tenant = newTenant()
+    const gate = Promise.withResolvers<void>()
+    const work = backlogOf(new Map([[tenant, 3]]), () => gate.promise, () => 3) // biome-ignore format: short
+    for (let consumer = 0; consumer < 3; consumer++) consume(queue, 1, work.take)
+    await queue.wake(tenant)
+    await vi.waitFor(() => expect(work.remaining()).toBe(0), patience)
+    gate.resolve()
+  })
+
   test.skipIf(skipped)('has no more under way than the concurrency, and a lone tenant may use all of it', async () => {
     const { queue } = await open()
     const tenant = newTenant()
@@ -92,7 +120,7 @@ describe.each([
     })
     consume(queue, 8, work.take)
     await queue.wake(tenant)
-    await vi.waitFor(() => expect(work.remaining()).toBe(0))
+    await vi.waitFor(() => expect(work.remaining()).toBe(0), patience)
     expect(most).toBe(8)
   })
 
@@ -102,7 +130,7 @@ describe.each([
     const work = backlogOf(new Map([[tenant, 50]]))
     for (let run = 0; run < 300; run++) await queue.wake(tenant)
     const stop = consume(queue, 10, work.take)
-    await vi.waitFor(() => expect(work.remaining()).toBe(0))
+    await vi.waitFor(() => expect(work.remaining()).toBe(0), patience)
     await delay(50)
     await stop()
     expect(work.empty()).toBeLessThanOrEqual(2)
@@ -147,7 +175,7 @@ describe.each([
     const first: TenantId[] = []
     const stop = queue.consume(async (tenantId) => {
       first.push(tenantId)
-      return { ended: gate.promise }
+      return { ended: gate.promise, weight: 1 }
     }, 1)
     await queue.wake(a)
     await vi.waitFor(() => expect(first).toEqual([a]))
@@ -187,7 +215,7 @@ describe.skipIf(!redisAvailable)(redisSuite('run queues of several processes'), 
     consume(first, 4, work.take)
     consume(second, 4, work.take)
     await Promise.all(tenants.map((tenantId) => first.wake(tenantId)))
-    await vi.waitFor(() => expect(work.remaining()).toBe(0), 5_000)
+    await vi.waitFor(() => expect(work.remaining()).toBe(0), patience)
   })
 
   test('find the wake-up of a process that died with it, and one that is made after Redis lost everything', async () => {
@@ -237,7 +265,11 @@ describe.skipIf(!redisAvailable)(redisSuite('run queues of several processes'), 
 })
 
 /** Claims from counted backlogs, and notes for whom. `execute` is what a run does until it ends. */
-function backlogOf(left: Map<TenantId, number>, execute: () => Promise<void> = () => nextTurn()) {
+function backlogOf(
+  left: Map<TenantId, number>,
+  execute: () => Promise<void> = () => nextTurn(),
+  weightOf: (tenantId: TenantId) => number = () => 1,
+) {
   const taken: TenantId[] = []
   let empty = 0
   const take = async (tenantId: TenantId): Promise<Taken | null> => {
@@ -248,7 +280,7 @@ function backlogOf(left: Map<TenantId, number>, execute: () => Promise<void> = (
     }
     left.set(tenantId, waiting - 1)
     taken.push(tenantId)
-    return { ended: execute() }
+    return { ended: execute(), weight: weightOf(tenantId) }
   }
   const remaining = () => [...left.values()].reduce((sum, waiting) => sum + waiting, 0)
   return { take, taken, left, remaining, empty: () => empty }

@@ -78,7 +78,7 @@ const rules: { rule: string; tags: string[]; offenders: string; brokenBy: string
     tags: ['rule-1'],
     offenders: `select t.relname || ': ' || p.polname from ${tables} t join pg_policy p on p.polrelid = t.oid where p.polpermissive
       and not (p.polname = 'tenant_access' and ${rolesOf('p')} <@ '{bulkhead_app,bulkhead_eraser}')
-      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events', 'outbox') and ${rolesOf('p')} = '{bulkhead_platform}')`,
+      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events', 'outbox', 'quota_overrides') and ${rolesOf('p')} = '{bulkhead_platform}')`,
     brokenBy: [
       'create policy open on messages using (true)',
       'alter policy platform_access on runs to bulkhead_platform, bulkhead_app',
@@ -248,7 +248,8 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
 
   it('as a tenant', async () => {
     expect(await grantsOf('bulkhead_app')).toEqual({
-      tenants: 'SELECT, UPDATE (default_agent_id access_version)',
+      tenants:
+        'SELECT, UPDATE (default_agent_id access_version budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone)',
       members: 'DELETE, INSERT, SELECT, UPDATE (name role)',
       api_keys: 'INSERT, SELECT, UPDATE (revoked_at)',
       agents: 'INSERT, SELECT, UPDATE (name active_version archived_at)',
@@ -256,7 +257,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
         'INSERT, SELECT, UPDATE (status system_prompt model fallback_models temperature max_output_tokens max_turns enabled_tools branding published_at)',
       conversations: 'DELETE, INSERT, SELECT, UPDATE (title updated_at)',
       messages: 'INSERT, SELECT',
-      runs: 'INSERT, SELECT, UPDATE (status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at)',
+      runs: 'INSERT, SELECT, UPDATE (status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at downgraded_from)',
       usage_records: 'INSERT, SELECT',
       model_call_attempts: 'DELETE, INSERT, SELECT',
       idempotency_keys: 'DELETE, INSERT, SELECT',
@@ -268,20 +269,25 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       notifications: 'INSERT, SELECT',
       webhooks: 'DELETE, INSERT, SELECT',
       outbox: 'INSERT, SELECT, UPDATE (status attempts due_at last_failure finished_at)',
+      quota_overrides: 'SELECT',
       prices: 'SELECT',
+      plans: 'SELECT',
     })
   })
 
   it('as the platform: no column that holds what a tenant wrote', async () => {
     expect(await grantsOf('bulkhead_platform')).toEqual({
-      tenants: 'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at)',
+      tenants:
+        'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone)',
       audit_events: 'INSERT',
       runs: 'SELECT (id tenant_id status epoch worker_id queued_at)',
       model_call_attempts: 'SELECT (tenant_id run_id attempt created_at)',
       outbox: 'SELECT (id tenant_id due_at)',
       operator_keys: 'DELETE, INSERT, SELECT, UPDATE',
       workers: 'DELETE, INSERT, SELECT, UPDATE',
+      quota_overrides: 'DELETE, INSERT, SELECT, UPDATE (max reason expires_at created_at)',
       prices: 'DELETE, INSERT, SELECT, UPDATE',
+      plans: 'SELECT, UPDATE',
       operator_idempotency_keys: 'DELETE, INSERT, SELECT, UPDATE',
       erasures: 'DELETE, INSERT, SELECT, UPDATE',
       databases: 'DELETE, INSERT, SELECT, UPDATE',

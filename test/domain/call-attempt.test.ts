@@ -45,9 +45,9 @@ function unheard(scope: Scope): Scope {
 }
 
 async function claim(scope: Scope): Promise<RunTask['run']> {
-  const run = await claimRun(scope.db, scope.tenant.id, newId())
-  if (!run) throw new Error('No run waits.')
-  return run
+  const claimed = await claimRun(scope.db, scope.tenant.id, newId())
+  if (!claimed) throw new Error('No run waits.')
+  return claimed.run
 }
 
 const begin = (scope: Scope, run: RunTask['run'], turn = 0, userPseudonym: string | null = null) =>

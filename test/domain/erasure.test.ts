@@ -94,6 +94,7 @@ describe('eraseTenant', () => {
     const id = tenantIdOf(own.wall.tenantId)
     const run = { tenantId: id, runId: newId() }
     await story.ports.eventLog.append(run, 1, 1, [{ type: 'TextDelta', text: canary }])
+    await story.ports.admission.read(id, 1)
     const before = await dump()
     const held = traces(before, canary).filter(({ owner }) => owner === id)
     expect(new Set(held.map(({ table }) => table))).toEqual(
@@ -110,13 +111,13 @@ describe('eraseTenant', () => {
     expect(traces(after, canary).filter((row) => !isNeighbours(row))).toEqual([])
     expect(after.filter(isNeighbours)).toEqual(before.filter(isNeighbours))
     expect(await rowsLeft(id)).toEqual({ usage_records: 1 })
-    expect(await story.ports.eventLog.count(id)).toBe(0)
+    expect([await story.ports.eventLog.count(id), await story.ports.admission.count(id)]).toEqual([0, 0])
     expect(JSON.stringify(await story.ports.eventLog.read(run, null))).not.toContain(canary)
 
     const each = Object.fromEntries(tenantTables.map(({ name }) => [name, 1]))
     expect(certificate).toMatchObject({
-      ...{ tenantId: id, operatorName: 'Olga', found: { ...each, event_streams: 1 } },
-      ...{ erased: { ...each, event_streams: 1, usage_records: 0 }, retained: { usage_records: 1 } },
+      ...{ tenantId: id, operatorName: 'Olga', found: { ...each, event_streams: 1, quota_counters: 1 } },
+      ...{ erased: { ...each, event_streams: 1, quota_counters: 1, usage_records: 0 }, retained: { usage_records: 1 } },
     })
     const { finishedAt, backupsExpireAt } = certificate
     expect((backupsExpireAt?.getTime() ?? 0) - (finishedAt?.getTime() ?? 0)).toBe(30 * 24 * 60 * 60_000)

@@ -87,7 +87,9 @@ describe('a revoked key', () => {
     // The scope was signed in before, as that of a request which is under way.
     const { run } = await ask(scope)
     const claimed = await claimRun(admin.db, tenant.id, newId())
-    expect(claimed).toMatchObject({ id: run.id, failureCode: 'API_KEY_REVOKED', cancelRequestedAt: expect.any(Date) })
+    expect(claimed).toMatchObject({
+      run: { id: run.id, failureCode: 'API_KEY_REVOKED', cancelRequestedAt: expect.any(Date) },
+    })
   })
 
   it('does not change why a run had to end before', async () => {
@@ -162,10 +164,10 @@ describe('a suspended tenant', () => {
       await setStatus(status)
       expect(await claimRun(admin.db, tenant.id, newId())).toBeNull()
       await admin.db.run.updateMany({ where: { id: second.run.id }, data: { cancelRequestedAt: new Date() } })
-      expect(await claimRun(admin.db, tenant.id, newId())).toMatchObject({ id: second.run.id })
+      expect(await claimRun(admin.db, tenant.id, newId())).toMatchObject({ run: { id: second.run.id } })
       expect(await claimRun(admin.db, tenant.id, newId())).toBeNull()
       await setStatus('ACTIVE')
-      expect(await claimRun(admin.db, tenant.id, newId())).toMatchObject({ id: first.run.id })
+      expect(await claimRun(admin.db, tenant.id, newId())).toMatchObject({ run: { id: first.run.id } })
     },
   )
 

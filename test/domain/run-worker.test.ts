@@ -66,7 +66,7 @@ describe('a worker', () => {
       await tx.$queryRaw`select from runs where id = ${first.run.id}::uuid for update`
       expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
     })
-    expect(await claimRun(member.db, tenant.id, newId())).toMatchObject({ id: first.run.id, epoch: 1 })
+    expect(await claimRun(member.db, tenant.id, newId())).toMatchObject({ run: { id: first.run.id, epoch: 1 } })
     expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
     await deleteConversation(member, { conversationId: id })
   })
@@ -256,7 +256,7 @@ describe('when something is lost', () => {
     const { run } = await ask({ ...member, ports: { ...member.ports, runQueue } })
     // As a connection leaves it that broke after the commit: the worker's own claim, of which it knows nothing.
     const claim = await claimRun(story.data.of({ tenantId: tenant.id, userId: null }), tenant.id, work.worker.id)
-    expect(claim?.id).toBe(run.id)
+    expect(claim?.run.id).toBe(run.id)
     expect(shownAfter(await follow(member, run.id))).toBe('Found again.')
     expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 2 })
   })

@@ -38,6 +38,8 @@ const examples: Readonly<Record<string, Example>> = {
   'CreateTenantInput.name': () => `Tenant ${newId()}`,
   'EraseTenantInput.confirmName': (own: Party) => rowOf(own, 'Tenant')['name'],
   'UpdateAgentConfigInput.enabledTools': 'current_time',
+  'UpdateTenantSettingsInput.timeZone': 'Europe/Berlin',
+  'UpdateTenantSettingsInput.downgradeModel': 'gpt-4o-mini',
 }
 
 /** The same, for every argument of the name. */

@@ -90,6 +90,7 @@ export function tenantParty(canary: string): Party {
     ...{ id: newId(), tenantId, channel: 'WEBHOOK', notificationId: notification.id, webhookId: webhook.id },
     ...{ payload: { canary }, dueAt, lastFailure: canary, createdAt },
   }
+  const quotaOverride = { tenantId, limit: 'MESSAGES_PER_DAY', max: 7_000n, reason: canary, createdAt }
   const rows = {
     Tenant: tenant,
     Member: member,
@@ -104,6 +105,7 @@ export function tenantParty(canary: string): Party {
     Secret: secret,
     AuditEvent: auditEvent,
     TenantExport: tenantExport,
+    QuotaOverride: quotaOverride,
     Notification: notification,
     Webhook: webhook,
     OutboxEntry: outboxEntry,
@@ -147,6 +149,7 @@ export function freshRows({ rows }: Party): Rows {
     ModelCallAttempt: { attempt: 2 },
     IdempotencyKey: { key: 'fresh' },
     Secret: { name: 'fresh' },
+    QuotaOverride: { limit: 'CONCURRENT_SESSIONS' },
     UserPseudonym: { userId: 'fresh' },
     Notification: { dedupeKey: 'fresh' },
   }
@@ -172,6 +175,7 @@ export const changes: Readonly<Record<string, Row>> = {
   Secret: { ciphertext: Buffer.from('changed') },
   AuditEvent: { details: 'changed' },
   TenantExport: { rowsSent: 1 },
+  QuotaOverride: { reason: 'changed' },
   Notification: { title: 'changed' },
   Webhook: { url: 'changed' },
   OutboxEntry: { lastFailure: 'changed' },

@@ -1,12 +1,20 @@
 import { execFileSync } from 'node:child_process'
 import { join, relative } from 'node:path'
 import { expect, it } from 'vitest'
+import type { Admission } from '../../src/domain/admission.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { EventLog, RunQueue, RunRef, Signals, Toolbox } from '../../src/domain/ports.ts'
 
 // Everything whose key, channel or cache is of one tenant, called with any text for a tenant. This compiles only as long as
 // each such call is an error.
-function withAnyText(eventLog: EventLog, runQueue: RunQueue, signals: Signals, tools: Toolbox, text: string): void {
+function withAnyText(
+  eventLog: EventLog,
+  runQueue: RunQueue,
+  signals: Signals,
+  tools: Toolbox,
+  admission: Admission,
+  text: string,
+): void {
   // @ts-expect-error a run is named with its verified tenant
   const run: RunRef = { tenantId: text, runId: text }
   // @ts-expect-error so is the log that is appended to,
@@ -23,6 +31,10 @@ function withAnyText(eventLog: EventLog, runQueue: RunQueue, signals: Signals, t
   void signals.publish({ type: 'CancelRun', tenantId: text, runId: text })
   // @ts-expect-error so are the tools
   void tools.available(text)
+  // @ts-expect-error so is what is used of limits, when it is decided by it,
+  void admission.admit(text, { version: 1, runId: text, key: null, contentTokens: 1, reserve: 1 })
+  // @ts-expect-error and read
+  void admission.read(text, 1)
   // @ts-expect-error and none of them has a default
   void runQueue.wake()
 }

@@ -61,6 +61,18 @@ const examples: Readonly<Record<string, Example>> = {
       return { tenantId: tenantId(tenant) }
     },
   },
+  updateTenantSettings: { input: () => ({ timeZone: 'Asia/Kathmandu', quotaThresholds: [50] }) },
+  changePlan: { input: (tenant) => ({ tenantId: tenantId(tenant), plan: 'FREE', reason: 'They asked for it.' }) },
+  setQuotaOverride: {
+    input: (tenant) => ({ tenantId: tenantId(tenant), limit: 'MESSAGES_PER_DAY', max: 7, reason: 'A trial.' }),
+  },
+  clearQuotaOverride: {
+    async input(tenant) {
+      const override = { tenantId: tenantId(tenant), limit: 'MESSAGES_PER_DAY' }
+      await call(operator, 'setQuotaOverride', { ...override, max: 7, reason: 'A trial.' })
+      return { ...override, reason: 'The trial is over.' }
+    },
+  },
   eraseTenant: {
     input: (tenant) => ({ tenantId: tenantId(tenant), confirmName: tenant.tenant.name }),
     silent: 'The audit log is erased with the rest, and the certificate stays.',

@@ -79,10 +79,14 @@ describe('who may use what', () => {
 
   it('lets operators see tenants and no content', () => {
     expect(rootFieldsOf('operator')).toEqual([
+      'changePlan',
+      'clearQuotaOverride',
       'createTenant',
       'eraseTenant',
       'node',
+      'quota',
       'resumeTenant',
+      'setQuotaOverride',
       'suspendTenant',
       'tenant',
       'tenants',
@@ -94,6 +98,9 @@ describe('who may use what', () => {
       // Pages are open to all; what is on them is not.
       .filter(({ name }) => !/Connection$|Edge$|^PageInfo$/.test(name))
     expect(content.map((type) => type.name).sort()).toEqual([
+      'BudgetExhausted',
+      'ChangePlanPayload',
+      'ClearQuotaOverridePayload',
       'Conflict',
       'CreateTenantPayload',
       'EraseTenantPayload',
@@ -101,9 +108,15 @@ describe('who may use what', () => {
       'ErasureCount',
       'Forbidden',
       'NotFound',
+      'QuotaExceeded',
+      'QuotaLimit',
+      'QuotaOverride',
+      'QuotaStatus',
       'ResumeTenantPayload',
+      'SetQuotaOverridePayload',
       'SuspendTenantPayload',
       'Tenant',
+      'TenantSettings',
       'ValidationProblem',
       'Viewer',
     ])
@@ -127,6 +140,7 @@ describe('who may use what', () => {
       'secrets',
       'setSecret',
       'updateAgentConfig',
+      'updateTenantSettings',
       'webhooks',
     ])
   })

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import type { Api } from '../support/api.ts'
 import { begin, say } from '../support/conversing.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
+import { setLimits } from '../support/limits.ts'
 import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
 
 let platform: TestPlatform
@@ -10,6 +11,7 @@ let client: GraphQLClient
 
 beforeAll(async () => {
   platform = await startTestPlatform()
+  await setLimits(platform.story, platform.acme.tenant.id, { TOKENS_PER_MESSAGE: 100_000 })
   api = platform.api(platform.acme.keys.member)
   client = graphqlClient(platform.url, platform.acme.keys.member)
 })

@@ -11,9 +11,14 @@ export type ScriptedModel = Model & { requests: ModelRequest[] }
 export type ScriptedModelOptions = {
   /** Tokens. Default 10,000. */
   contextWindow?: number
+  /** Whether it hides reasoning. Default false. */
+  hidesReasoning?: boolean
 }
 
-export function scriptedModel(scripts: ModelScript[], { contextWindow = 10_000 }: ScriptedModelOptions = {}): ScriptedModel {
+export function scriptedModel(
+  scripts: ModelScript[],
+  { contextWindow = 10_000, hidesReasoning = false }: ScriptedModelOptions = {},
+): ScriptedModel {
   const requests: ModelRequest[] = []
   return {
     requests,
@@ -24,6 +29,7 @@ export function scriptedModel(scripts: ModelScript[], { contextWindow = 10_000 }
       return script(request, signal)
     },
     contextWindow: () => contextWindow,
+    hidesReasoning: () => hidesReasoning,
     countTokens: (_model, text) => countTokens(text),
   }
 }

@@ -15,6 +15,7 @@ import { createOpenAiModel } from '../../src/llm/openai-model.ts'
 import { seedPrices } from '../../src/llm/prices.ts'
 import { MemoryAdmission } from '../../src/memory/admission.ts'
 import { MemoryEventLog } from '../../src/memory/event-log.ts'
+import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
 import { createCourier } from '../../src/notify/courier.ts'
@@ -83,6 +84,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     signals: new MemorySignals({ onError }),
     runQueue: new MemoryRunQueue({ onError }),
     admission: new MemoryAdmission({ onError, now }),
+    modelSlots: new MemoryModelSlots({ named: new Map(), others: null }),
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
     tools: createBuiltinToolbox(now),
     vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),

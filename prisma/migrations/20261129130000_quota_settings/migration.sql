@@ -10,3 +10,7 @@ END
 $$;
 REVOKE EXECUTE ON FUNCTION outdate_limits() FROM PUBLIC;
 CREATE TRIGGER outdate_limits AFTER UPDATE ON plans FOR EACH ROW WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION outdate_limits();
+
+-- No role may move a row to another tenant.
+REVOKE UPDATE ON quota_overrides FROM bulkhead_platform;
+GRANT UPDATE (max, reason, expires_at, created_at) ON quota_overrides TO bulkhead_platform;

@@ -511,6 +511,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "userId",
       "status",
       "epoch",
+      "excusedClaims",
       "workerId",
       "configVersion",
       "model",
@@ -523,6 +524,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "apiKeyId",
       "createdAt",
       "queuedAt",
+      "resumeAt",
       "startedAt",
       "finishedAt"
     ],

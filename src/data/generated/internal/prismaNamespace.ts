@@ -2688,6 +2688,7 @@ export const RunScalarFieldEnum = {
   userId: 'userId',
   status: 'status',
   epoch: 'epoch',
+  excusedClaims: 'excusedClaims',
   workerId: 'workerId',
   configVersion: 'configVersion',
   model: 'model',
@@ -2700,6 +2701,7 @@ export const RunScalarFieldEnum = {
   apiKeyId: 'apiKeyId',
   createdAt: 'createdAt',
   queuedAt: 'queuedAt',
+  resumeAt: 'resumeAt',
   startedAt: 'startedAt',
   finishedAt: 'finishedAt'
 } as const

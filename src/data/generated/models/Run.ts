@@ -28,11 +28,13 @@ export type AggregateRun = {
 
 export type RunAvgAggregateOutputType = {
   epoch: number | null
+  excusedClaims: number | null
   configVersion: number | null
 }
 
 export type RunSumAggregateOutputType = {
   epoch: number | null
+  excusedClaims: number | null
   configVersion: number | null
 }
 
@@ -44,6 +46,7 @@ export type RunMinAggregateOutputType = {
   userId: string | null
   status: $Enums.RunStatus | null
   epoch: number | null
+  excusedClaims: number | null
   workerId: string | null
   configVersion: number | null
   model: string | null
@@ -55,6 +58,7 @@ export type RunMinAggregateOutputType = {
   apiKeyId: string | null
   createdAt: Date | null
   queuedAt: Date | null
+  resumeAt: Date | null
   startedAt: Date | null
   finishedAt: Date | null
 }
@@ -67,6 +71,7 @@ export type RunMaxAggregateOutputType = {
   userId: string | null
   status: $Enums.RunStatus | null
   epoch: number | null
+  excusedClaims: number | null
   workerId: string | null
   configVersion: number | null
   model: string | null
@@ -78,6 +83,7 @@ export type RunMaxAggregateOutputType = {
   apiKeyId: string | null
   createdAt: Date | null
   queuedAt: Date | null
+  resumeAt: Date | null
   startedAt: Date | null
   finishedAt: Date | null
 }
@@ -90,6 +96,7 @@ export type RunCountAggregateOutputType = {
   userId: number
   status: number
   epoch: number
+  excusedClaims: number
   workerId: number
   configVersion: number
   model: number
@@ -102,6 +109,7 @@ export type RunCountAggregateOutputType = {
   apiKeyId: number
   createdAt: number
   queuedAt: number
+  resumeAt: number
   startedAt: number
   finishedAt: number
   _all: number
@@ -110,11 +118,13 @@ export type RunCountAggregateOutputType = {
 
 export type RunAvgAggregateInputType = {
   epoch?: true
+  excusedClaims?: true
   configVersion?: true
 }
 
 export type RunSumAggregateInputType = {
   epoch?: true
+  excusedClaims?: true
   configVersion?: true
 }
 
@@ -126,6 +136,7 @@ export type RunMinAggregateInputType = {
   userId?: true
   status?: true
   epoch?: true
+  excusedClaims?: true
   workerId?: true
   configVersion?: true
   model?: true
@@ -137,6 +148,7 @@ export type RunMinAggregateInputType = {
   apiKeyId?: true
   createdAt?: true
   queuedAt?: true
+  resumeAt?: true
   startedAt?: true
   finishedAt?: true
 }
@@ -149,6 +161,7 @@ export type RunMaxAggregateInputType = {
   userId?: true
   status?: true
   epoch?: true
+  excusedClaims?: true
   workerId?: true
   configVersion?: true
   model?: true
@@ -160,6 +173,7 @@ export type RunMaxAggregateInputType = {
   apiKeyId?: true
   createdAt?: true
   queuedAt?: true
+  resumeAt?: true
   startedAt?: true
   finishedAt?: true
 }
@@ -172,6 +186,7 @@ export type RunCountAggregateInputType = {
   userId?: true
   status?: true
   epoch?: true
+  excusedClaims?: true
   workerId?: true
   configVersion?: true
   model?: true
@@ -184,6 +199,7 @@ export type RunCountAggregateInputType = {
   apiKeyId?: true
   createdAt?: true
   queuedAt?: true
+  resumeAt?: true
   startedAt?: true
   finishedAt?: true
   _all?: true
@@ -283,6 +299,7 @@ export type RunGroupByOutputType = {
   userId: string | null
   status: $Enums.RunStatus
   epoch: number
+  excusedClaims: number
   workerId: string | null
   configVersion: number
   model: string
@@ -295,6 +312,7 @@ export type RunGroupByOutputType = {
   apiKeyId: string | null
   createdAt: Date
   queuedAt: Date
+  resumeAt: Date | null
   startedAt: Date | null
   finishedAt: Date | null
   _count: RunCountAggregateOutputType | null
@@ -330,6 +348,7 @@ export type RunWhereInput = {
   userId?: Prisma.StringNullableFilter<"Run"> | string | null
   status?: Prisma.EnumRunStatusFilter<"Run"> | $Enums.RunStatus
   epoch?: Prisma.IntFilter<"Run"> | number
+  excusedClaims?: Prisma.IntFilter<"Run"> | number
   workerId?: Prisma.UuidNullableFilter<"Run"> | string | null
   configVersion?: Prisma.IntFilter<"Run"> | number
   model?: Prisma.StringFilter<"Run"> | string
@@ -342,6 +361,7 @@ export type RunWhereInput = {
   apiKeyId?: Prisma.UuidNullableFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeFilter<"Run"> | Date | string
+  resumeAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   startedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   finishedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
@@ -359,6 +379,7 @@ export type RunOrderByWithRelationInput = {
   userId?: Prisma.SortOrderInput | Prisma.SortOrder
   status?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  excusedClaims?: Prisma.SortOrder
   workerId?: Prisma.SortOrderInput | Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
@@ -371,6 +392,7 @@ export type RunOrderByWithRelationInput = {
   apiKeyId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
+  resumeAt?: Prisma.SortOrderInput | Prisma.SortOrder
   startedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   finishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   tenant?: Prisma.TenantOrderByWithRelationInput
@@ -392,6 +414,7 @@ export type RunWhereUniqueInput = Prisma.AtLeast<{
   userId?: Prisma.StringNullableFilter<"Run"> | string | null
   status?: Prisma.EnumRunStatusFilter<"Run"> | $Enums.RunStatus
   epoch?: Prisma.IntFilter<"Run"> | number
+  excusedClaims?: Prisma.IntFilter<"Run"> | number
   workerId?: Prisma.UuidNullableFilter<"Run"> | string | null
   configVersion?: Prisma.IntFilter<"Run"> | number
   model?: Prisma.StringFilter<"Run"> | string
@@ -404,6 +427,7 @@ export type RunWhereUniqueInput = Prisma.AtLeast<{
   apiKeyId?: Prisma.UuidNullableFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeFilter<"Run"> | Date | string
+  resumeAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   startedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   finishedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
@@ -421,6 +445,7 @@ export type RunOrderByWithAggregationInput = {
   userId?: Prisma.SortOrderInput | Prisma.SortOrder
   status?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  excusedClaims?: Prisma.SortOrder
   workerId?: Prisma.SortOrderInput | Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
@@ -433,6 +458,7 @@ export type RunOrderByWithAggregationInput = {
   apiKeyId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
+  resumeAt?: Prisma.SortOrderInput | Prisma.SortOrder
   startedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   finishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.RunCountOrderByAggregateInput
@@ -453,6 +479,7 @@ export type RunScalarWhereWithAggregatesInput = {
   userId?: Prisma.StringNullableWithAggregatesFilter<"Run"> | string | null
   status?: Prisma.EnumRunStatusWithAggregatesFilter<"Run"> | $Enums.RunStatus
   epoch?: Prisma.IntWithAggregatesFilter<"Run"> | number
+  excusedClaims?: Prisma.IntWithAggregatesFilter<"Run"> | number
   workerId?: Prisma.UuidNullableWithAggregatesFilter<"Run"> | string | null
   configVersion?: Prisma.IntWithAggregatesFilter<"Run"> | number
   model?: Prisma.StringWithAggregatesFilter<"Run"> | string
@@ -465,6 +492,7 @@ export type RunScalarWhereWithAggregatesInput = {
   apiKeyId?: Prisma.UuidNullableWithAggregatesFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeWithAggregatesFilter<"Run"> | Date | string
+  resumeAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Run"> | Date | string | null
   startedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Run"> | Date | string | null
   finishedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Run"> | Date | string | null
 }
@@ -474,6 +502,7 @@ export type RunCreateInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -485,6 +514,7 @@ export type RunCreateInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutRunsInput
@@ -502,6 +532,7 @@ export type RunUncheckedCreateInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -514,6 +545,7 @@ export type RunUncheckedCreateInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
@@ -524,6 +556,7 @@ export type RunUpdateInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -535,6 +568,7 @@ export type RunUpdateInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutRunsNestedInput
@@ -552,6 +586,7 @@ export type RunUncheckedUpdateInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -564,6 +599,7 @@ export type RunUncheckedUpdateInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
@@ -577,6 +613,7 @@ export type RunCreateManyInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -589,6 +626,7 @@ export type RunCreateManyInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
 }
@@ -598,6 +636,7 @@ export type RunUpdateManyMutationInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -609,6 +648,7 @@ export type RunUpdateManyMutationInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -621,6 +661,7 @@ export type RunUncheckedUpdateManyInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -633,6 +674,7 @@ export type RunUncheckedUpdateManyInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -665,6 +707,7 @@ export type RunCountOrderByAggregateInput = {
   userId?: Prisma.SortOrder
   status?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  excusedClaims?: Prisma.SortOrder
   workerId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
@@ -677,12 +720,14 @@ export type RunCountOrderByAggregateInput = {
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
+  resumeAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
 
 export type RunAvgOrderByAggregateInput = {
   epoch?: Prisma.SortOrder
+  excusedClaims?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
 }
 
@@ -694,6 +739,7 @@ export type RunMaxOrderByAggregateInput = {
   userId?: Prisma.SortOrder
   status?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  excusedClaims?: Prisma.SortOrder
   workerId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
@@ -705,6 +751,7 @@ export type RunMaxOrderByAggregateInput = {
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
+  resumeAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
@@ -717,6 +764,7 @@ export type RunMinOrderByAggregateInput = {
   userId?: Prisma.SortOrder
   status?: Prisma.SortOrder
   epoch?: Prisma.SortOrder
+  excusedClaims?: Prisma.SortOrder
   workerId?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
@@ -728,12 +776,14 @@ export type RunMinOrderByAggregateInput = {
   apiKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   queuedAt?: Prisma.SortOrder
+  resumeAt?: Prisma.SortOrder
   startedAt?: Prisma.SortOrder
   finishedAt?: Prisma.SortOrder
 }
 
 export type RunSumOrderByAggregateInput = {
   epoch?: Prisma.SortOrder
+  excusedClaims?: Prisma.SortOrder
   configVersion?: Prisma.SortOrder
 }
 
@@ -932,6 +982,7 @@ export type RunCreateWithoutTenantInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -943,6 +994,7 @@ export type RunCreateWithoutTenantInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   conversation: Prisma.ConversationCreateNestedOneWithoutRunsInput
@@ -958,6 +1010,7 @@ export type RunUncheckedCreateWithoutTenantInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -970,6 +1023,7 @@ export type RunUncheckedCreateWithoutTenantInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
@@ -1012,6 +1066,7 @@ export type RunScalarWhereInput = {
   userId?: Prisma.StringNullableFilter<"Run"> | string | null
   status?: Prisma.EnumRunStatusFilter<"Run"> | $Enums.RunStatus
   epoch?: Prisma.IntFilter<"Run"> | number
+  excusedClaims?: Prisma.IntFilter<"Run"> | number
   workerId?: Prisma.UuidNullableFilter<"Run"> | string | null
   configVersion?: Prisma.IntFilter<"Run"> | number
   model?: Prisma.StringFilter<"Run"> | string
@@ -1024,6 +1079,7 @@ export type RunScalarWhereInput = {
   apiKeyId?: Prisma.UuidNullableFilter<"Run"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Run"> | Date | string
   queuedAt?: Prisma.DateTimeFilter<"Run"> | Date | string
+  resumeAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   startedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
   finishedAt?: Prisma.DateTimeNullableFilter<"Run"> | Date | string | null
 }
@@ -1033,6 +1089,7 @@ export type RunCreateWithoutAgentInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -1044,6 +1101,7 @@ export type RunCreateWithoutAgentInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutRunsInput
@@ -1058,6 +1116,7 @@ export type RunUncheckedCreateWithoutAgentInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -1070,6 +1129,7 @@ export type RunUncheckedCreateWithoutAgentInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
@@ -1106,6 +1166,7 @@ export type RunCreateWithoutConfigInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -1117,6 +1178,7 @@ export type RunCreateWithoutConfigInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutRunsInput
@@ -1131,6 +1193,7 @@ export type RunUncheckedCreateWithoutConfigInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -1142,6 +1205,7 @@ export type RunUncheckedCreateWithoutConfigInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
@@ -1178,6 +1242,7 @@ export type RunCreateWithoutConversationInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -1189,6 +1254,7 @@ export type RunCreateWithoutConversationInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutRunsInput
@@ -1203,6 +1269,7 @@ export type RunUncheckedCreateWithoutConversationInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -1215,6 +1282,7 @@ export type RunUncheckedCreateWithoutConversationInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
@@ -1251,6 +1319,7 @@ export type RunCreateWithoutMessagesInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -1262,6 +1331,7 @@ export type RunCreateWithoutMessagesInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutRunsInput
@@ -1278,6 +1348,7 @@ export type RunUncheckedCreateWithoutMessagesInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -1290,6 +1361,7 @@ export type RunUncheckedCreateWithoutMessagesInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
 }
@@ -1315,6 +1387,7 @@ export type RunUpdateWithoutMessagesInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1326,6 +1399,7 @@ export type RunUpdateWithoutMessagesInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutRunsNestedInput
@@ -1342,6 +1416,7 @@ export type RunUncheckedUpdateWithoutMessagesInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1354,6 +1429,7 @@ export type RunUncheckedUpdateWithoutMessagesInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -1365,6 +1441,7 @@ export type RunCreateManyTenantInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -1377,6 +1454,7 @@ export type RunCreateManyTenantInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
 }
@@ -1386,6 +1464,7 @@ export type RunUpdateWithoutTenantInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1397,6 +1476,7 @@ export type RunUpdateWithoutTenantInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   conversation?: Prisma.ConversationUpdateOneRequiredWithoutRunsNestedInput
@@ -1412,6 +1492,7 @@ export type RunUncheckedUpdateWithoutTenantInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1424,6 +1505,7 @@ export type RunUncheckedUpdateWithoutTenantInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
@@ -1436,6 +1518,7 @@ export type RunUncheckedUpdateManyWithoutTenantInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1448,6 +1531,7 @@ export type RunUncheckedUpdateManyWithoutTenantInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -1458,6 +1542,7 @@ export type RunCreateManyAgentInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -1470,6 +1555,7 @@ export type RunCreateManyAgentInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
 }
@@ -1479,6 +1565,7 @@ export type RunUpdateWithoutAgentInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1490,6 +1577,7 @@ export type RunUpdateWithoutAgentInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutRunsNestedInput
@@ -1504,6 +1592,7 @@ export type RunUncheckedUpdateWithoutAgentInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1516,6 +1605,7 @@ export type RunUncheckedUpdateWithoutAgentInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
@@ -1527,6 +1617,7 @@ export type RunUncheckedUpdateManyWithoutAgentInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1539,6 +1630,7 @@ export type RunUncheckedUpdateManyWithoutAgentInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -1549,6 +1641,7 @@ export type RunCreateManyConfigInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   model: string
   downgradedFrom?: string | null
@@ -1560,6 +1653,7 @@ export type RunCreateManyConfigInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
 }
@@ -1569,6 +1663,7 @@ export type RunUpdateWithoutConfigInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1580,6 +1675,7 @@ export type RunUpdateWithoutConfigInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutRunsNestedInput
@@ -1594,6 +1690,7 @@ export type RunUncheckedUpdateWithoutConfigInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1605,6 +1702,7 @@ export type RunUncheckedUpdateWithoutConfigInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
@@ -1616,6 +1714,7 @@ export type RunUncheckedUpdateManyWithoutConfigInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1627,6 +1726,7 @@ export type RunUncheckedUpdateManyWithoutConfigInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -1637,6 +1737,7 @@ export type RunCreateManyConversationInput = {
   userId?: string | null
   status?: $Enums.RunStatus
   epoch?: number
+  excusedClaims?: number
   workerId?: string | null
   configVersion: number
   model: string
@@ -1649,6 +1750,7 @@ export type RunCreateManyConversationInput = {
   apiKeyId?: string | null
   createdAt?: Date | string
   queuedAt?: Date | string
+  resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
 }
@@ -1658,6 +1760,7 @@ export type RunUpdateWithoutConversationInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1669,6 +1772,7 @@ export type RunUpdateWithoutConversationInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutRunsNestedInput
@@ -1683,6 +1787,7 @@ export type RunUncheckedUpdateWithoutConversationInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1695,6 +1800,7 @@ export type RunUncheckedUpdateWithoutConversationInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
@@ -1706,6 +1812,7 @@ export type RunUncheckedUpdateManyWithoutConversationInput = {
   userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
   epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
   workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
@@ -1718,6 +1825,7 @@ export type RunUncheckedUpdateManyWithoutConversationInput = {
   apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -1761,6 +1869,7 @@ export type RunSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = ru
   userId?: boolean
   status?: boolean
   epoch?: boolean
+  excusedClaims?: boolean
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
@@ -1773,6 +1882,7 @@ export type RunSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = ru
   apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
+  resumeAt?: boolean
   startedAt?: boolean
   finishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1791,6 +1901,7 @@ export type RunSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extension
   userId?: boolean
   status?: boolean
   epoch?: boolean
+  excusedClaims?: boolean
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
@@ -1803,6 +1914,7 @@ export type RunSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extension
   apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
+  resumeAt?: boolean
   startedAt?: boolean
   finishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1819,6 +1931,7 @@ export type RunSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extension
   userId?: boolean
   status?: boolean
   epoch?: boolean
+  excusedClaims?: boolean
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
@@ -1831,6 +1944,7 @@ export type RunSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extension
   apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
+  resumeAt?: boolean
   startedAt?: boolean
   finishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1847,6 +1961,7 @@ export type RunSelectScalar = {
   userId?: boolean
   status?: boolean
   epoch?: boolean
+  excusedClaims?: boolean
   workerId?: boolean
   configVersion?: boolean
   model?: boolean
@@ -1859,11 +1974,12 @@ export type RunSelectScalar = {
   apiKeyId?: boolean
   createdAt?: boolean
   queuedAt?: boolean
+  resumeAt?: boolean
   startedAt?: boolean
   finishedAt?: boolean
 }
 
-export type RunOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "agentId" | "userId" | "status" | "epoch" | "workerId" | "configVersion" | "model" | "downgradedFrom" | "turns" | "finishReason" | "failureCode" | "failureMessage" | "cancelRequestedAt" | "apiKeyId" | "createdAt" | "queuedAt" | "startedAt" | "finishedAt", ExtArgs["result"]["run"]>
+export type RunOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "agentId" | "userId" | "status" | "epoch" | "excusedClaims" | "workerId" | "configVersion" | "model" | "downgradedFrom" | "turns" | "finishReason" | "failureCode" | "failureMessage" | "cancelRequestedAt" | "apiKeyId" | "createdAt" | "queuedAt" | "resumeAt" | "startedAt" | "finishedAt", ExtArgs["result"]["run"]>
 export type RunInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   conversation?: boolean | Prisma.ConversationDefaultArgs<ExtArgs>
@@ -1905,6 +2021,10 @@ export type $RunPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
      * Grows by one with every claim; a write that names an older epoch changes nothing.
      */
     epoch: number
+    /**
+     * Claims that came to nothing through no fault of the run's: they do not count against it.
+     */
+    excusedClaims: number
     workerId: string | null
     /**
      * Pinned when the run is claimed; until then, the version that was active when it was queued.
@@ -1928,7 +2048,14 @@ export type $RunPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
      */
     apiKeyId: string | null
     createdAt: Date
+    /**
+     * When it was queued; of one that found no session, until when it lets others go first.
+     */
     queuedAt: Date
+    /**
+     * When the budget that a paused run waits for begins anew; null while it is not paused.
+     */
+    resumeAt: Date | null
     startedAt: Date | null
     finishedAt: Date | null
   }, ExtArgs["result"]["run"]>
@@ -2366,6 +2493,7 @@ export interface RunFieldRefs {
   readonly userId: Prisma.FieldRef<"Run", 'String'>
   readonly status: Prisma.FieldRef<"Run", 'RunStatus'>
   readonly epoch: Prisma.FieldRef<"Run", 'Int'>
+  readonly excusedClaims: Prisma.FieldRef<"Run", 'Int'>
   readonly workerId: Prisma.FieldRef<"Run", 'String'>
   readonly configVersion: Prisma.FieldRef<"Run", 'Int'>
   readonly model: Prisma.FieldRef<"Run", 'String'>
@@ -2378,6 +2506,7 @@ export interface RunFieldRefs {
   readonly apiKeyId: Prisma.FieldRef<"Run", 'String'>
   readonly createdAt: Prisma.FieldRef<"Run", 'DateTime'>
   readonly queuedAt: Prisma.FieldRef<"Run", 'DateTime'>
+  readonly resumeAt: Prisma.FieldRef<"Run", 'DateTime'>
   readonly startedAt: Prisma.FieldRef<"Run", 'DateTime'>
   readonly finishedAt: Prisma.FieldRef<"Run", 'DateTime'>
 }
