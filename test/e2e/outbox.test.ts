@@ -66,7 +66,10 @@ describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'
     const created = await admin.data(createWebhookMutation, { input: { url: receiver.url } })
     const { webhook, secret } = payload(created.createWebhook, 'CreateWebhookPayload')
     const webhookId = decodeId('Webhook', webhook.id)
-    const [{ tenantId } = {}] = await selectRows(database, `select tenant_id as "tenantId" from webhooks where id = '${webhookId}'`)
+    const [{ tenantId } = {}] = await selectRows(
+      database,
+      `select tenant_id as "tenantId" from webhooks where id = '${webhookId}'`,
+    )
     // Whoever calls is kept waiting, so that it dies while it delivers.
     receiver.answer = () => undefined
     await addRows(database, {

@@ -91,7 +91,10 @@ describe('notifications', () => {
     const { id } = await admin.db.notification.findFirstOrThrow()
     for (const key of [keys.member, keys.endUser]) {
       const other = platform.api(key)
-      const asked = [await other.client.request('{ notifications { edges { cursor } } }'), await other.ask(nodeQuery, { id: encodeId('Notification', id) })]
+      const asked = [
+        await other.client.request('{ notifications { edges { cursor } } }'),
+        await other.ask(nodeQuery, { id: encodeId('Notification', id) }),
+      ]
       for (const { errors } of asked) expect(errors?.[0]?.extensions?.['code']).toBe('FORBIDDEN')
       const events = other.client.events('subscription { notificationReceived { id } }')
       await expect(events.next()).rejects.toThrow('FORBIDDEN')
