@@ -64,11 +64,11 @@ export async function createWebhook(scope: Scope, { idempotencyKey, ...input }: 
 
 /** Ends a webhook. What was not delivered to it yet never is. For admins. */
 export async function deleteWebhook(scope: Scope, { webhookId }: { webhookId: string }): Promise<{ webhook: WebhookEntry }> {
-  requireRole(scope, 'ADMIN')
+  const webhook = await findWebhook(scope, webhookId)
+  if (!webhook) throw new NotFound('webhook')
   return scope.db.$transaction(async (tx) => {
-    const webhook = isUuid(webhookId) ? await tx.webhook.findFirst({ where: { id: webhookId }, select: entry }) : null
-    const { count } = webhook ? await tx.webhook.deleteMany({ where: { id: webhookId } }) : { count: 0 }
-    if (!webhook || count === 0) throw new NotFound('webhook')
+    const { count } = await tx.webhook.deleteMany({ where: { id: webhookId } })
+    if (count === 0) throw new NotFound('webhook')
     const details = { origin: new URL(webhook.url).origin, description: webhook.description }
     await recordAudit(scope, tx, { action: 'deleteWebhook', subject: 'Webhook', subjectId: webhookId, details })
     return { webhook }
