@@ -21,7 +21,7 @@ export type LimitStatus = {
 }
 
 /** What of each limit the reading says is used. */
-export function limitsOf({ now, terms, ...used }: QuotaReading): LimitStatus[] {
+function limitsOf({ now, terms, ...used }: QuotaReading): LimitStatus[] {
   const { limits, day, month } = terms
   const status = (limit: QuotaLimit, used: number, resetAt: number | null, reserved = 0): LimitStatus => {
     const max = limits[limit]

@@ -6,7 +6,7 @@ const hour = 3_600_000
 /** No zone was ever further from UTC than 16 hours (Manila before 1845). */
 const furthest = 16 * hour
 
-/** `zone` as the time zone database writes it. Throws a ValidationProblem at `path` when that has no such zone. */
+/** `zone`, in the letters of the time zone database unless it is another name of a zone. Throws a ValidationProblem at `path` when that has no such zone. */
 export function checkTimeZone(path: string, zone: string): string {
   // Offsets, as in +02:00, are taken too by some, and have no daylight saving time.
   if (/^[A-Za-z][\w+/-]{0,99}$/.test(zone)) {
