@@ -263,7 +263,7 @@ export async function openPorts(config: Config, logger: Logger, opened: AsyncDis
     eventLog: new RedisEventLog(redis),
     signals: new RedisSignals(redis),
     runQueue: new RedisRunQueue(redis),
-    modelSlots: new RedisModelSlots(redis, config.modelConcurrency),
+    modelSlots: new RedisModelSlots(redis, config.modelConcurrency, new MemoryModelSlots(config.modelConcurrency)),
     admission: new RedisAdmission(redis),
   }
 }

@@ -1,7 +1,6 @@
 import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
-import { type ModelConcurrency, parseModelConcurrency } from './domain/model-concurrency.ts'
 
 /** What the operator decides. Read once, at start, from the environment. */
 export type Config = {
@@ -62,6 +61,9 @@ export type Config = {
   /** How long backups of the database are kept, in days: certificates of erasure say when the last with the data is gone. */
   backupRetentionDays: number
 }
+
+/** Models that are named each have their own number, all others `others` together, null for any. */
+type ModelConcurrency = { named: ReadonlyMap<string, number>; others: number | null }
 
 /** The configuration is wrong. The message is one line that says which variable and what to do. */
 export class ConfigError extends Error {
@@ -312,4 +314,17 @@ function listed(text: string): string[] {
 function describe(issue: { code?: string; message: string; values?: unknown } | undefined): string {
   if (issue?.code === 'invalid_value' && Array.isArray(issue.values)) return `must be one of ${issue.values.join(', ')}`
   return issue?.message ?? 'is not valid'
+}
+
+/** Reads `gpt-4o=50,*=200`: names with whole numbers above 0, each once, where `*` is all other models. Null for anything else. */
+export function parseModelConcurrency(text: string): ModelConcurrency | null {
+  const named = new Map<string, number>()
+  for (const item of text.split(',').map((part) => part.trim())) {
+    const [, name = '', cap = ''] = /^(\S+)\s*=\s*([1-9]\d{0,5})$/.exec(item) ?? []
+    if (name === '' || named.has(name)) return null
+    named.set(name, Number(cap))
+  }
+  const others = named.get('*') ?? null
+  named.delete('*')
+  return { named, others }
 }

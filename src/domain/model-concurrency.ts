@@ -10,16 +10,3 @@ export function slotPoolOf({ named, others }: ModelConcurrency, model: string): 
   if (cap !== undefined) return { name: model, cap }
   return others === null ? null : { name: '*', cap: others }
 }
-
-/** Reads `gpt-4o=50,*=200`: names with whole numbers above 0, each once, where `*` is all other models. Null for anything else. */
-export function parseModelConcurrency(text: string): ModelConcurrency | null {
-  const named = new Map<string, number>()
-  for (const item of text.split(',').map((part) => part.trim())) {
-    const [, name = '', cap = ''] = /^(\S+)\s*=\s*([1-9]\d{0,5})$/.exec(item) ?? []
-    if (name === '' || named.has(name)) return null
-    named.set(name, Number(cap))
-  }
-  const others = named.get('*') ?? null
-  named.delete('*')
-  return { named, others }
-}

@@ -1,7 +1,6 @@
 import { newId } from '../domain/ids.ts'
 import { type ModelConcurrency, type SlotPoolName, slotPoolOf } from '../domain/model-concurrency.ts'
 import type { ModelSlots, SlotRequest } from '../domain/ports.ts'
-import { MemoryModelSlots } from '../memory/model-slots.ts'
 import { RedisChannels } from './channels.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
 import { slotKeys } from './key-space.ts'
@@ -10,6 +9,9 @@ import { enterScript, leaveScript, tendScript } from './slot-scripts.ts'
 /** How long a slot, or a place among those that wait, outlives its process, in milliseconds, and how often they are renewed. */
 const defaultLease = 30_000
 const tendEvery = 2_000
+
+/** The slots of this process alone, which also count what was granted elsewhere, until what `adopt` returns is called. */
+export type LocalSlots = ModelSlots & { adopt(request: SlotRequest): () => void }
 
 /** A call that waits for a slot or has one. `member` is its name in Redis, once that is known. */
 type Call = {
@@ -30,20 +32,20 @@ export class RedisModelSlots implements ModelSlots {
   readonly #channels: RedisChannels<string[]>
   readonly #lease: number
   /** Decides while Redis cannot be reached, and always knows what this process holds. */
-  readonly #local: MemoryModelSlots
+  readonly #local: LocalSlots
   readonly #waiting = new Map<string, Call>()
   readonly #held = new Map<string, Call>()
   #listening: Promise<unknown> | null = null
   #tending: NodeJS.Timeout | null = null
 
-  constructor(connection: RedisConnection, concurrency: ModelConcurrency, options: { lease?: number } = {}) {
+  constructor(connection: RedisConnection, concurrency: ModelConcurrency, local: LocalSlots, options: { lease?: number } = {}) {
     connection.commands.defineCommand('enterSlots', { numberOfKeys: 4, lua: enterScript })
     connection.commands.defineCommand('leaveSlots', { numberOfKeys: 4, lua: leaveScript })
     connection.commands.defineCommand('tendSlots', { numberOfKeys: 4, lua: tendScript })
     this.#connection = connection
     this.#concurrency = concurrency
     this.#lease = options.lease ?? defaultLease
-    this.#local = new MemoryModelSlots(concurrency)
+    this.#local = local
     this.#channels = new RedisChannels(connection, (payload) => payload.split(' '))
   }
 

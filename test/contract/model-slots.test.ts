@@ -2,8 +2,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { parseModelConcurrency } from '../../src/config.ts'
 import { newId, type TenantId, tenantIdOf } from '../../src/domain/ids.ts'
-import { type ModelConcurrency, parseModelConcurrency } from '../../src/domain/model-concurrency.ts'
+import type { ModelConcurrency } from '../../src/domain/model-concurrency.ts'
 import type { ModelSlots } from '../../src/domain/ports.ts'
 import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { RedisModelSlots } from '../../src/redis/model-slots.ts'
@@ -26,7 +27,7 @@ let redis: RedisDeployment
 async function inRedis(text: string): Promise<ModelSlots> {
   const { connection } = await connectForTest(redis.target)
   await Promise.all(connection.masters().map((master) => master.flushall()))
-  return new RedisModelSlots(connection, bounded(text))
+  return new RedisModelSlots(connection, bounded(text), new MemoryModelSlots(bounded(text)))
 }
 
 describe.each([
@@ -175,7 +176,8 @@ describe.skipIf(!redisAvailable)(redisSuite('model slots of several processes'),
   /** Of a process of its own. */
   async function another(text: string, lease?: number) {
     const { connection } = await connectForTest(redis.target)
-    return { slots: new RedisModelSlots(connection, bounded(text), lease === undefined ? {} : { lease }), connection }
+    const local = new MemoryModelSlots(bounded(text))
+    return { slots: new RedisModelSlots(connection, bounded(text), local, lease === undefined ? {} : { lease }), connection }
   }
 
   test('are one number for all, and shared among tenants wherever they ask', async () => {
@@ -220,7 +222,7 @@ describe.skipIf(!redisAvailable)(redisSuite('model slots of several processes'),
     const lost = await startRedisServer()
     onTestFinished(() => lost.stop())
     const { connection } = await connectForTest(lost.target)
-    const slots = new RedisModelSlots(connection, bounded('m=2'))
+    const slots = new RedisModelSlots(connection, bounded('m=2'), new MemoryModelSlots(bounded('m=2')))
     const tenant = newTenant()
     const held = [ask(slots, tenant, 1), ask(slots, tenant, 1)]
     await vi.waitFor(() => expect(held.every(({ granted }) => granted)).toBe(true), patience)
