@@ -85,10 +85,13 @@ async function storedRows({ name, fields }: (typeof archivedTables)[number], ten
   return rows.map(({ row }) => Object.fromEntries(fields.map((field) => [field, plain(field, row[columnOf(field)])])))
 }
 
+/** Of the type bigint. */
+const largeNumbers: ReadonlySet<string> = new Set(['costNanos', 'max'])
+
 /** Postgres and JavaScript write times and large numbers differently. */
 function plain(field: string, value: unknown): unknown {
   if (field.endsWith('At') && typeof value === 'string') return new Date(value).toISOString()
-  return field === 'costNanos' ? String(value) : value
+  return largeNumbers.has(field) ? String(value) : value
 }
 
 /** Rows that are in one list and not in the other; some of them, if there are many. */
