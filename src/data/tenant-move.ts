@@ -248,7 +248,7 @@ export class TenantMover {
     const [from, to] = [await this.#connect(sourceId), await this.#connect(targetId)]
     try {
       const digests = await digestRows(from, tenantId)
-      await copyRows(from, to, tenantId, this.#teller(digests))
+      await copyRows(from, { app: to, platform: target }, tenantId, this.#teller(digests))
       const copies = await digestRows(to, tenantId)
       if ((await countRowsOf(from, tenantId, operatorsTable)) !== digests[operatorsTable]?.rows) return null
       verify(digests, copies)

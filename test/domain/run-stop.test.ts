@@ -121,7 +121,7 @@ describe('a revoked key', () => {
   })
 
   it('leaves more than a hundred waiting runs to the workers', async () => {
-    const { admin } = await story.tenant()
+    const { admin } = await story.tenant({ plan: 'ENTERPRISE' })
     const { apiKeyId, scope } = await newMember(admin)
     const { id } = await createConversation(scope, {})
     for (let count = 0; count < 103; count++) await ask(scope, 'again', id)

@@ -53,7 +53,7 @@ export function addRows(
 ): Promise<void> {
   return asAdmin(database, async (admin) => {
     for (const [model, row] of Object.entries(rows)) {
-      const columns = Object.keys(row).map((field) => field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`))
+      const columns = Object.keys(row).map((field) => `"${field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)}"`)
       const values = Object.entries(row).map(([field, value]) => (jsonFields.has(field) ? JSON.stringify(value) : value))
       const places = columns.map((_, index) => `$${index + 1}`)
       await admin.query(`insert into ${dataModel[model]?.table} (${columns.join(', ')}) values (${places.join(', ')})`, values)
