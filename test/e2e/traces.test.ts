@@ -53,6 +53,7 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
       OPENAI_BASE_URL: upstream.url,
       OPENAI_API_KEY: 'test',
       BULKHEAD_DATA_DIR: dataDir,
+      BULKHEAD_MODEL_CONCURRENCY: '*=1000',
       LOG_LEVEL: 'trace',
     }
     const seed = startPlatformProcess({ ...env, LOG_LEVEL: 'warn' }, ['seed'])

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
+import { quotaSourceOf } from '../../src/domain/quota-terms.ts'
 import { claimRun } from '../../src/domain/run-claim.ts'
 import { superseded } from '../../src/domain/run-ending.ts'
 import { apiKeyRevoked, requestStop } from '../../src/domain/run-stop.ts'
@@ -29,6 +30,8 @@ const scope = { ...party.wall, shortRead: false }
 const id = newId()
 const noUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: true }
 const newest = [{ createdAt: 'desc' as const }, { id: 'desc' as const }]
+
+const quotaOf = (db: TenantDb) => quotaSourceOf(db, tenantIdOf(party.wall.tenantId))
 
 /** What the product reads, as it does in src/domain. */
 const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<unknown> }[] = [
@@ -129,6 +132,8 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     read: (db) => db.notification.findFirst({ where: { dedupeKey: 'MONTHLY_TOKENS/2026-11/80' } }),
   },
   { table: 'webhooks', reading: 'all', read: (db) => db.webhook.findMany({ orderBy: newest }) },
+  { table: 'quota_overrides', reading: 'what may be used', read: (db) => quotaOf(db).terms(0) },
+  { table: 'usage_records', reading: 'what was used', read: async (db) => quotaOf(db).counts(await quotaOf(db).terms(0), 0) },
   { table: 'outbox', reading: 'one', read: (db) => db.outboxEntry.findFirst({ where: { id } }) },
 ]
 
@@ -156,7 +161,9 @@ async function populate(): Promise<void> {
   const ids = ['agent_id', 'conversation_id', 'run_id'].map((column) => `'${column}', gen_random_uuid()`)
   const copies = tables.map((table) => {
     const rowId = `'id', gen_random_uuid()`
-    const changes = [rowId, `'tenant_id', md5((n % 100)::text)::uuid`, ...columns, ...ids].join(', ')
+    // Of a limit a tenant has one override.
+    const tenant = table === 'quota_overrides' ? 'n' : 'n % 100'
+    const changes = [rowId, `'tenant_id', md5((${tenant})::text)::uuid`, ...columns, ...ids].join(', ')
     return `insert into ${table} select r.* from ${table} t, generate_series(1, 2000) n,
       lateral jsonb_populate_record(t, jsonb_build_object(${changes})) r; analyze ${table};`
   })
