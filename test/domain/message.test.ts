@@ -6,6 +6,7 @@ import type { TenantId } from '../../src/domain/ids.ts'
 import { listMessages, messagesByIds, messagesByRun, sendMessage } from '../../src/domain/message.ts'
 import type { RunQueue } from '../../src/domain/ports.ts'
 import type { Scope } from '../../src/domain/scope.ts'
+import { limitedTenant } from '../support/limits.ts'
 import { ask } from '../support/run-story.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
 
@@ -100,7 +101,8 @@ describe('sendMessage', () => {
   })
 
   it('takes 100,000 bytes', async () => {
-    const { userMessage } = await ask(acme.member, 'word '.repeat(20_000))
+    const { member } = await limitedTenant(story, { TOKENS_PER_MESSAGE: 100_000 })
+    const { userMessage } = await ask(member, 'word '.repeat(20_000))
     expect(userMessage.tokensUsed).toBeGreaterThan(19_000)
   })
 
@@ -121,8 +123,12 @@ describe('sendMessage', () => {
   it('has its effect once for each idempotency key', async () => {
     const { id: conversationId } = await createConversation(acme.member, {})
     const input = { conversationId, content: 'Once.', idempotencyKey: 'k1' }
-    const [first, ...others] = await Promise.all([1, 2, 3].map(() => sendMessage(acme.member, input)))
-    for (const other of [...others, await sendMessage(acme.member, input)]) expect(other).toEqual(first)
+    const send = async () => {
+      const { userMessage, run } = await sendMessage(acme.member, input)
+      return { userMessage, run }
+    }
+    const [first, ...others] = await Promise.all([1, 2, 3].map(send))
+    for (const other of [...others, await send()]) expect(other).toEqual(first)
     expect(await acme.member.db.run.count({ where: { conversationId } })).toBe(1)
     expect(await problemOf(sendMessage(acme.member, { ...input, content: 'Twice.' }))).toBeInstanceOf(Conflict)
   })

@@ -57,7 +57,7 @@ describe('while a conversation is busy', () => {
       const sent = await sendMessage(member, input)
       expect(sent.run).toMatchObject({ status: 'QUEUED' })
       // It is busy with what was sent under that key.
-      expect(await sendMessage(member, input)).toEqual(sent)
+      expect(await sendMessage(member, input)).toMatchObject({ userMessage: sent.userMessage, run: sent.run })
     },
   )
 

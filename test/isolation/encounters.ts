@@ -140,12 +140,12 @@ function marked(party: Party): Party {
   })
 }
 
-/** The party can act on its things: its run has ended, its configuration is in use, its archive can be fetched. */
+/** The party can act on its things: its run waits for budget, its configuration is in use, its archive can be fetched. */
 function workable(party: Party): Party {
   const { createdAt } = rowOf(party, 'Run')
   const fetchable = withRow(party, 'TenantExport', { expiresAt: new Date('2100-01-01') })
-  const ended = withRow(fetchable, 'Run', { status: 'FAILED', finishedAt: createdAt, turns: [] })
-  const metered = withRow(ended, 'UsageRecord', { currency: 'USD' })
+  const paused = withRow(fetchable, 'Run', { status: 'PAUSED_BUDGET', finishedAt: null, resumeAt: createdAt, turns: [] })
+  const metered = withRow(paused, 'UsageRecord', { currency: 'USD' })
   return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
 }
 

@@ -48,6 +48,7 @@ beforeAll(async () => {
   await admin.connect()
   tables = await tenantTables(admin)
   // These rows hold their canary and no key. The next secret gets a real one.
+  await admin.query('delete from webhooks')
   await admin.query('delete from secrets')
   await admin.query('delete from data_keys')
   server = createServer({

@@ -12,7 +12,7 @@ export type Answer = { shown: string; results: Result[] }
 export type Transport = (request: Request) => Promise<Answer>
 
 /** How long a stream that does not end is listened to after it fell silent, in milliseconds. */
-const patience = 3_000
+const patience = 1_500
 
 /** Asks by POST: status, headers and body. */
 export async function overHttp(request: Request): Promise<Answer> {

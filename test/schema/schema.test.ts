@@ -103,6 +103,7 @@ describe('the schema', () => {
       'QuotaExceeded.retryAfterSeconds',
       'QuotaLimit.resetAt',
       'QuotaOverride.expiresAt',
+      'Run.downgradedFrom',
       'Tenant.erasure',
       'TenantSettings.downgradeModel',
       'Viewer.tenant',
