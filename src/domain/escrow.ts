@@ -53,6 +53,7 @@ export class Escrow {
   /** Output tokens that were let through, and the text that they were. */
   #used = 0
   #texts: string[] = []
+  #recountAfter = 0
   #slice = firstSlice
   #extending: Promise<void> | null = null
   /** The budget had no more when it was last asked. */
@@ -142,12 +143,21 @@ export class Escrow {
     this.#texts.push(text)
   }
 
+  /**
+   * Counted piece by piece a text may seem longer than the model was asked for. It is counted as a whole then, and again only once it is
+   * much longer, since a model may say far more than it was asked for.
+   */
+  #recount(tokens: number): void {
+    if (this.#used + tokens <= Math.max(this.#bound, this.#recountAfter)) return
+    this.#used = this.#model.countTokens(this.#call.model, this.#texts.join(''))
+    this.#recountAfter = 2 * this.#used + mostSlice
+  }
+
   /** False when the budget does not have as much. */
   async #makeRoom(tokens: number): Promise<boolean> {
     await this.#extending
     if (this.#fits(tokens)) return true
-    // Counted piece by piece it may seem longer than the model was asked for.
-    if (this.#used + tokens > this.#bound) this.#used = this.#model.countTokens(this.#call.model, this.#texts.join(''))
+    this.#recount(tokens)
     if (this.#fits(tokens)) return true
     if (this.#isAway) this.#fetchAhead()
     else await this.#extend(tokens)
