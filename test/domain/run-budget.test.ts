@@ -212,7 +212,7 @@ describe('a run that waits for budget', () => {
   it('is resumed by members of its tenant alone', async () => {
     const tenant = await tenantWith(700, pausing)
     const other = await story.tenant()
-    await using _ = await startWorker(story, { model: scriptedModel([saysOn(5_000)]) })
+    await using _ = await startWorker(story, { model: scriptedModel([saysOn(5_000), says(' end.')]) })
     const { run } = await ask(tenant.member)
     await followToPause(tenant, run.id)
     await expect(resumeRun(other.admin, { runId: run.id })).rejects.toThrow(NotFound)
@@ -227,6 +227,7 @@ describe('a run that waits for budget', () => {
       resumeRun(tenant.admin, { runId: run.id }),
     ])
     expect([one.run.id, another.run.id]).toEqual([run.id, run.id])
+    expect((await follow(tenant.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
   })
 })
 

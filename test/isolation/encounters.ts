@@ -136,6 +136,7 @@ function marked(party: Party): Party {
     return [model, Object.fromEntries(columns)]
   })
   return withRow({ ...party, rows: Object.fromEntries(rows) }, 'Tenant', {
+    timeZone: 'UTC',
     name: `${party.canary}-Tenant-name-${randomBytes(4).toString('hex')}`,
   })
 }
@@ -144,7 +145,9 @@ function marked(party: Party): Party {
 function workable(party: Party): Party {
   const { createdAt } = rowOf(party, 'Run')
   const fetchable = withRow(party, 'TenantExport', { expiresAt: new Date('2100-01-01') })
-  const paused = withRow(fetchable, 'Run', { status: 'PAUSED_BUDGET', finishedAt: null, resumeAt: createdAt, turns: [] })
+  const paused = withRow(fetchable, 'Run', {
+    ...{ status: 'PAUSED_BUDGET', epoch: 1, finishedAt: null, resumeAt: createdAt, turns: [] },
+  })
   const metered = withRow(paused, 'UsageRecord', { currency: 'USD' })
   return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
 }

@@ -8,7 +8,7 @@ import { type Between, betweens, type Encounter, type MeetingPlace, openMeetingP
 import { documentOf, nestedIds, type Operation, operations, typesWithId } from './operations.ts'
 import { type Party, rowOf } from './rows.ts'
 import { type Subject, subjects, tagsOf, transportsOf } from './subjects.ts'
-import type { Answer } from './transports.ts'
+import type { Answer, Transport } from './transports.ts'
 import { tried } from './tried.ts'
 
 /** What is an id of nothing. */
@@ -146,20 +146,24 @@ async function callAsEachRole(between: Between, operation: Operation) {
   // A mutation may leave nothing to call another one with.
   const lasting = operation.kind === 'mutation' ? null : await place.meet(between)
   const query = documentOf(operation, 4)
-  for (const role of between.callers) {
-    for (const which of ['every', 'needed'] as const) {
-      for (const transport of transportsOf(operation)) {
-        const encounter = lasting ?? (await place.meet(between))
-        const before = await place.rowsOfOther(encounter)
-        const variables = validVariables(operation, encounter.own, which)
-        const answer = await transport({ url: place.platform.url, key: encounter.keys[role], query, variables })
-        const after = await place.rowsOfOther(encounter)
-        answers.push({ ...answer, which })
-        if (isTelling(answer, encounter, role)) leaks.push({ role, variables, shown: answer.shown })
-        if (!isDeepStrictEqual(after, before)) leaks.push({ role, variables, before, after })
-      }
-    }
+  const call = async (role: RoleName, which: 'every' | 'needed', transport: Transport) => {
+    const encounter = lasting ?? (await place.meet(between))
+    const before = await place.rowsOfOther(encounter)
+    const variables = validVariables(operation, encounter.own, which)
+    const answer = await transport({ url: place.platform.url, key: encounter.keys[role], query, variables })
+    const after = await place.rowsOfOther(encounter)
+    answers.push({ ...answer, which })
+    if (isTelling(answer, encounter, role)) leaks.push({ role, variables, shown: answer.shown })
+    if (!isDeepStrictEqual(after, before)) leaks.push({ role, variables, before, after })
   }
+  const calls = between.callers.flatMap((role) =>
+    (['every', 'needed'] as const).flatMap((which) =>
+      transportsOf(operation).map((transport) => () => call(role, which, transport)),
+    ),
+  )
+  // Those that change nothing are made at once: some of them are streams, which are listened to until they fall silent.
+  if (lasting) await Promise.all(calls.map((each) => each()))
+  else for (const each of calls) await each()
   return { answers, leaks }
 }
 

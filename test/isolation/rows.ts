@@ -35,7 +35,7 @@ const createdAt = new Date('2026-01-01T00:00:00Z')
 /** A tenant whose staff acts. */
 export function tenantParty(canary: string): Party {
   const tenantId = newId()
-  const tenant = { id: tenantId, name: canary, plan: 'FREE', createdAt }
+  const tenant = { id: tenantId, name: canary, plan: 'FREE', timeZone: canary, downgradeModel: canary, createdAt }
   const member = { id: newId(), tenantId, name: canary, email: canary, role: 'ADMIN', createdAt }
   const agent = { id: newId(), tenantId, slug: canary, name: canary, activeVersion: 1, createdAt }
   const apiKey = {
@@ -123,7 +123,15 @@ function contentRows(rows: Rows, tenantId: string, canary: string) {
   const conversation = { id: newId(), tenantId, agentId, userId: canary, title: canary, createdAt, updatedAt: createdAt }
   const run = {
     ...{ id: newId(), tenantId, conversationId: conversation.id, agentId, userId: canary, configVersion: 1 },
-    ...{ model: canary, turns: [canary], failureCode: canary, failureMessage: canary, createdAt, queuedAt: createdAt },
+    ...{
+      model: canary,
+      downgradedFrom: canary,
+      turns: [canary],
+      failureCode: canary,
+      failureMessage: canary,
+      createdAt,
+      queuedAt: createdAt,
+    },
   }
   const message = {
     ...{ id: newId(), tenantId, conversationId: conversation.id, runId: run.id, userId: canary },

@@ -81,7 +81,7 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
     textColumns: async () => {
       const found = await admin.query<{ table: string; column: string }>(
         `select table_name as table, column_name as column from information_schema.columns
-         where table_schema = 'public' and table_name = any ($1) and data_type in ('text', 'ARRAY', 'json', 'jsonb')`,
+         where table_schema = 'public' and table_name = any ($1) and udt_name in ('text', '_text', 'json', 'jsonb')`,
         [tables],
       )
       return found.rows
