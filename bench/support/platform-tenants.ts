@@ -1,6 +1,7 @@
 import pg from 'pg'
 import { formatApiKey, hashSecret, newSecret } from '../../src/domain/credential.ts'
 import { newId } from '../../src/domain/ids.ts'
+import { boundless } from './seed.ts'
 
 /** Makes tenants of one end user each, as an administrator whom row-level security does not bind. Answers the end users' keys. */
 export async function addTenants(adminUrl: string, count: number, pepper: string): Promise<string[]> {
@@ -12,6 +13,7 @@ export async function addTenants(adminUrl: string, count: number, pepper: string
       const { secretHash } = hashSecret(secret, { current: 1, secrets: new Map([[1, pepper]]) })
       return { tenantId, id, secretHash, key: formatApiKey({ kind: 'tenant', tenantId, id, secret }) }
     })
+    await admin.query(boundless)
     const tenantIds = keys.map(({ tenantId }) => tenantId)
     await admin.query(
       `insert into tenants (id, name, plan) select id, 'tenant ' || id, 'ENTERPRISE' from unnest($1::uuid[]) id`,

@@ -6,11 +6,16 @@ export const sizes = { tenants: 50, conversationsPerTenant: 20, messagesPerConve
 /** One seeded tenant, and the ids of what it has. */
 export type BenchTenant = { tenantId: string; agentId: string; conversationIds: string[] }
 
+/** A statement after which no plan keeps a bench from what it does. */
+export const boundless =
+  'update plans set messages_per_minute = 1000000, messages_per_day = 1000000, concurrent_sessions = 10000, monthly_tokens = 1000000000000'
+
 /** Fills a migrated, empty database, as an administrator whom row-level security does not bind. */
 export async function seedTenants(adminUrl: string): Promise<BenchTenant[]> {
   const admin = new pg.Client({ connectionString: adminUrl })
   await admin.connect()
   try {
+    await admin.query(boundless)
     await admin.query(
       `insert into tenants (id, name, plan) select uuidv7(), 'tenant ' || n, 'PRO' from generate_series(1, $1::int) n`,
       [sizes.tenants],

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { decodeId } from '../../src/schema/global-id.ts'
 import { followRun, sendMessage, shownText } from '../support/agent-reply.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
+import { liftLimits } from '../support/limits.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { addConversations, rowsOf, selectRows } from '../support/tenant-rows.ts'
@@ -28,8 +29,7 @@ beforeAll(async () => {
   const seed = startPlatformProcess(env, ['seed'])
   expect(await seed.exited, seed.errors()).toBe(0)
   tenants = JSON.parse(seed.output()).tenants
-  // Nobody shall be refused for what they may use.
-  await selectRows(database, 'update plans set messages_per_minute = 100000, messages_per_day = 100000 returning plan')
+  await liftLimits(database)
 }, 60_000)
 
 afterAll(async () => {

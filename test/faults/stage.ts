@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import pino from 'pino'
 import { seedDatabase } from '../../src/app.ts'
 import { readConfig } from '../../src/config.ts'
+import { liftLimits } from '../support/limits.ts'
 import { freePort } from '../support/local-server.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -68,6 +69,7 @@ export class Stage {
       },
     }
     const { tenants } = await seedDatabase(readConfig(env), pino({ level: 'silent' }), () => undefined)
+    await liftLimits(database)
     const [keys] = tenants
     if (!keys) throw new Error('The stage has no tenants.')
     const stage = new Stage({ provider, database, redis, keys }, env, opened.move())
