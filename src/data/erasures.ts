@@ -171,7 +171,10 @@ export class Erasures {
     // The catalogue's last: by then the name is nowhere else.
     for (const home of homes.toReversed()) {
       await transaction(home, async (client) => {
-        await client.query("update tenants set name = 'erased-' || id where id = $1", [tenantId])
+        await client.query(
+          "update tenants set name = 'erased-' || id, downgrade_model = null, time_zone = default where id = $1",
+          [tenantId],
+        )
         if (home !== this.#catalogue) return
         // By the digest of what it was made from, a guess at its name and its admin's address could be confirmed.
         await client.query("update operator_idempotency_keys set input_hash = '' where result_id = $1", [tenantId])

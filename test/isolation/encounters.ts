@@ -136,7 +136,6 @@ function marked(party: Party): Party {
     return [model, Object.fromEntries(columns)]
   })
   return withRow({ ...party, rows: Object.fromEntries(rows) }, 'Tenant', {
-    timeZone: 'UTC',
     name: `${party.canary}-Tenant-name-${randomBytes(4).toString('hex')}`,
   })
 }

@@ -35,7 +35,7 @@ const createdAt = new Date('2026-01-01T00:00:00Z')
 /** A tenant whose staff acts. */
 export function tenantParty(canary: string): Party {
   const tenantId = newId()
-  const tenant = { id: tenantId, name: canary, plan: 'FREE', timeZone: canary, downgradeModel: canary, createdAt }
+  const tenant = { id: tenantId, name: canary, plan: 'FREE', downgradeModel: canary, createdAt }
   const member = { id: newId(), tenantId, name: canary, email: canary, role: 'ADMIN', createdAt }
   const agent = { id: newId(), tenantId, slug: canary, name: canary, activeVersion: 1, createdAt }
   const apiKey = {
