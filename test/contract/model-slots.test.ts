@@ -148,6 +148,8 @@ describe.each([
                 const tenantId = tenants[tenant] ?? newTenant()
                 const real = ask(slots, tenantId, weights[tenant] ?? 1)
                 asked.push({ real, model: model.enter(tenant, weights[tenant] ?? 1) })
+                // What is given back next must not arrive there before it.
+                if (start) await delay(20)
               } else if (chosen) {
                 model.leave(chosen.model)
                 await chosen.real.leave()
