@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises'
 import { type Client, createClient } from 'graphql-ws'
 import WebSocket from 'ws'
 
@@ -11,7 +12,7 @@ type Answer<T> = {
 /** One client of the public API, as a frontend would be: HTTP for queries and mutations, a socket for subscriptions. */
 export type GraphQLClient = {
   request<T>(query: string, variables?: Record<string, unknown>, signal?: AbortSignal): Promise<Answer<T>>
-  /** As `request`, for operations that must succeed: resolves to the data. */
+  /** As `request`, for operations that must succeed: resolves to the data. Asks again when there was no answer in time. */
   data<T>(query: string, variables?: Record<string, unknown>): Promise<T>
   socket: Client
   /** Events of a subscription until it completes. */
@@ -63,9 +64,13 @@ export function graphqlClient(url: string, key: string, { pulseMs = 0 }: GraphQL
       return { status: response.status, headers: response.headers, ...((await response.json()) as { data: never }) }
     },
     async data(query, variables) {
-      const { data, errors } = await client.request<never>(query, variables)
-      if (errors) throw new Error(JSON.stringify(errors))
-      return data
+      for (let tries = 1; ; tries++) {
+        const { data, errors } = await client.request<never>(query, variables)
+        if (!errors) return data
+        // A process that has only just begun, on a machine that has other work, may take longer than an answer may.
+        if (tries === 4 || !errors[0]?.message.startsWith('There was no answer in time.')) throw new Error(JSON.stringify(errors))
+        await delay(250)
+      }
     },
     socket,
     async *events<T>(query: string, variables?: Record<string, unknown>) {
