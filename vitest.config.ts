@@ -19,8 +19,8 @@ export default defineConfig({
     // Importing the product takes a second: files share it, and what they need of their own they make.
     isolate: false,
     maxWorkers: 2,
-    testTimeout: 15_000,
-    hookTimeout: 30_000,
+    testTimeout: 40_000,
+    hookTimeout: 60_000,
     teardownTimeout: 15_000,
   },
 })
