@@ -13,6 +13,11 @@ export function breakWhenSilent(client: pg.ClientBase, millis: number): void {
   const { connection } = client as Connected
   connection.stream.setTimeout(millis)
   connection.stream.on('timeout', () => {
-    if (!(client as Connected).readyForQuery) connection.stream.destroy()
+    const { bytesRead } = connection.stream
+    // This process may have been the one that was held up: what came meanwhile is read before the next check.
+    setImmediate(() => {
+      const isSilent = !(client as Connected).readyForQuery && connection.stream.bytesRead === bytesRead
+      if (isSilent) connection.stream.destroy()
+    })
   })
 }

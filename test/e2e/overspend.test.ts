@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import { randomUUID } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'

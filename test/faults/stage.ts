@@ -60,13 +60,7 @@ export class Stage {
     )
     const env = {
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, OPENAI_BASE_URL: provider.url },
-      // Each start would compile the program anew.
-      ...{
-        NODE_COMPILE_CACHE: join(dataDir, 'compiled'),
-        BULKHEAD_DATA_DIR: dataDir,
-        ...(redis && { REDIS_URL: redis.url }),
-        ...extra,
-      },
+      ...{ BULKHEAD_DATA_DIR: dataDir, ...(redis && { REDIS_URL: redis.url }), ...extra },
     }
     const { tenants } = await seedDatabase(readConfig(env), pino({ level: 'silent' }), () => undefined)
     await liftLimits(database)

@@ -19,6 +19,21 @@ export type Case = { model: string; operation: string; writes: boolean; aim: str
 
 type Aims = Record<string, unknown>
 
+/** Which relation, as `Model.name`, is the first of those that lead to the same model, to one row or to many. */
+type FirstOf = (relation: Relation) => string | undefined
+
+function firstOf(models: readonly string[]): FirstOf {
+  const kindOf = ({ model, list }: Relation) => `${model} ${list}`
+  const first = new Map<string, string>()
+  for (const model of models) {
+    for (const [name, relation] of Object.entries(shapeOf(model).relations)) {
+      const kind = kindOf(relation)
+      if (!first.has(kind)) first.set(kind, `${model}.${name}`)
+    }
+  }
+  return (relation) => first.get(kindOf(relation))
+}
+
 /**
  * All that `own` could try against `other`: every operation, on every model whose rows the wall between them parts, and every
  * nested read and write that leads to such a model. Derived from the data model, so that nothing in it can be forgotten.
@@ -34,7 +49,7 @@ export function casesOf(own: Party, other: Party): Case[] {
       ...changeCases(model, own, other),
       ...createCases(model, own, other, fresh),
     ]),
-    ...models.flatMap((model) => nestedReadCases(model, other, parted)),
+    ...models.flatMap((model) => nestedReadCases(model, other, parted, firstOf(models))),
     ...Object.keys(own.rows).flatMap((model) => nestedWriteCases(model, own, other, fresh, parted)),
   ]
 }
@@ -189,19 +204,20 @@ function selectable(model: string): Record<string, unknown> {
   return { ...Object.fromEntries(relations.map(([name]) => [name, true])), ...(lists && { _count: true }) }
 }
 
-/** Reads of the model's rows that take others along, or depend on them. */
-function nestedReadCases(model: string, other: Party, parted: readonly string[]): Case[] {
+/**
+ * Reads of the model's rows that take others along, or depend on them. What is beyond a relation is read by way of the `first` model
+ * alone that has a relation like it: what another one would find there is the same.
+ */
+function nestedReadCases(model: string, other: Party, parted: readonly string[], first: FirstOf): Case[] {
   return Object.entries(shapeOf(model).relations).flatMap(([name, relation]) => {
     const beyond = selectable(relation.model)
-    const includes = {
-      alone: true,
-      'with all of its own': { include: beyond },
-      'with its lists': { include: listsOf(beyond, relation.model) },
-    }
-    const taken = reaches(relation, parted) ? includes : {}
+    const isFirst = first(relation) === `${model}.${name}` && reaches(relation, parted)
+    const alone = parted.includes(relation.model) ? { alone: true } : {}
+    const all = isFirst ? { 'with all of its own': { include: beyond } } : {}
+    const lists = isFirst ? { 'with its lists': { include: listsOf(beyond, relation.model) } } : {}
     const seen: Case[] = [
-      ...expand(model, ['findMany'], false, taken, (value) => ({ include: { [name]: value } })),
-      ...expand(model, ['findMany'], false, taken, (value) => ({ select: { [name]: value } })),
+      ...expand(model, ['findMany'], false, { ...alone, ...all }, (value) => ({ include: { [name]: value } })),
+      ...expand(model, ['findMany'], false, { ...alone, ...lists }, (value) => ({ select: { [name]: value } })),
     ].map((attempt) => ({ ...attempt, aim: `${name} ${attempt.aim}` }))
     return parted.includes(relation.model) ? [...seen, ...conditionCases(model, name, relation, other)] : seen
   })

@@ -36,38 +36,44 @@ it('no argument is described that is not there', () => {
   expect(describedArguments.filter((coordinate) => !there.includes(coordinate))).toEqual([])
 })
 
-for (const between of betweens) {
-  describe(`between ${between.title}`, () => {
-    for (const subject of subjects) {
-      if (!isParted(subject.reference, between)) continue
-      const title = `${subject.title} answers what is the other's as if it were not there`
-      it(title, { tags: ['rule-12', ...subject.tags, ...between.tags], timeout }, async ({ task }) => {
-        const encounter = await place.meet(between)
-        const before = await place.rowsOfOther(encounter)
-        const { cases, leaks } = await compareAnswers(between, encounter, subject)
-        const after = await place.rowsOfOther(encounter)
-        if (!isDeepStrictEqual(after, before)) leaks.push({ before, after })
-        tried(task, { cases, leaks: leaks.length })
-        expect(leaks).toEqual([])
-        const found = await someoneFindsTheirOwn(between, encounter, subject)
-        expect(found, `Also one's own is answered as if it were not there, which proves nothing. ${advice}`).toBe(true)
-      })
-    }
+for (const between of betweens)
+  describe(`between ${between.title}`, () => encounters(between, ({ kind }) => kind !== 'subscription'))
 
-    for (const operation of operations) {
-      const title = `${operation.kind} ${operation.name} shows each role its own, and changes nothing of the other's`
-      it(title, { tags: ['rule-16', ...tagsOf(operation), ...between.tags], timeout }, async ({ task }) => {
-        const { answers, leaks } = await callAsEachRole(between, operation)
-        tried(task, { cases: answers.length, leaks: leaks.length })
-        expect(leaks).toEqual([])
-        expect(answers.map(({ shown }) => shown).filter((shown) => shown.includes('"INTERNAL"'))).toEqual([])
-        if (!between.callers.includes('ADMIN')) return
-        const valid = answers.filter(({ which }) => which === 'every')
-        const succeeded = valid.some((answer) => isSuccess(operation, answer))
-        expect(succeeded, `Nobody could do it. ${advice}\n${valid.map(({ shown }) => shown).join('\n')}`).toBe(true)
-      })
-    }
-  })
+// Most of their time streams are silent: they are listened to at once.
+for (const between of betweens) {
+  describe.concurrent(`between ${between.title}`, () => encounters(between, ({ kind }) => kind === 'subscription'))
+}
+
+function encounters(between: Between, isMeant: (what: { kind: Subject['kind'] }) => boolean): void {
+  for (const subject of subjects.filter(isMeant)) {
+    if (!isParted(subject.reference, between)) continue
+    const title = `${subject.title} answers what is the other's as if it were not there`
+    it(title, { tags: ['rule-12', ...subject.tags, ...between.tags], timeout }, async ({ expect, task }) => {
+      const encounter = await place.meet(between)
+      const before = await place.rowsOfOther(encounter)
+      const { cases, leaks } = await compareAnswers(between, encounter, subject)
+      const after = await place.rowsOfOther(encounter)
+      if (!isDeepStrictEqual(after, before)) leaks.push({ before, after })
+      tried(task, { cases, leaks: leaks.length })
+      expect(leaks).toEqual([])
+      const found = await someoneFindsTheirOwn(between, encounter, subject)
+      expect(found, `Also one's own is answered as if it were not there, which proves nothing. ${advice}`).toBe(true)
+    })
+  }
+
+  for (const operation of operations.filter(isMeant)) {
+    const title = `${operation.kind} ${operation.name} shows each role its own, and changes nothing of the other's`
+    it(title, { tags: ['rule-16', ...tagsOf(operation), ...between.tags], timeout }, async ({ expect, task }) => {
+      const { answers, leaks } = await callAsEachRole(between, operation)
+      tried(task, { cases: answers.length, leaks: leaks.length })
+      expect(leaks).toEqual([])
+      expect(answers.map(({ shown }) => shown).filter((shown) => shown.includes('"INTERNAL"'))).toEqual([])
+      if (!between.callers.includes('ADMIN')) return
+      const valid = answers.filter(({ which }) => which === 'every')
+      const succeeded = valid.some((answer) => isSuccess(operation, answer))
+      expect(succeeded, `Nobody could do it. ${advice}\n${valid.map(({ shown }) => shown).join('\n')}`).toBe(true)
+    })
+  }
 }
 
 /** Whether it can name anything that one of the two has and the other has not. */
@@ -143,27 +149,41 @@ async function someoneFindsTheirOwn(between: Between, encounter: Encounter, { re
 async function callAsEachRole(between: Between, operation: Operation) {
   const answers: (Answer & { which: 'every' | 'needed' })[] = []
   const leaks: object[] = []
-  // A mutation may leave nothing to call another one with.
-  const lasting = operation.kind === 'mutation' ? null : await place.meet(between)
   const query = documentOf(operation, 4)
+  let encounter = await place.meet(between)
+  let before = await place.rowsOfOther(encounter)
   const call = async (role: RoleName, which: 'every' | 'needed', transport: Transport) => {
-    const encounter = lasting ?? (await place.meet(between))
-    const before = await place.rowsOfOther(encounter)
     const variables = validVariables(operation, encounter.own, which)
     const answer = await transport({ url: place.platform.url, key: encounter.keys[role], query, variables })
-    const after = await place.rowsOfOther(encounter)
     answers.push({ ...answer, which })
     if (isTelling(answer, encounter, role)) leaks.push({ role, variables, shown: answer.shown })
-    if (!isDeepStrictEqual(after, before)) leaks.push({ role, variables, before, after })
+    return { role, variables, refused: answer.shown.includes('"FORBIDDEN"') }
+  }
+  const compare = async (calls: object) => {
+    const after = await place.rowsOfOther(encounter)
+    if (!isDeepStrictEqual(after, before)) leaks.push({ calls, before, after })
   }
   const calls = between.callers.flatMap((role) =>
     (['every', 'needed'] as const).flatMap((which) =>
       transportsOf(operation).map((transport) => () => call(role, which, transport)),
     ),
   )
-  // Those that change nothing are made at once: some of them are streams, which are listened to until they fall silent.
-  if (lasting) await Promise.all(calls.map((each) => each()))
-  else for (const each of calls) await each()
+  if (operation.kind !== 'mutation') {
+    // They change nothing, so they are made at once: some of them are streams, which are listened to until they fall silent.
+    await compare(await Promise.all(calls.map((each) => each())))
+    return { answers, leaks }
+  }
+  let isSpent = false
+  for (const each of calls) {
+    // Once done, a mutation may leave nothing to call another one with.
+    if (isSpent) {
+      encounter = await place.meet(between)
+      before = await place.rowsOfOther(encounter)
+    }
+    const made = await each()
+    await compare(made)
+    isSpent = !made.refused
+  }
   return { answers, leaks }
 }
 

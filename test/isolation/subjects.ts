@@ -1,7 +1,7 @@
 import type { RoleName } from '../../src/schema/role.ts'
 import { type Reference, referenceOf, validVariables } from './arguments.ts'
 import type { Encounter } from './encounters.ts'
-import { documentOf, type Operation, operations, withValue } from './operations.ts'
+import { documentOf, type Operation, type OperationKind, operations, withValue } from './operations.ts'
 import { type Answer, overEventStream, overGet, overHttp, overWebSocket, type Transport } from './transports.ts'
 
 /** Asks, as the encounter's first party in this role, for what `value` names. */
@@ -9,6 +9,7 @@ type Ask = (url: string, encounter: Encounter, role: RoleName, value: string) =>
 
 /** Something that can be asked by what names rows. */
 export type Subject = {
+  kind: OperationKind | 'path'
   title: string
   tags: string[]
   reference: Reference
@@ -38,6 +39,7 @@ export const subjects: readonly Subject[] = [
       const title = `${operation.kind} ${operation.name} by ${place.coordinate}`
       return [
         {
+          kind: operation.kind,
           title,
           tags: tagsOf(operation),
           reference,
@@ -49,6 +51,7 @@ export const subjects: readonly Subject[] = [
   ),
   ...paths.map(
     ({ path, type }): Subject => ({
+      kind: 'path',
       title: `GET ${path}<id>`,
       tags: [],
       reference: { by: 'id', types: [type] },

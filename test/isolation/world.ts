@@ -20,7 +20,7 @@ export type World = {
   beginning: StoredRow[]
   /** Every row of every tenant, as the superuser sees them. */
   stored(): Promise<StoredRow[]>
-  /** The tables whose rows were inserted, updated or deleted since the beginning, or since the last reset. */
+  /** The tables whose rows were inserted, updated or deleted since this was asked last. */
   touched(): Promise<string[]>
   /** The columns that can hold what a tenant wrote. */
   textColumns(): Promise<{ table: string; column: string }[]>
@@ -43,25 +43,14 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
   await seed(database.adminUrl, parties)
 
   const ofEach = (select: (table: string) => string) => tables.map(select).join(' union all ')
-  // Both are asked after each write. Under a name they are planned once.
+  // Asked after each write. Under a name it is planned once.
   const storedQuery = {
     name: 'stored',
     text: ofEach((table) => `select '${table}' as table, to_jsonb(t) as row from ${table} t`),
   }
   const stored = async () => (await admin.query<StoredRow>(storedQuery)).rows
-  const versionsQuery = {
-    name: 'versions',
-    text: ofEach(
-      (table) => `select '${table}' as table, string_agg(ctid::text || xmin::text, ' ' order by ctid) as rows from ${table}`,
-    ),
-  }
-  /** The version of every row by table: each write leaves another one, or one less. */
-  const versions = async () => {
-    const { rows } = await admin.query<{ table: string; rows: string | null }>(versionsQuery)
-    return new Map(rows.map(({ table, rows }) => [table, rows]))
-  }
   const beginning = await stored()
-  let untouched = await versions()
+  await admin.query(noteWrites(await wholeTables(admin)))
   const restore = (table: string) => {
     const rows = beginning.filter((each) => each.table === table).map(({ row }) => row)
     const literal = pg.escapeLiteral(JSON.stringify(rows))
@@ -75,8 +64,8 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
     beginning,
     stored,
     touched: async () => {
-      const now = await versions()
-      return tables.filter((table) => now.get(table) !== untouched.get(table))
+      const { rows } = await admin.query<{ name: string }>({ name: 'touched', text: 'delete from touched returning name' })
+      return [...new Set(rows.map(({ name }) => name))]
     },
     textColumns: async () => {
       const found = await admin.query<{ table: string; column: string }>(
@@ -86,11 +75,10 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
       )
       return found.rows
     },
-    // As a replica, Postgres checks no foreign keys: the rows held them when they were read.
+    // As a replica, Postgres fires no triggers, those of foreign keys included: the rows held them when they were read.
     reset: async (changed) => {
       if (changed.length === 0) return
       await admin.query(`begin; set local session_replication_role = replica; ${changed.map(restore).join('\n')} commit`)
-      untouched = await versions()
     },
     async close() {
       await data.close()
@@ -98,6 +86,24 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
       await database.drop()
     },
   }
+}
+
+/** Statements that make each of the tables, which are no partitions, leave its name in `touched` whenever rows of it are written. */
+function noteWrites(tables: readonly string[]): string {
+  const triggers = tables.map(
+    (table) =>
+      `create trigger note_write after insert or update or delete on ${table} for each row execute function note_write();`,
+  )
+  return `create unlogged table touched (name text);
+    create function note_write() returns trigger language plpgsql security definer set search_path = public
+      as $$ begin insert into touched values (tg_table_name); return null; end $$;
+    ${triggers.join('\n')}`
+}
+
+async function wholeTables(admin: pg.Client): Promise<string[]> {
+  const { rows } = await admin.query<{ relname: string }>('select relname::text from pg_class where relispartition')
+  const parts = rows.map(({ relname }) => relname)
+  return (await tenantTables(admin)).filter((table) => !parts.includes(table))
 }
 
 /** The tables that hold tenants' rows, from Postgres itself. */

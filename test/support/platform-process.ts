@@ -24,8 +24,11 @@ const inherited = Object.fromEntries(
   Object.entries(process.env).filter(([name]) => !/^(BULKHEAD|DATABASE|REDIS|OPENAI|NODE_ENV|PORT|VITEST|LOG_LEVEL)/.test(name)),
 )
 
+/** A port of its own. Many are started: what was compiled for one is not for the next. */
+const own = { PORT: '0', NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/compiled') }
+
 export function startPlatformProcess(env: Record<string, string>, args = ['start']): PlatformProcess {
-  const child = spawn(process.execPath, ['src/main.ts', ...args], { cwd: root, env: { ...inherited, PORT: '0', ...env } })
+  const child = spawn(process.execPath, ['src/main.ts', ...args], { cwd: root, env: { ...inherited, ...own, ...env } })
   const stdout = collect(child, 'stdout')
   const stderr = collect(child, 'stderr')
   const exited = once(child, 'exit').then(([code]) => code as number | null)

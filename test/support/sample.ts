@@ -14,3 +14,6 @@ function wholeNumber(name: string): number | undefined {
   if (!/^\d+$/.test(text)) throw new Error(`${name}=${text} is no whole number. Leave it unset to try every mutant.`)
   return Number(text)
 }
+
+/** Whether nothing is sampled of the cases behind both walls: `EVERY_CASE`. */
+export const everyCase = Boolean(process.env['EVERY_CASE'])

@@ -31,6 +31,7 @@ export class Lane {
     const { test, ...vite } = config
     const options = {
       ...{ ...test, config: false as const, root, watch: false, globalSetup: [], maxWorkers: 1, bail: 1, reporters: [{}] },
+      env: { EVERY_CASE: '1' },
       // What is loaded as the filter changes from mutant to mutant.
       fsModuleCache: false,
     }
