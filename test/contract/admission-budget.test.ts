@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import { describe, expect, test } from 'vitest'
 import { type CallId, leaseTtl, type QuotaCounts } from '../../src/domain/admission.ts'
 import { newId } from '../../src/domain/ids.ts'

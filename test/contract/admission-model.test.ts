@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import { ModelTenant } from './admission-model.ts'

@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import { setTimeout as delay, setImmediate as nextTurn } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { newId, type TenantId, tenantIdOf } from '../../src/domain/ids.ts'

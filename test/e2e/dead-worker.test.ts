@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'

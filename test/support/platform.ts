@@ -43,7 +43,8 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
   const failures: unknown[] = []
   const worker = new RunWorker({ data, catalog, ports, settings, onError: (error: unknown) => void failures.push(error) })
   await worker.start()
-  opened.defer(() => worker.drain(5_000))
+  // Many tests end with answers under way that never would.
+  opened.defer(() => worker.drain(1_000))
 
   const lines: string[] = []
   const server = createServer({
@@ -59,7 +60,7 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
     ...options,
   })
   const { url } = await server.listen(0, '127.0.0.1')
-  opened.defer(() => server.close(2_000))
+  opened.defer(() => server.close(500))
 
   const clients: Api[] = []
   opened.defer(async () => void (await Promise.all(clients.map(({ client }) => client.close()))))
