@@ -21,7 +21,8 @@ export async function createTestDatabase({ empty = false } = {}): Promise<TestDa
   const name = `test_${randomBytes(8).toString('hex')}`
   const template = empty ? 'template1' : new URL(server.adminUrl).pathname.slice(1)
   const maintenanceUrl = withDatabase(server.adminUrl, 'postgres')
-  await adminQuery(maintenanceUrl, `CREATE DATABASE ${name} TEMPLATE ${template}`)
+  // Copying its files takes two thirds of the time that logging them does.
+  await adminQuery(maintenanceUrl, `CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY file_copy`)
   return {
     appUrl: withDatabase(server.appUrl, name),
     platformUrl: withDatabase(server.platformUrl, name),
