@@ -1,7 +1,7 @@
 import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { PrismaClient } from './generated/client.ts'
-import { breakWhenSilent } from './silence.ts'
+import { SilenceWatch } from './silence.ts'
 
 export type PlatformDatabaseOptions = {
   /** Connects as `bulkhead_platform`. */
@@ -34,12 +34,13 @@ export class PlatformDatabase {
 export function openPlatformPool({ max = 3, connectionTimeoutMillis = 5_000, ...options }: PlatformDatabaseOptions): pg.Pool {
   const { connectionString, silenceMillis = 60_000, onIdleError } = options
   const pool = new pg.Pool({ connectionString, max, connectionTimeoutMillis })
+  const silence = new SilenceWatch()
   // A pool has ended before its connections have, and a server that stops then is no news.
   pool.on('error', (error) => !pool.ending && onIdleError?.(error))
   // Of a connection in use the pool hears nothing, and an error that nobody hears ends the process.
   pool.on('connect', (client) => {
     client.on('error', () => undefined)
-    breakWhenSilent(client, silenceMillis)
+    silence.over(client, silenceMillis)
   })
   return pool
 }

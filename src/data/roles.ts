@@ -21,6 +21,7 @@ const safe = 'NOSUPERUSER NOBYPASSRLS NOCREATEDB NOCREATEROLE NOREPLICATION'
  * - `bulkhead_app` does what tenants do, `bulkhead_platform` what is platform-wide, `bulkhead_eraser` erases a tenant.
  * - A URL whose user is `bulkhead_app` (`bulkhead_platform`) makes that role log in with the URL's password. A URL that
  *   names another login role, which must exist, makes that role a member instead.
+ * - A transaction of theirs in which nothing is sent for 5 seconds ends, unless they were given another bound.
  * - No one else may connect to the database, as far as its administrator can decide that.
  *
  * Safe to repeat. Throws MigrationError when a role cannot be what it has to be.
@@ -69,6 +70,16 @@ async function createRoles(admin: pg.Client): Promise<void> {
     else if (existing.dangerous) await admin.query(`ALTER ROLE ${role} ${safe}`)
   }
   await lendEraser(admin)
+  await boundIdleness(admin)
+}
+
+/** A transaction whose client is gone without a word would hold its locks until TCP notices. What must wait longer says so. */
+async function boundIdleness(admin: pg.Client): Promise<void> {
+  const { rows } = await admin.query<{ rolname: string }>(
+    `select rolname from pg_roles where rolname = any($1) and not coalesce(rolconfig::text like '%idle_in_transaction%', false)`,
+    [workingRoles],
+  )
+  for (const { rolname } of rows) await admin.query(`ALTER ROLE ${rolname} SET idle_in_transaction_session_timeout = '5s'`)
 }
 
 /** The platform may become the eraser, for as long as it says so: it has none of its rights otherwise. */

@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { prepareScope, runScoped, type Wall } from './scoped-query.ts'
-import { breakWhenSilent } from './silence.ts'
+import type { SilenceWatch } from './silence.ts'
 
 export type SharedConnectionsOptions = {
   connectionString: string
@@ -10,6 +10,7 @@ export type SharedConnectionsOptions = {
   named: boolean
   /** Bound on one read, in milliseconds: a slow one holds up everybody behind it. 0 leaves it to the server. */
   statementTimeoutMillis: number
+  silence: SilenceWatch
   /** How long to wait for an answer, in milliseconds; 0 is for ever. */
   silenceMillis: number
   /** Bound on opening a connection, in milliseconds. */
@@ -97,7 +98,7 @@ export class SharedConnections {
     client.on('error', onBroken)
     client.on('end', onBroken)
     await client.connect()
-    breakWhenSilent(client, this.#options.silenceMillis)
+    this.#options.silence.over(client, this.#options.silenceMillis)
     if (this.#options.named) await prepareScope(client)
     return client
   }

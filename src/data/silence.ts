@@ -4,20 +4,35 @@ import type pg from 'pg'
 /** What pg's client has and its types leave out. */
 type Connected = pg.ClientBase & { connection: { stream: Socket }; readyForQuery: boolean }
 
-/**
- * Breaks the connection, which must be open, when its server owes an answer and is silent for so many milliseconds: it is frozen, or
- * was lost with its machine or the network, of which TCP alone would tell after a quarter of an hour. What waits fails as when a
- * connection breaks. A server that works on a statement is silent too, so the bound must be longer than a statement may take; 0 is none.
- */
-export function breakWhenSilent(client: pg.ClientBase, millis: number): void {
-  const { connection } = client as Connected
-  connection.stream.setTimeout(millis)
-  connection.stream.on('timeout', () => {
-    const { bytesRead } = connection.stream
-    // This process may have been the one that was held up: what came meanwhile is read before the next check.
-    setImmediate(() => {
-      const isSilent = !(client as Connected).readyForQuery && connection.stream.bytesRead === bytesRead
-      if (isSilent) connection.stream.destroy()
+/** Breaks connections to one server that it has let down: it is frozen, or was lost with its machine or the network. */
+export class SilenceWatch {
+  readonly #connections = new Set<Connected>()
+
+  /**
+   * Breaks the connection, which must be open, when its server owes an answer and is silent for so many milliseconds, of which TCP
+   * alone would tell after a quarter of an hour. What waits fails as when a connection breaks. A server that works on a statement is
+   * silent too, so the bound must be longer than a statement may take; 0 is none.
+   */
+  over(client: pg.ClientBase, millis: number): void {
+    const connected = client as Connected
+    const { stream } = connected.connection
+    this.#connections.add(connected)
+    stream.once('close', () => this.#connections.delete(connected))
+    stream.setTimeout(millis)
+    stream.on('timeout', () => {
+      const { bytesRead } = stream
+      // This process may have been the one that was held up: what came meanwhile is read before the next check.
+      setImmediate(() => {
+        if (!connected.readyForQuery && stream.bytesRead === bytesRead) this.#giveUp(connected)
+      })
     })
-  })
+  }
+
+  /** Those that nobody uses were most likely lost with it: whoever took one next would wait as long again. */
+  #giveUp(silent: Connected): void {
+    for (const each of this.#connections) {
+      const isUnused = each.readyForQuery && each.getTransactionStatus() === 'I'
+      if (each === silent || isUnused) each.connection.stream.destroy()
+    }
+  }
 }

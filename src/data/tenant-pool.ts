@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import pg from 'pg'
 import { prepareScope, runScoped, type Wall } from './scoped-query.ts'
 import { SharedConnections } from './shared-connections.ts'
-import { breakWhenSilent } from './silence.ts'
+import { SilenceWatch } from './silence.ts'
 
 /** The wall of the operation in progress, and whether it may share a connection with others. */
 export type PoolScope = Wall & { shortRead: boolean }
@@ -60,6 +60,7 @@ export class TenantPool extends pg.Pool {
     const onConnect = namedStatements ? prepareScope : undefined
     super({ connectionString, max, connectionTimeoutMillis, statement_timeout: statementTimeoutMillis, onConnect })
     this.namedStatements = namedStatements
+    const silence = new SilenceWatch()
     const sharedTimeoutMillis = Math.min(statementTimeoutMillis, 2_000)
     this.#shared =
       shared === 0
@@ -69,13 +70,14 @@ export class TenantPool extends pg.Pool {
             size: shared,
             named: namedStatements,
             statementTimeoutMillis: sharedTimeoutMillis,
+            silence,
             silenceMillis: givenUpAfter(sharedTimeoutMillis),
             connectionTimeoutMillis,
           })
     // Of a connection in use the pool hears nothing, and an error that nobody hears ends the process. Its user learns by the statement.
     this.on('connect', (client) => {
       client.on('error', () => undefined)
-      breakWhenSilent(client, givenUpAfter(statementTimeoutMillis))
+      silence.over(client, givenUpAfter(statementTimeoutMillis))
     })
     // A pool has ended before its connections have, and a server that stops then is no news.
     this.on('error', (error) => !this.ending && options.onIdleError?.(error))

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { SharedConnections } from '../../src/data/shared-connections.ts'
+import { SilenceWatch } from '../../src/data/silence.ts'
 import { UnscopedOperation } from '../../src/data/tenant-filter.ts'
 import { MissingScope, TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
@@ -241,7 +242,7 @@ describe('shared connections', { tags: ['rule-4'] }, () => {
     const [a, b] = [await seedTenant(), await seedTenant()]
     const shared = new SharedConnections({
       ...{ connectionString: database.appUrl, size: 1, named: true },
-      ...{ statementTimeoutMillis: 500, silenceMillis: 1_500, connectionTimeoutMillis: 5_000 },
+      ...{ statementTimeoutMillis: 500, silence: new SilenceWatch(), silenceMillis: 1_500, connectionTimeoutMillis: 5_000 },
     })
     const titles = (tenantId: string) => shared.query({ text: 'select title from conversations' }, { tenantId, userId: null })
     const slow = shared.query({ text: 'select pg_sleep(30)' }, { tenantId: a.tenantId, userId: null })

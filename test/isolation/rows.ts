@@ -32,6 +32,10 @@ export const price = {
 
 const createdAt = new Date('2026-01-01T00:00:00Z')
 
+/** Parties that meet have overrides of different limits: were the limit alone the key, that could be told. */
+const overridden = ['MESSAGES_PER_DAY', 'MESSAGES_PER_MINUTE', 'TOKENS_PER_MESSAGE']
+let parties = 0
+
 /** A tenant whose staff acts. */
 export function tenantParty(canary: string): Party {
   const tenantId = newId()
@@ -90,7 +94,8 @@ export function tenantParty(canary: string): Party {
     ...{ id: newId(), tenantId, channel: 'WEBHOOK', notificationId: notification.id, webhookId: webhook.id },
     ...{ payload: { canary }, dueAt, lastFailure: canary, createdAt },
   }
-  const quotaOverride = { tenantId, limit: 'MESSAGES_PER_DAY', max: 7_000n, reason: canary, createdAt }
+  const limit = overridden[parties++ % overridden.length]
+  const quotaOverride = { tenantId, limit, max: 7_000n, reason: canary, createdAt }
   const rows = {
     Tenant: tenant,
     Member: member,

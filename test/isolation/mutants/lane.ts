@@ -85,7 +85,7 @@ export class Lane {
     const name = `mutant_${randomBytes(8).toString('hex')}`
     const template = new URL(this.#server.adminUrl).pathname.slice(1)
     const url = withDatabase(this.#server.adminUrl, name)
-    await adminQuery(withDatabase(url, 'postgres'), `create database ${name} template ${template}`)
+    await adminQuery(withDatabase(url, 'postgres'), `create database ${name} template ${template} strategy file_copy`)
     await adminQuery(url, sql)
     return url
   }
