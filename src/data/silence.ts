@@ -17,14 +17,23 @@ export class SilenceWatch {
     const connected = client as Connected
     const { stream } = connected.connection
     this.#connections.add(connected)
-    stream.once('close', () => this.#connections.delete(connected))
-    stream.setTimeout(millis)
-    stream.on('timeout', () => {
-      const { bytesRead } = stream
-      // This process may have been the one that was held up: what came meanwhile is read before the next check.
-      setImmediate(() => {
-        if (!connected.readyForQuery && stream.bytesRead === bytesRead) this.#giveUp(connected)
-      })
+    let heard = stream.bytesRead
+    let since = performance.now()
+    const owesNothing = () => connected.readyForQuery || stream.bytesRead !== heard
+    // The stream's own timeout would begin anew with every statement that is sent after the one that is not answered.
+    const check = () => {
+      if (owesNothing()) {
+        heard = stream.bytesRead
+        since = performance.now()
+      } else if (performance.now() - since >= millis) {
+        // This process may have been the one that was held up: what came meanwhile is read before the next check.
+        setImmediate(() => owesNothing() || this.#giveUp(connected))
+      }
+    }
+    const timer = millis === 0 ? undefined : setInterval(check, Math.min(500, millis / 4)).unref()
+    stream.once('close', () => {
+      clearInterval(timer)
+      this.#connections.delete(connected)
     })
   }
 
