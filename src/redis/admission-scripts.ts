@@ -24,7 +24,8 @@ const idleTtl = 24 * 60 * 60_000
 const countsLayout = `<${'d'.repeat(9 + windowBuckets)}`
 const termsLayout = `<${'d'.repeat(12)}`
 
-const common = `
+/** What each script begins with: the places of the figures, the arguments, and the time. */
+const prelude = `
 local VERSION, ENDS, PER_MINUTE, PER_DAY, PER_MESSAGE, SESSIONS_MAX, BUDGET = 1, 2, 3, 4, 5, 6, 7
 local DAY_START, DAY_END, MONTH_START, MONTH_END = 8, 9, 10, 11
 local MARK, SURE, NEXT_MONTH, TODAY, SPENT, RESERVED, SESSIONS, NEXT_DUE, BUCKET = 1, 2, 3, 4, 5, 6, 7, 8, 9
@@ -36,7 +37,33 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + floor(time[2] / 1000)
 end
+`
 
+/** Goes on to the bucket of now; `isLater` says whether it is another one than before. */
+const turn = `
+local bucket = floor(now / ${bucketSpan})
+local passed = bucket - counts[BUCKET]
+if passed > 0 then
+  for i = OLDEST, NEWEST do counts[i] = i + passed <= NEWEST and counts[i + passed] or 0 end
+  counts[BUCKET], isLater = bucket, true
+end
+`
+
+/** Counts a message, or leaves with what `refused` answers. */
+const count = (refused: string) => `
+local minute = 0
+for i = OLDEST, NEWEST do minute = minute + counts[i] end
+if content > terms[PER_MESSAGE] or counts[SPENT] + counts[RESERVED] + reserve > terms[BUDGET] or counts[TODAY] >= terms[PER_DAY]
+  or minute >= terms[PER_MINUTE] or counts[SESSIONS] >= terms[SESSIONS_MAX] then
+  ${refused}
+end
+counts[NEWEST] = counts[NEWEST] + 1
+counts[TODAY] = counts[TODAY] + 1
+counts[SESSIONS] = counts[SESSIONS] + 1
+counts[RESERVED] = counts[RESERVED] + reserve
+`
+
+const common = `
 local terms, counts, isNew, isChanged, isLater
 local fields, written, entered = {}, {}, {}
 
@@ -161,7 +188,6 @@ end
 local function open(names)
   names[#names + 1], names[#names + 2] = 'terms', 'counts'
   load(names)
-  local bucket = floor(now / ${bucketSpan})
   terms = fields.terms and {struct.unpack('${termsLayout}', fields.terms)}
   if fields.counts then
     counts = {struct.unpack('${countsLayout}', fields.counts)}
@@ -171,11 +197,7 @@ local function open(names)
     counts = {time[1] * 1000000 + time[2], 0, 0, 0, 0, 0, 0, 2^53, 0}
     isNew, isChanged = true, true
   end
-  local passed = bucket - counts[BUCKET]
-  if passed > 0 then
-    for i = OLDEST, NEWEST do counts[i] = i + passed <= NEWEST and counts[i + passed] or 0 end
-    counts[BUCKET], isLater = bucket, true
-  end
+  ${turn}
   if counts[NEXT_DUE] <= now then endWhatIsDue() end
 end
 
@@ -211,8 +233,37 @@ local function tell()
 end
 `
 
-const admit = `
+/**
+ * Almost every admission is of a new message, to counters that are sure, when nothing has to end: that is decided here, with no function
+ * made and each field written once. Whatever is not so falls through to what follows.
+ */
+const admitUsual = `
 local version, content, reserve, name, share = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local isUsual = share ~= ''
+while isUsual do
+  isUsual = false
+  local leaseEnds, shareEnds = now + ${leaseTtl}, now + ${sharedAdmissionTtl}
+  local leaseEntry, shareEntry = 'e:' .. floor(leaseEnds / 1000), 'e:' .. floor(shareEnds / 1000)
+  local found = redis.call('HMGET', key, 'terms', 'counts', name, share, leaseEntry, shareEntry)
+  if not found[1] or not found[2] or found[3] or found[4] then break end
+  local terms, counts, isLater = {struct.unpack('${termsLayout}', found[1])}, {struct.unpack('${countsLayout}', found[2])}, false
+  if counts[SURE] == 0 or terms[VERSION] < version or now >= terms[ENDS] or counts[NEXT_DUE] <= now then break end
+  ${turn}
+  ${count('break')}
+  counts[NEXT_DUE] = min(counts[NEXT_DUE], leaseEnds)
+  local text, id = struct.pack('${countsLayout}', unpack(counts, 1, NEWEST)), name:sub(3)
+  redis.call('HSET', key, 'counts', text,
+    name, format('%.0f %.0f %.0f %.0f', leaseEnds, leaseEnds, now, reserve),
+    share, format('%.0f 1 %s', shareEnds, id),
+    leaseEntry, format('%s%.0f %s;', found[5] or '', leaseEnds, name),
+    shareEntry, format('%s%.0f %s;', found[6] or '', shareEnds, share))
+  if isLater then redis.call('PEXPIRE', key, ${idleTtl}) end
+  redis.call('SPUBLISH', channel, '')
+  return {'admitted', now, text, found[1], id}
+end
+`
+
+const admit = `
 open({name, share, secondOf(now + ${leaseTtl}), secondOf(now + ${sharedAdmissionTtl})})
 local need = lacking(version)
 if need then return finish(need) end
@@ -223,18 +274,7 @@ if fields[share] then
 end
 local run = runOf(name) or newRun()
 if run.lease > 0 then return finish('repeated', name:sub(3)) end
-
-local minute = 0
-for i = OLDEST, NEWEST do minute = minute + counts[i] end
-if content > terms[PER_MESSAGE] or counts[SPENT] + counts[RESERVED] + reserve > terms[BUDGET] or counts[TODAY] >= terms[PER_DAY]
-  or minute >= terms[PER_MINUTE] or counts[SESSIONS] >= terms[SESSIONS_MAX] then
-  return finish('refused')
-end
-
-counts[NEWEST] = counts[NEWEST] + 1
-counts[TODAY] = counts[TODAY] + 1
-counts[SESSIONS] = counts[SESSIONS] + 1
-counts[RESERVED] = counts[RESERVED] + reserve
+${count("return finish('refused')")}
 run.lease, run.admitted, run.reserve = now + ${leaseTtl}, now, reserve
 keep(name, run)
 if share ~= '' then
@@ -428,13 +468,20 @@ open({})
 return finish(lacking(tonumber(ARGV[3])) or 'read')
 `
 
+const scripts = {
+  admit: admitUsual + common + admit,
+  seed: common + seed,
+  release: common + release,
+  hold: common + hold,
+  settle: common + settle,
+  renew: common + renew,
+  read: common + read,
+}
+
 /**
  * Each is given the tenant's hash as its key, and then the channel and the time, empty for that of Redis. Each decides and writes all
  * or nothing, in one round trip, and the same as src/memory/tenant-counters.ts does.
  */
 export const admissionScripts = Object.fromEntries(
-  Object.entries({ admit, seed, release, hold, settle, renew, read }).map(([name, body]) => [
-    `quota${name.charAt(0).toUpperCase()}${name.slice(1)}`,
-    common + body,
-  ]),
+  Object.entries(scripts).map(([name, body]) => [`quota${name.charAt(0).toUpperCase()}${name.slice(1)}`, prelude + body]),
 )
