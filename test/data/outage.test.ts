@@ -147,6 +147,45 @@ describe('an outage', () => {
     },
   )
 
+  test('is noticed on a connection that was lost though others keep writing to it', async () => {
+    const proxy = await startHoldingProxy(database.appUrl)
+    try {
+      await withDb({ connectionString: proxy.url, max: 1, shared: 1, statementTimeoutMillis: 500 }, async (db) => {
+        const read = () => ways['a shared connection']?.(db)
+        await read()
+        proxy.loseAll()
+        const lostAt = performance.now()
+        const reads: Promise<unknown>[] = []
+        const writing = setInterval(() => reads.push(Promise.resolve(read()).catch(isOutage)), 50)
+        // It is given up after the bound of a statement and a second, and the read is sent again.
+        await read()
+        clearInterval(writing)
+        expect(performance.now() - lostAt).toBeLessThan(10_000)
+        await Promise.all(reads)
+      })
+    } finally {
+      await proxy.close()
+    }
+  })
+
+  test('is expected of connections that nobody uses when one of them was lost', async () => {
+    const proxy = await startHoldingProxy(database.appUrl)
+    try {
+      await withDb({ connectionString: proxy.url, max: 3, shared: 0, statementTimeoutMillis: 500 }, async (db) => {
+        const atOnce = () => Promise.all([1, 2, 3].map(() => db.$queryRaw`select pg_sleep(0.1)::text`))
+        await atOnce()
+        expect(proxy.open).toBe(3)
+        proxy.loseAll()
+        expect(isOutage(await failureOf(db.agent.findMany()))).toBe(true)
+        // One after the other they would each be waited for.
+        await db.agent.findMany()
+        await atOnce()
+      })
+    } finally {
+      await proxy.close()
+    }
+  })
+
   test('is not a statement that takes its time, nor a connection that has nothing to say', async () => {
     await withDb({ connectionString: database.appUrl, max: 1, statementTimeoutMillis: 500 }, async (db) => {
       expect(isOutage(await failureOf(db.$queryRaw`select pg_sleep(3)::text`))).toBe(false)

@@ -3,6 +3,7 @@ import pino from 'pino'
 import { RunWorker } from '../../src/domain/run-worker.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
 import type { Limits } from '../../src/server/limits.ts'
+import type { Metrics } from '../../src/server/metrics.ts'
 import { createServer } from '../../src/server/server.ts'
 import { type Api, apiClient } from './api.ts'
 import { type FakeUpstream, startFakeUpstream } from './fake-upstream.ts'
@@ -29,6 +30,7 @@ export type TestPlatformOptions = {
   limits?: Partial<Limits>
   development?: boolean
   allowedOrigins?: string[]
+  metrics?: Metrics
 }
 
 /** The whole platform in one process: a server on a free port, a worker, a database of its own, ports in memory. */

@@ -1,0 +1,96 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import pino from 'pino'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { readConfig } from '../src/config.ts'
+import { examine, tableOf } from '../src/doctor.ts'
+import { tenantIdOf } from '../src/domain/ids.ts'
+import { quotaKeys } from '../src/redis/key-space.ts'
+import { tenantParty } from './isolation/rows.ts'
+import { seed } from './isolation/world.ts'
+import { adminQuery } from './support/database-url.ts'
+import { createTestDatabase, type TestDatabase } from './support/postgres.ts'
+import { connectForTest } from './support/redis-connection.ts'
+import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from './support/redis-server.ts'
+
+const active = tenantParty('active')
+const logger = pino({ level: 'silent' })
+
+describe.runIf(redisAvailable)(redisSuite('the doctor'), () => {
+  let database: TestDatabase
+  let redis: RedisServer
+  let dataDir: string
+
+  beforeAll(async () => {
+    ;[database, redis, dataDir] = await Promise.all([
+      createTestDatabase(),
+      startRedisServer(),
+      mkdtemp(join(tmpdir(), 'bulkhead-doctor-')),
+    ])
+    await seed(database.adminUrl, [active])
+    await adminQuery(database.adminUrl, 'update runs set queued_at = now()')
+  })
+
+  afterAll(async () => {
+    await redis.stop()
+    await database.drop()
+    await rm(dataDir, { recursive: true })
+  })
+
+  function configOf(env: Record<string, string> = {}) {
+    return readConfig({
+      ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, REDIS_URL: redis.url },
+      ...{ BULKHEAD_DATA_DIR: dataDir, ...env },
+    })
+  }
+
+  it('finds nothing wrong where all is well', async () => {
+    const findings = await examine(configOf({ DATABASE_ADMIN_URL: database.adminUrl }), logger)
+    expect(findings.map(({ what, verdict }) => [what, verdict])).toEqual(
+      ['configuration', 'migrations', 'database role', 'catalogue', 'redis', 'quota counters'].map((what) => [what, 'ok']),
+    )
+  })
+
+  it('says what it cannot see', async () => {
+    const findings = await examine(configOf(), logger)
+    expect(findings.filter(({ verdict }) => verdict === 'not checked')).toEqual([
+      { what: 'migrations', verdict: 'not checked', detail: 'DATABASE_ADMIN_URL is not set' },
+    ])
+  })
+
+  it('finds a role that row-level security does not bind, and says so in a line', async () => {
+    const findings = await examine(configOf({ DATABASE_URL: database.adminUrl }), logger)
+    expect(findings).toContainEqual({ what: 'database role', verdict: 'problem', detail: expect.stringContaining('superuser') })
+    expect(tableOf(findings)).toMatch(/^database role {3}problem {6}.*superuser/m)
+  })
+
+  it('finds a database that was never migrated, and says what to run', async () => {
+    const empty = await createTestDatabase({ empty: true })
+    try {
+      const findings = await examine(configOf({ DATABASE_ADMIN_URL: empty.adminUrl }), logger)
+      expect(findings).toContainEqual({
+        what: 'migrations',
+        verdict: 'problem',
+        detail: expect.stringContaining('bulkhead migrate'),
+      })
+    } finally {
+      await empty.drop()
+    }
+  })
+
+  it('finds counters that are not what the ledger says', async () => {
+    const config = configOf()
+    await examine(config, logger)
+    const { connection } = await connectForTest(redis.url)
+    const { counters } = quotaKeys(tenantIdOf(active.wall.tenantId))
+    const figures = await connection.commands.hgetBuffer(counters, 'counts')
+    if (!figures) throw new Error('Nothing is counted.')
+    // The fifth figure is what was spent.
+    figures.writeDoubleLE(figures.readDoubleLE(32) + 1_234, 32)
+    await connection.commands.hset(counters, 'counts', figures)
+    const findings = await examine(config, logger)
+    const detail = expect.stringContaining(`${active.wall.tenantId} by +1234`)
+    expect(findings).toContainEqual({ what: 'quota counters', verdict: 'problem', detail })
+  })
+})
