@@ -62,7 +62,7 @@ it('a tenant takes its settings and overrides along to a database of its own, an
 })
 
 it('another figure of a plan holds for its tenants at once', async () => {
-  const { admin } = await story.tenant({ plan: 'ENTERPRISE' })
+  const { admin } = await story.tenant({ plan: 'PRO' })
   const { admin: other } = await story.tenant({ plan: 'FREE' })
   const perMessage = async (scope: typeof admin) => {
     const { limits } = await findQuota({ kind: 'tenant', scope, expiresAt: null })
