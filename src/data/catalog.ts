@@ -90,6 +90,13 @@ export class Catalog {
     await this.#client.worker.deleteMany({ where: { id: workerId } })
   }
 
+  /** How many workers were heard of within `deadAfterMs`. */
+  async livingWorkers(deadAfterMs: number): Promise<number> {
+    const [row] = await this.#client.$queryRaw<{ count: number }[]>`
+      select count(*)::int as count from workers where heartbeat_at > now() - make_interval(secs => ${deadAfterMs / 1000})`
+    return row?.count ?? 0
+  }
+
   /** Runs that a worker claimed and has not been heard of for `deadAfterMs`, oldest first, at most 1,000 of each database. */
   orphanedRuns(deadAfterMs: number): Promise<ClaimedRun[]> {
     return this.placements.everywhere(async (client) => {

@@ -53,6 +53,12 @@ const defaultTiming: WorkerTiming = {
   ...{ heartbeat: 2_000, deadAfter: 10_000, sweep: 2_000, overdueAfter: 2_000, watch: 500, renew: 20_000 },
 }
 
+/**
+ * Workers that look for what nobody cares for, of all that there are: each look passes over all runs under way, so that they must not
+ * grow with the number of workers. Who it is is left to chance: of a hundred workers nobody looks one time in 59, and then two seconds later.
+ */
+const lookers = 4
+
 /** Claims of one run, after which it is given up: something about it kills workers. */
 const mostClaims = 20
 
@@ -264,6 +270,7 @@ export class RunWorker {
   async #sweep(): Promise<void> {
     const { catalog, ports } = this.#options
     await this.#requeueMissing()
+    if (Math.random() >= lookers / (await catalog.livingWorkers(this.#timing.deadAfter))) return
     await this.#mend(await catalog.orphanedRuns(this.#timing.deadAfter), (run) => this.#requeue(run))
     await this.#mend(await catalog.abandonedCalls(this.#timing.deadAfter), (run) => this.#settleAbandoned(run))
     for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {

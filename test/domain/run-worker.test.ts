@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { DatabaseAway } from '../../src/data/outage.ts'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
@@ -381,4 +381,23 @@ describe('while the database of one tenant', () => {
     await work.worker.drain(0)
     expect(work.errors.splice(0)).toEqual(expect.arrayContaining([expect.any(DatabaseAway)]))
   })
+})
+
+it('among many workers, not each looks for lost runs each time', async () => {
+  const others = 99
+  const living = `insert into workers (id, started_at, heartbeat_at) select gen_random_uuid(), now(), now() + interval '1 hour'
+    from generate_series(1, ${others})`
+  await adminQuery(story.database.adminUrl, living)
+  const asked = vi.spyOn(story.catalog, 'livingWorkers')
+  const looked = vi.spyOn(story.catalog, 'orphanedRuns')
+  {
+    // What other tests left is found as well.
+    const model = scriptedModel(Array.from({ length: 50 }, () => says('Done.')))
+    await using _ = await startWorker(story, { model, timing: { ...impatient, sweep: 5 } })
+    await until(() => asked.mock.calls.length >= 100)
+  }
+  // Four in a hundred on average.
+  expect(looked.mock.calls.length).toBeLessThan(25)
+  vi.restoreAllMocks()
+  await adminQuery(story.database.adminUrl, "delete from workers where heartbeat_at > now() + interval '1 minute'")
 })
