@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import { describe, expect, test, vi } from 'vitest'
 import { type Limits, type QuotaReading, retryHint, sharedAdmissionTtl } from '../../src/domain/admission.ts'
 import { newId } from '../../src/domain/ids.ts'
@@ -220,7 +219,7 @@ describeAdmission('admission', (open) => {
       })
     })
 
-    test('each tenant by its own', async () => {
+    test('each tenant by its own', { tags: ['rule-13'] }, async () => {
       const opened = await open()
       const [one, two] = [
         await Tenant.seeded(opened, { MESSAGES_PER_DAY: 1 }),
@@ -326,7 +325,7 @@ describeAdmission('admission', (open) => {
     })
   })
 
-  test("erase forgets all of the tenant's counters and none of its neighbour's, and tells", async () => {
+  test("erase forgets all of the tenant's counters and none of its neighbour's, and tells", { tags: ['rule-13'] }, async () => {
     const opened = await open()
     const tenant = await Tenant.seeded(opened, {}, { today: 4, spent: 5, sessions: [newId()] })
     const neighbour = await Tenant.seeded(opened, {}, { today: 6 })

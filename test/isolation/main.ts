@@ -38,5 +38,7 @@ const vitest = await startVitest(files, {
   sequence: { sequencer: LongestFirst },
   // Several of the tests mostly wait: for a dead worker's lease to run out, for a stream to stay silent.
   maxWorkers: 3,
+  // Much is made and soon forgotten.
+  execArgv: ['--max-semi-space-size=64'],
 })
 await vitest.close()

@@ -1,4 +1,3 @@
-// @module-tag rule-14
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -57,7 +56,7 @@ describe.skipIf(!redisAvailable)(redisSuite('admission by several processes'), (
     expect(quota.now).toBeGreaterThanOrEqual(asked.now)
   })
 
-  test('is one key of the tenant, which goes when nobody uses it', async () => {
+  test('is one key of the tenant, which goes when nobody uses it', { tags: ['rule-13'] }, async () => {
     const { connection, admission, tenant } = await start()
     await admission.admit(tenant, { version: 1, runId: newId(), key: 'key', contentTokens: 1, reserve: 1 })
     expect(await connection.commands.keys('*')).toEqual([`{q:${tenant}}:w`])

@@ -45,8 +45,11 @@ async function startServer(): Promise<OwnedServer> {
   const dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-test-'))
   // When this runs as root, the server runs as another account, which must get in.
   await chmod(dataDir, 0o755)
-  // Nothing here has to outlive a crash of the machine.
-  const settings = { fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', max_connections: '200' }
+  // Nothing here has to outlive a crash of the machine, or grows old enough to be vacuumed.
+  const settings = {
+    ...{ fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', wal_level: 'minimal', max_wal_senders: '0' },
+    ...{ autovacuum: 'off', max_wal_size: '4GB', max_connections: '200' },
+  }
   const server = await startEmbeddedPostgres({ dataDir, settings }).catch(async (error) => {
     await rm(dataDir, { recursive: true })
     throw error

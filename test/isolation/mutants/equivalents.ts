@@ -1,5 +1,9 @@
+import { dataModel } from '../../../src/data/generated/data-model.ts'
+import { readableGlobals } from '../../../src/data/tenant-filter.ts'
 import { platformModels } from '../rows.ts'
 import type { Mutant } from './mutant.ts'
+
+const lonely = [...readableGlobals].filter((model) => Object.keys(dataModel[model]?.relations ?? {}).length === 0)
 
 /** What can be taken away without anybody seeing more, since something else in the same wall refuses all the same. */
 const equivalents: { models: Iterable<string>; places: string[]; calls: string[]; because: string }[] = [
@@ -14,6 +18,12 @@ const equivalents: { models: Iterable<string>; places: string[]; calls: string[]
     places: ['restrictRead'],
     calls: ['UnscopedOperation'],
     because: 'A cursor on a table of the platform: wallOf comes after it, and lets nobody read that table.',
+  },
+  {
+    models: lonely,
+    places: ['restrictRead', 'restrictRelationFilters'],
+    calls: ['refuseRelationOrder', 'restrictSelection', 'restrictRelationFilters'],
+    because: 'It has no relations, so there is none to order by, to take along or to filter on.',
   },
 ]
 
