@@ -170,6 +170,8 @@ describe('sessions', () => {
     const session = await watched.open(key)
     await nextLook(watched)
     watched.outage.of = what
+    // A look that began before the outage must not come upon what is revoked in it.
+    if (what === 'versions') await until(() => watched.errors.length > 0)
     await revokeApiKey(admin, { apiKeyId: id })
     await until(() => watched.errors.length > 0)
     await nextLook(watched)
