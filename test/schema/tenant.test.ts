@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { encodeId } from '../../src/schema/global-id.ts'
+import { agentReplySubscription } from '../operations/agent-reply.ts'
 import { runQuery } from '../operations/run.ts'
 import {
   createTenantMutation,
@@ -47,8 +48,11 @@ describe('an operator', () => {
     const tenantId = encodeId('Tenant', tenant.id)
     const api = platform.api(keys.member)
     const { runId } = await say(api, 'Tell me a story.')
-    await until(async () => (await api.data(runQuery, { id: runId })).run?.status === 'RUNNING')
-    expect((await api.data(runQuery, { id: runId })).run?.failure).toBeNull()
+    // A run may be under way for a moment before the first word of its answer has come.
+    for await (const { agentReply: event } of api.follow(agentReplySubscription, { runId })) {
+      if (event.__typename === 'TextDelta' || event.__typename === 'Snapshot') break
+    }
+    expect((await api.data(runQuery, { id: runId })).run).toMatchObject({ status: 'RUNNING', failure: null })
 
     const { suspendTenant } = await operator.data(suspendTenantMutation, { input: { tenantId, reason: 'They did not pay.' } })
     expect(payload(suspendTenant, 'SuspendTenantPayload').tenant).toEqual({ id: tenantId, status: 'SUSPENDED' })
