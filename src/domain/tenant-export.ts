@@ -115,6 +115,8 @@ export async function sendArchive(scope: Scope, id: string, sink: ArchiveSink): 
     const rows = await scope.db.$transaction(
       async (tx) => {
         await tx.$executeRaw`SET TRANSACTION READ ONLY`
+        // Between two reads whoever takes the archive may be slow.
+        await tx.$queryRaw`select set_config('idle_in_transaction_session_timeout', ${String(longestStream)}, true)`
         await takeSeat(tx, scope.tenant.id, 'export')
         await progress.note('STREAMING', 0)
         return writeArchive(scope, tx, sink.write, (sent) => progress.tick(sent))

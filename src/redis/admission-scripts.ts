@@ -239,9 +239,8 @@ end
  */
 const admitUsual = `
 local version, content, reserve, name, share = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6], ARGV[7]
-local isUsual = share ~= ''
-while isUsual do
-  isUsual = false
+repeat
+  if share == '' then break end
   local leaseEnds, shareEnds = now + ${leaseTtl}, now + ${sharedAdmissionTtl}
   local leaseEntry, shareEntry = 'e:' .. floor(leaseEnds / 1000), 'e:' .. floor(shareEnds / 1000)
   local found = redis.call('HMGET', key, 'terms', 'counts', name, share, leaseEntry, shareEntry)
@@ -259,8 +258,8 @@ while isUsual do
     shareEntry, format('%s%.0f %s;', found[6] or '', shareEnds, share))
   if isLater then redis.call('PEXPIRE', key, ${idleTtl}) end
   redis.call('SPUBLISH', channel, '')
-  return {'admitted', now, text, found[1], id}
-end
+  do return {'admitted', now, text, found[1], id} end
+until true
 `
 
 const admit = `

@@ -128,6 +128,27 @@ describe('refuses in one line', () => {
   })
 })
 
+it('end transactions in which nothing is sent, after five seconds unless an administrator chose another bound', async () => {
+  await superuser.query('create database idle')
+  const urls = {
+    adminUrl: withDatabase(server.adminUrl, 'idle'),
+    appUrl: urlOf('idle', 'bulkhead_app', 'a'),
+    platformUrl: urlOf('idle', 'bulkhead_platform', 'p'),
+  }
+  const boundOf = async (connectionString: string) => {
+    const client = new pg.Client({ connectionString })
+    await client.connect()
+    const { rows } = await client.query('show idle_in_transaction_session_timeout')
+    await client.end()
+    return rows[0].idle_in_transaction_session_timeout
+  }
+  await migrate(urls)
+  expect([await boundOf(urls.appUrl), await boundOf(urls.platformUrl)]).toEqual(['5s', '5s'])
+  await superuser.query("alter role bulkhead_app set idle_in_transaction_session_timeout = '8s'")
+  await migrate(urls)
+  expect([await boundOf(urls.appUrl), await boundOf(urls.platformUrl)]).toEqual(['8s', '5s'])
+})
+
 it('computes the verifier that Postgres itself would', async () => {
   await superuser.query(`create role reference password 'correct horse'`)
   const { rows } = await superuser.query<{ rolpassword: string }>(`select rolpassword from pg_authid where rolname = 'reference'`)

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
 import pg from 'pg'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { globalTables } from '../../src/data/global-tables.ts'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantTransaction } from '../../src/data/tenant-scope.ts'
@@ -272,6 +272,21 @@ describe('an export', () => {
     const asked = await Promise.all([1, 2, 3].map(() => exportTenant(scope, { idempotencyKey: 'k' })))
     expect(new Set(asked.map(({ tenantExport }) => tenantExport.id)).size).toBe(1)
     expect(await scope.db.auditEvent.count({ where: { action: 'exportTenant' } })).toBe(1)
+  })
+
+  it('waits for whoever takes it slowly, longer than other transactions may wait', async () => {
+    const { tenant, admin: scope, endUser } = await story.tenant()
+    await fill(tenant.id, await ask(endUser), 300)
+    const connectionString = `${story.database.appUrl}?options=-c%20idle_in_transaction_session_timeout%3D200`
+    const data = new TenantData(new TenantPool({ connectionString }))
+    onTestFinished(() => data.close())
+    const slow = { ...scope, db: data.of({ tenantId: tenant.id, userId: null }) }
+    let pieces = 0
+    const sink = collector(async () => {
+      if (++pieces === 3) await delay(600)
+    })
+    await archiveOf(slow, sink)
+    expect(pieces).toBeGreaterThan(3)
   })
 
   it('tells how far it is, can fail, and can be fetched again', async () => {

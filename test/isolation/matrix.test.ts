@@ -8,7 +8,7 @@ import { type Between, betweens, type Encounter, type MeetingPlace, openMeetingP
 import { documentOf, nestedIds, type Operation, operations, typesWithId } from './operations.ts'
 import { type Party, rowOf } from './rows.ts'
 import { type Subject, subjects, tagsOf, transportsOf } from './subjects.ts'
-import type { Answer, Transport } from './transports.ts'
+import { type Answer, isRefused, type Transport } from './transports.ts'
 import { tried } from './tried.ts'
 
 /** What is an id of nothing. */
@@ -158,7 +158,7 @@ async function callAsEachRole(between: Between, operation: Operation) {
     const answer = await transport({ url: place.platform.url, key: encounter.keys[role], query, variables })
     answers.push({ ...answer, which })
     if (isTelling(answer, encounter, role)) leaks.push({ role, variables, shown: answer.shown })
-    return { role, variables, refused: answer.shown.includes('"FORBIDDEN"') }
+    return { role, variables, refused: isRefused(operation.name, answer) }
   }
   const compare = async (calls: object) => {
     const after = await place.rowsOfOther(encounter)

@@ -6,6 +6,15 @@ export type Request = { url: string; key: string; query: string; variables: Reco
 
 export type Result = { data?: Record<string, unknown> | null; errors?: { extensions?: Record<string, unknown> }[] }
 
+/** Whether the role may not ask the operation at all. Fields of what it is answered may be for others all the same. */
+export function isRefused(operation: string, { results }: Answer): boolean {
+  const isRefusal = ({ data, errors }: Result) => {
+    const result = data?.[operation] as { __typename?: string } | null | undefined
+    return result?.__typename === 'Forbidden' || (!result && errors?.[0]?.extensions?.['code'] === 'FORBIDDEN')
+  }
+  return results.length > 0 && results.every(isRefusal)
+}
+
 /** What a client was shown, to the byte but for the date, and the results in it. */
 export type Answer = { shown: string; results: Result[] }
 
