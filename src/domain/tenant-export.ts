@@ -18,6 +18,7 @@ const lifetime = 24 * 60 * 60_000
 /** How long counting the rows may take, and sending them, in milliseconds: either holds a connection. */
 const longestCount = 30_000
 const longestStream = 15 * 60_000
+const longestPause = String(longestStream)
 
 /** Archives of one tenant that are sent at a time, by all processes, and as many whose rows are counted. */
 const seatsPerTenant = 2
@@ -116,7 +117,7 @@ export async function sendArchive(scope: Scope, id: string, sink: ArchiveSink): 
       async (tx) => {
         await tx.$executeRaw`SET TRANSACTION READ ONLY`
         // Between two reads whoever takes the archive may be slow.
-        await tx.$queryRaw`select set_config('idle_in_transaction_session_timeout', ${String(longestStream)}, true)`
+        await tx.$queryRaw`select set_config('idle_in_transaction_session_timeout', ${longestPause}, true)`
         await takeSeat(tx, scope.tenant.id, 'export')
         await progress.note('STREAMING', 0)
         return writeArchive(scope, tx, sink.write, (sent) => progress.tick(sent))
