@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import pino from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readConfig } from '../src/config.ts'
@@ -13,6 +11,7 @@ import { adminQuery } from './support/database-url.ts'
 import { createTestDatabase, type TestDatabase } from './support/postgres.ts'
 import { connectForTest } from './support/redis-connection.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from './support/redis-server.ts'
+import { makeScratchDirectory } from './support/scratch.ts'
 
 const active = tenantParty('active')
 const logger = pino({ level: 'silent' })
@@ -26,7 +25,7 @@ describe.runIf(redisAvailable)(redisSuite('the doctor'), () => {
     ;[database, redis, dataDir] = await Promise.all([
       createTestDatabase(),
       startRedisServer(),
-      mkdtemp(join(tmpdir(), 'bulkhead-doctor-')),
+      makeScratchDirectory('bulkhead-doctor-'),
     ])
     await seed(database.adminUrl, [active])
     await adminQuery(database.adminUrl, 'update runs set queued_at = now()')

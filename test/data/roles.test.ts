@@ -1,13 +1,12 @@
 // @module-tag roles
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { chmod, rm } from 'node:fs/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '../../src/data/embedded.ts'
 import { migrate } from '../../src/data/migrate.ts'
 import { scramVerifier } from '../../src/data/scram.ts'
 import { withDatabase } from '../support/database-url.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 // Roles belong to a whole server, so these tests have one of their own, on which they do not exist yet.
 let dataDir: string
@@ -15,7 +14,7 @@ let server: EmbeddedPostgres
 let superuser: pg.Client
 
 beforeAll(async () => {
-  dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-roles-'))
+  dataDir = await makeScratchDirectory('bulkhead-roles-')
   await chmod(dataDir, 0o755)
   server = await startEmbeddedPostgres({ dataDir, settings: { fsync: 'off' } })
   superuser = new pg.Client({ connectionString: server.adminUrl })

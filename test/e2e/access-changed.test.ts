@@ -1,7 +1,5 @@
 // @module-tag rule-17
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { tried } from '../isolation/tried.ts'
 import { sendMessage } from '../support/agent-reply.ts'
@@ -13,6 +11,7 @@ import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { signIn } from '../support/raw-socket.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
 import { noteTimes, revocations } from '../support/revocations.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 import { type SwallowingProxy, startSwallowingProxy } from '../support/swallowing-proxy.ts'
 
 /** What rule 17 promises, in milliseconds. */
@@ -35,7 +34,7 @@ describe.runIf(redisAvailable)(redisSuite('what is done on one process and open 
       createTestDatabase(),
       startRedisServer(),
       startFakeUpstream(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     proxy = await startSwallowingProxy(redis.url, '{signals}:c')
     upstream.otherwise(stallsAfter('Once upon a time'))

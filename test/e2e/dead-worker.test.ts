@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { countTokens } from '../../src/llm/token-count.ts'
@@ -11,6 +9,7 @@ import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 import { selectRows } from '../support/tenant-rows.ts'
 
 const story = Array.from({ length: 60 }, (_, n) => `and on day ${n} nobody came to the lighthouse,`)
@@ -44,7 +43,7 @@ describe.runIf(redisAvailable)(redisSuite('the death of a worker process'), () =
       createTestDatabase(),
       startRedisServer(),
       startFakeUpstream(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     env = {
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, REDIS_URL: redis.url },

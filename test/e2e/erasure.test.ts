@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { tenantTables } from '../../src/data/tenant-tables.ts'
@@ -12,6 +10,7 @@ import { type PlatformProcess, startPlatformProcess } from '../support/platform-
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { readAllOfRedis } from '../support/redis-contents.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 type Demo = { operatorKey: string; tenants: { name: string; adminKey: string; memberKey: string }[] }
 
@@ -37,7 +36,7 @@ describe.runIf(redisAvailable)(redisSuite('the erasure of a tenant'), () => {
     ;[database, redis, dataDir] = await Promise.all([
       createTestDatabase(),
       startRedisServer(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     env = {
       DATABASE_URL: database.appUrl,

@@ -1,5 +1,4 @@
-import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { sendMessage } from '../support/agent-reply.ts'
@@ -7,6 +6,7 @@ import { browserAvailable, browserSuite, type OfflineBrowser, startOfflineBrowse
 import { type FakeUpstream, startFakeUpstream } from '../support/fake-upstream.ts'
 import { graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 const patience = { timeout: 10_000 }
 
@@ -20,7 +20,7 @@ describe.runIf(browserAvailable)(browserSuite('GraphiQL in a browser without a n
 
   beforeAll(async () => {
     ;[dataDir, upstream, browser] = await Promise.all([
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
       startFakeUpstream(),
       startOfflineBrowser(),
     ])

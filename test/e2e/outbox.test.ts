@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { decodeId } from '../../src/schema/global-id.ts'
 import { createWebhookMutation } from '../operations/webhook.ts'
@@ -9,6 +7,7 @@ import { payload } from '../support/conversing.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 import { type MailServer, startMailServer } from '../support/smtp-server.ts'
 import { addRows, selectRows } from '../support/tenant-rows.ts'
 import { startWebhookReceiver, verified, type WebhookReceiver } from '../support/webhook-receiver.ts'
@@ -32,7 +31,7 @@ describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'
       startRedisServer(),
       startMailServer(),
       startWebhookReceiver(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     env = {
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, REDIS_URL: redis.url },

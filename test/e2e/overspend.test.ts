@@ -1,7 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { countTokens } from '../../src/llm/token-count.ts'
@@ -12,6 +10,7 @@ import { limitTo, overspendRuns } from '../support/overspend.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 import { selectRows } from '../support/tenant-rows.ts'
 
 /** Of the first tenant; the second has half as many. CONTRIBUTING.md says how to have more. */
@@ -49,7 +48,7 @@ describe.runIf(redisAvailable)(redisSuite('a budget that many answers in several
       createTestDatabase(),
       startRedisServer(),
       startFakeUpstream(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     upstream.otherwise(answers)
     const env = {

@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
@@ -10,6 +8,7 @@ import { type PgBouncer, pgBouncerAvailable, pgBouncerKeepsNames, pgBouncerSuite
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 const isAvailable = pgBouncerAvailable && redisAvailable
 const suite = redisAvailable ? pgBouncerSuite('the platform behind PgBouncer') : redisSuite('the platform behind PgBouncer')
@@ -25,7 +24,7 @@ describe.runIf(isAvailable)(`${suite} in transaction mode, two connections for e
     ;[database, redis, dataDir] = await Promise.all([
       createTestDatabase(),
       startRedisServer(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     bouncer = await startPgBouncer(database.appUrl, { poolSize: 2, others: [database.platformUrl] })
     env = {

@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
@@ -8,6 +6,7 @@ import { type PlatformProcess, startPlatformProcess } from '../support/platform-
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisCluster, startRedisCluster } from '../support/redis-cluster.ts'
 import { redisAvailable, redisSuite } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 describe.runIf(redisAvailable)(redisSuite('two APIs and a worker on a Redis Cluster'), () => {
   let database: TestDatabase
@@ -21,7 +20,7 @@ describe.runIf(redisAvailable)(redisSuite('two APIs and a worker on a Redis Clus
     ;[database, cluster, dataDir] = await Promise.all([
       createTestDatabase(),
       startRedisCluster({ nodeTimeout: 1_500 }),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     const env = {
       DATABASE_URL: database.appUrl,

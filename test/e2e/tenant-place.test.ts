@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { decodeId } from '../../src/schema/global-id.ts'
@@ -9,6 +7,7 @@ import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { liftLimits } from '../support/limits.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 import { addConversations, rowsOf, selectRows } from '../support/tenant-rows.ts'
 
 type Keys = { name: string; adminKey: string; memberKey: string }
@@ -23,7 +22,7 @@ beforeAll(async () => {
   ;[database, own, dataDir] = await Promise.all([
     createTestDatabase(),
     createTestDatabase({ empty: true }),
-    mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+    makeScratchDirectory('bulkhead-e2e-'),
   ])
   env = { DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, BULKHEAD_DATA_DIR: dataDir }
   const seed = startPlatformProcess(env, ['seed'])

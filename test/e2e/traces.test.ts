@@ -1,8 +1,6 @@
 // @module-tag redis-logs-errors
 // @module-tag rule-13
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { isUuid } from '../../src/domain/ids.ts'
@@ -24,6 +22,7 @@ import { type PlatformProcess, startPlatformProcess } from '../support/platform-
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisEntry, readAllOfRedis, watchRedis } from '../support/redis-contents.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 // The whole story on the real program: two processes, one Postgres, one Redis, and two tenants that leave their canary wherever
 // they can, while whatever can fail does. Then everything that it left behind is read.
@@ -43,7 +42,7 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
       createTestDatabase(),
       startRedisServer(),
       startFakeUpstream(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     upstream.otherwise(canaryModel)
     const env = {

@@ -1,12 +1,11 @@
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
 import { graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 describe.runIf(redisAvailable)(redisSuite('two processes on one Postgres and one Redis'), () => {
   let database: TestDatabase
@@ -19,7 +18,7 @@ describe.runIf(redisAvailable)(redisSuite('two processes on one Postgres and one
     ;[database, redis, dataDir] = await Promise.all([
       createTestDatabase(),
       startRedisServer(),
-      mkdtemp(join(tmpdir(), 'bulkhead-e2e-')),
+      makeScratchDirectory('bulkhead-e2e-'),
     ])
     const env = {
       DATABASE_URL: database.appUrl,

@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs'
-import { chmod, mkdtemp, readFile, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, readFile, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
+import { makeScratchDirectory } from '../support/scratch.ts'
 
 type Demo = { url: string; operatorKey: string; tenants: { name: string; plan: string; adminKey: string; memberKey: string }[] }
 
@@ -14,7 +14,7 @@ let dataDir: string
 let platform: PlatformProcess
 
 beforeAll(async () => {
-  dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
+  dataDir = await makeScratchDirectory('bulkhead-e2e-')
   // Root's Postgres account has to reach into it, or the database lands outside.
   await chmod(dataDir, 0o755)
   platform = startPlatformProcess({ BULKHEAD_DATA_DIR: dataDir })
@@ -128,7 +128,7 @@ describe('two tenants on one platform', () => {
 
 describe('a start that fails', () => {
   it('says which port is in use, and leaves no server behind', async () => {
-    const scratch = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
+    const scratch = await makeScratchDirectory('bulkhead-e2e-')
     await chmod(scratch, 0o755)
     const process = startPlatformProcess({ BULKHEAD_DATA_DIR: scratch, PORT: new URL((await readDemo()).url).port })
     expect(await process.exited).toBe(1)
@@ -153,7 +153,7 @@ describe('a wrong configuration', () => {
   ])(
     '%j ends in one line',
     async (env, line, args = ['start']) => {
-      const scratch = await mkdtemp(join(tmpdir(), 'bulkhead-e2e-'))
+      const scratch = await makeScratchDirectory('bulkhead-e2e-')
       const process = startPlatformProcess({ BULKHEAD_DATA_DIR: scratch, ...env }, args)
       expect(await process.exited).toBe(1)
       expect(process.errors()).toMatch(line)

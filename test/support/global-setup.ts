@@ -1,10 +1,9 @@
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { chmod, rm } from 'node:fs/promises'
 import type { TestProject } from 'vitest/node'
 import { startEmbeddedPostgres } from '../../src/data/embedded.ts'
 import { migrate } from '../../src/data/migrate.ts'
 import { adminQuery, withDatabase } from './database-url.ts'
+import { makeScratchDirectory } from './scratch.ts'
 
 /** What each test file is told of the run's database server. The URLs name the template database. */
 export type TestServer = { adminUrl: string; appUrl: string; platformUrl: string }
@@ -42,13 +41,13 @@ export async function startTestServer(): Promise<OwnedServer> {
 type OwnedServer = TestServer & { close: () => Promise<void> }
 
 async function startServer(): Promise<OwnedServer> {
-  const dataDir = await mkdtemp(join(tmpdir(), 'bulkhead-test-'))
+  const dataDir = await makeScratchDirectory('bulkhead-test-')
   // When this runs as root, the server runs as another account, which must get in.
   await chmod(dataDir, 0o755)
   // Nothing here has to outlive a crash of the machine, or grows old enough to be vacuumed.
   const settings = {
     ...{ fsync: 'off', synchronous_commit: 'off', full_page_writes: 'off', wal_level: 'minimal', max_wal_senders: '0' },
-    ...{ autovacuum: 'off', max_wal_size: '4GB', max_connections: '200' },
+    ...{ autovacuum: 'off', max_wal_size: '1GB', max_connections: '200' },
   }
   const server = await startEmbeddedPostgres({ dataDir, settings }).catch(async (error) => {
     await rm(dataDir, { recursive: true })
