@@ -32,8 +32,8 @@ export async function seedTenants(adminUrl: string): Promise<BenchTenant[]> {
     )
     // A run owns two messages: the question and the reply.
     await admin.query(
-      `insert into runs (id, tenant_id, conversation_id, agent_id, status, config_version, model)
-       select uuidv7(), tenant_id, id, agent_id, 'COMPLETED', 1, 'bench' from conversations, generate_series(1, $1::int / 2)`,
+      `insert into runs (id, tenant_id, conversation_id, agent_id, status, config_version, model, finished_at)
+       select uuidv7(), tenant_id, id, agent_id, 'COMPLETED', 1, 'bench', now() from conversations, generate_series(1, $1::int / 2)`,
       [sizes.messagesPerConversation],
     )
     await admin.query(`
