@@ -46,8 +46,9 @@ export const turns: Discipline = (slots, start) => {
   const queue = new MemoryRunQueue({ onError: fail })
   const backlogs = new Map<TenantId, Job[]>()
   const take = async (tenantId: TenantId): Promise<Taken | null> => {
-    const job = backlogs.get(tenantId)?.shift()
-    return job ? { ended: start(job), weight: 1 } : null
+    const backlog = backlogs.get(tenantId) ?? []
+    const job = backlog.shift()
+    return job ? { ended: start(job), weight: 1, othersWait: backlog.length > 0 } : null
   }
   queue.consume(take, slots)
   return (job) => {

@@ -1,4 +1,5 @@
 import type { Message, Run } from '../data/generated/client.ts'
+import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { QuotaReading } from './admission.ts'
 import { advanceConversation } from './conversation-clock.ts'
@@ -55,9 +56,14 @@ export async function sendMessage(
     perform: async (remember, awaitEqual) => {
       const admitting = admitMessage(scope, call, tokensUsed, async (runId, isRepeated) => {
         if (isRepeated) await awaitEqual()
+        const message = { conversationId: input.conversationId, runId, content, tokensUsed }
+        const isAlone = (idempotencyKey ?? null) === null && (whenBusy ?? 'ENQUEUE') === 'ENQUEUE'
+        if (isAlone) return storeMessage(scope, scope.db, message)
         return scope.db.$transaction(async (tx) => {
           await remember(tx, runId)
-          return storeMessage(scope, tx, { conversationId: input.conversationId, runId, whenBusy, content, tokensUsed })
+          if (whenBusy === 'REJECT' || whenBusy === 'INTERRUPT')
+            await holdConversation(scope, tx, message.conversationId, whenBusy)
+          return storeMessage(scope, tx, message)
         })
       })
       const admitted = await admitting.catch(async (error) => {
@@ -78,36 +84,52 @@ export async function sendMessage(
 type NewMessage = {
   conversationId: string
   runId: string
-  whenBusy: MultitaskStrategy | null | undefined
   content: string
   tokensUsed: number
 }
 
-/** The message and the run that answers it, as the last of its conversation. */
+/** What has to be said first while the conversation is held, so that nobody else adds a run meanwhile. */
+async function holdConversation(scope: Scope, tx: TenantTransaction, conversationId: string, whenBusy: 'REJECT' | 'INTERRUPT') {
+  const at = await advanceConversation(tx, scope.tenant.id, conversationId, scope.ports.now())
+  if (!at) throw new NotFound('conversation')
+  if (whenBusy === 'REJECT') await refuseIfBusy(tx, conversationId)
+  else await requestStop(tx, before(conversationId, at), superseded, at)
+}
+
+/**
+ * The message and the run that answers it, as the last of its conversation: see `advanceConversation`. One statement, and so a
+ * transaction of its own outside of one.
+ */
 async function storeMessage(
   { tenant, actor, ports }: Scope,
   tx: TenantTransaction,
-  { conversationId, runId, whenBusy, content, tokensUsed }: NewMessage,
+  { conversationId, runId, content, tokensUsed }: NewMessage,
 ): Promise<StoredMessage> {
-  const tenantId = tenant.id
-  const place = await advanceConversation(tx, tenantId, conversationId, ports.now())
-  if (!place) throw new NotFound('conversation')
-  const { at, userId, agentId, configVersion, model } = place
-  if (whenBusy === 'REJECT') await refuseIfBusy(tx, conversationId)
-  if (whenBusy === 'INTERRUPT') await requestStop(tx, before(conversationId, at), superseded, at)
-  const common = { tenantId, conversationId, userId, createdAt: at }
-  const run = await tx.run.create({
-    data: { ...common, id: runId, apiKeyId: actor.id, agentId, configVersion, model, queuedAt: at },
-  })
-  const userMessage = await tx.message.create({ data: { ...common, id: newId(), runId, role: 'USER', content, tokensUsed } })
-  return { userMessage, run }
+  const [stored] = await tx.$queryRaw<Record<string, unknown>[]>`
+    with place as (
+      update conversations c
+      set updated_at = greatest(${new Date(ports.now())}::timestamptz, c.updated_at + interval '1 millisecond')
+      from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id and v.version = a.active_version
+      where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
+        and a.tenant_id = c.tenant_id and a.id = c.agent_id
+      returning c.tenant_id, c.id, c.user_id, c.updated_at as at, c.agent_id, v.version, v.model),
+    asked as (
+      insert into runs (tenant_id, id, conversation_id, user_id, agent_id, config_version, model, api_key_id, created_at, queued_at)
+      select tenant_id, ${runId}::uuid, id, user_id, agent_id, version, model, ${actor.id}::uuid, at, at from place
+      returning *),
+    said as (
+      insert into messages (tenant_id, id, conversation_id, run_id, user_id, role, content, tokens_used, created_at)
+      select tenant_id, ${newId()}::uuid, conversation_id, id, user_id, 'USER', ${content}::text, ${tokensUsed}::int, created_at from asked
+      returning *)
+    select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')} from asked, said`
+  if (!stored) throw new NotFound('conversation')
+  return { userMessage: takeModel<Message>('Message', stored, 'message.'), run: takeModel<Run>('Run', stored, 'run.') }
 }
 
 async function requireConversation({ db }: Scope, id: string): Promise<void> {
   if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')
 }
 
-/** Nobody else adds a run meanwhile: the conversation is held. */
 async function refuseIfBusy(tx: TenantTransaction, conversationId: string): Promise<void> {
   const busy = await tx.run.findFirst({ where: { conversationId, finishedAt: null }, select: { id: true } })
   if (busy) throw new Conflict('The conversation is busy. Wait for its run to end, or send the message to wait or to interrupt.')

@@ -89,9 +89,10 @@ export type Signals = {
 
 /**
  * A run that a worker has claimed. `ended` resolves when it is done with it, and never rejects. `weight` is how many of its tenant's
- * runs are taken in a row when tenants take turns.
+ * runs are taken in a row when tenants take turns. Unless `othersWait`, none waited beside it that could be taken: whoever queues one
+ * later wakes the tenant.
  */
-export type Taken = { ended: Promise<void>; weight: number }
+export type Taken = { ended: Promise<void>; weight: number; othersWait: boolean }
 
 /** Claims a run of the tenant and begins to execute it; null when none waits. */
 export type Take = (tenantId: TenantId) => Promise<Taken | null>
@@ -102,8 +103,8 @@ export type RunQueue = {
   wake(tenantId: TenantId): Promise<void>
   /**
    * Calls `take` for each wake-up, round robin over tenants, while fewer than `concurrency` runs are under way here. A `take`
-   * that finds a run is followed by others for the same tenant, by whichever consumer has room, until its weight is used up; the
-   * tenant is then woken again, behind the others, since more may wait.
+   * that finds a run, and others that wait, is followed by others for the same tenant, by whichever consumer has room, until its
+   * weight is used up; the tenant is then woken again, behind the others, since more may wait.
    * The returned function stops taking and resolves when the runs under way have ended.
    */
   consume(take: Take, concurrency: number): Unsubscribe

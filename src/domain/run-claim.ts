@@ -1,4 +1,6 @@
+import type { AgentConfig, Run } from '../data/generated/client.ts'
 import type { BudgetBehaviour } from '../data/generated/enums.ts'
+import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
 import type { TenantId } from './ids.ts'
 import type { RunTask } from './run-loop.ts'
@@ -17,26 +19,26 @@ export type RunTenant = {
   downgradeAt: number
 }
 
+/** A run that was just claimed, and whether others of its tenant wait that may be claimed beside it. */
+export type ClaimedRun = Pick<RunTask, 'run' | 'tenant'> & { othersWait: boolean }
+
 /**
  * Claims the tenant's oldest queued run and pins, at its first claim, the configuration that is active. A conversation has
  * one run under way at a time, in the order in which they were asked for: the first that has not ended. Of a tenant that is not
  * active, only runs that have to end are claimed, to be ended. Null when there is none to claim.
  *
- * `finished_at`, null in all these rows, leads both orders so that the planner reads them off an index.
+ * All in one round trip: somebody waits for the first token. `finished_at`, null in all these rows, leads both orders so that the
+ * planner reads them off an index.
  */
-export async function claimRun(
-  db: TenantDb,
-  tenantId: TenantId,
-  workerId: string,
-): Promise<Pick<RunTask, 'run' | 'tenant'> | null> {
-  const [claim] = await db.$queryRaw<(RunTenant & Claim)[]>`
+export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<ClaimedRun | null> {
+  const [row] = await db.$queryRaw<ClaimedRow[]>`
     update runs set
       status = 'RUNNING', epoch = runs.epoch + 1, worker_id = ${workerId}::uuid, started_at = coalesce(runs.started_at, now()),
-      config_version = case when runs.epoch = 0 then v.version else runs.config_version end,
-      model = case when runs.epoch = 0 then v.model else runs.model end
-    from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id and v.version = a.active_version,
+      config_version = v.version, model = case when runs.epoch = 0 then v.model else runs.model end
+    from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id,
       tenants own join plans p on p.plan = own.plan
-    where runs.tenant_id = ${tenantId}::uuid and own.id = runs.tenant_id and a.tenant_id = runs.tenant_id and a.id = runs.agent_id and runs.id = (
+    where runs.tenant_id = ${tenantId}::uuid and own.id = runs.tenant_id and a.tenant_id = runs.tenant_id and a.id = runs.agent_id
+      and v.version = case when runs.epoch = 0 then a.active_version else runs.config_version end and runs.id = (
       select r.id from runs r
       where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED'
         -- One that found no session steps aside for a moment.
@@ -51,22 +53,27 @@ export async function claimRun(
       order by r.finished_at, r.queued_at, r.id
       limit 1
       for update skip locked)
-    returning runs.id, runs.epoch, runs.agent_id as "agentId", runs.config_version as "configVersion",
+    returning ${columnsOf('Run', 'runs', 'run.')}, ${columnsOf('AgentConfig', 'v', 'config.')},
       own.limits_version as "limitsVersion", own.quota_thresholds as "quotaThresholds",
       own.time_zone as "timeZone", p.weight, own.budget_behaviour as "budgetBehaviour",
       own.downgrade_model as "downgradeModel", own.downgrade_at as "downgradeAt", (
       select k.revoked_at from api_keys k where k.tenant_id = ${tenantId}::uuid and k.id = runs.api_key_id
-    ) as "revokedAt"`
-  if (!claim) return null
-  const { id, epoch, agentId, configVersion: version, revokedAt, ...tenant } = claim
+    ) as "revokedAt", exists (
+      select from runs o where o.tenant_id = ${tenantId}::uuid and o.finished_at is null and o.status = 'QUEUED'
+        and o.conversation_id <> runs.conversation_id
+    ) as "othersWait"`
+  if (!row) return null
+  const run = takeModel<Run>('Run', row, 'run.')
+  const config = takeModel<AgentConfig>('AgentConfig', row, 'config.')
   // It was asked for while the key was being revoked, and came too late to be stopped with the others.
-  if (revokedAt) await requestStop(db, { id }, apiKeyRevoked, revokedAt)
-  // Side by side: to include the one in the other would be two round trips, and somebody waits for the first token.
-  const [run, config] = await Promise.all([
-    db.run.findFirst({ where: { id, epoch } }),
-    db.agentConfig.findFirst({ where: { agentId, version } }),
-  ])
-  return run && config && { run: { ...run, config }, tenant }
+  if (row.revokedAt && !run.cancelRequestedAt) {
+    await requestStop(db, { id: run.id }, apiKeyRevoked, row.revokedAt)
+    const { code: failureCode, message: failureMessage } = apiKeyRevoked
+    Object.assign(run, { cancelRequestedAt: row.revokedAt, failureCode, failureMessage })
+  }
+  const { limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt, othersWait } = row
+  const tenant = { limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt }
+  return { run: { ...run, config }, tenant, othersWait }
 }
 
-type Claim = { id: string; epoch: number; agentId: string; configVersion: number; revokedAt: Date | null }
+type ClaimedRow = RunTenant & { revokedAt: Date | null; othersWait: boolean } & Record<string, unknown>

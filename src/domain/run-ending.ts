@@ -1,10 +1,12 @@
 import type { Message, Price, Run } from '../data/generated/client.ts'
-import type { RunUncheckedUpdateManyInput, RunWhereInput } from '../data/generated/models.ts'
+import type { RunStatus } from '../data/generated/enums.ts'
+import type { RunWhereInput } from '../data/generated/models.ts'
+import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import type { SettledCall } from './admission.ts'
 import { advanceConversation } from './conversation-clock.ts'
 import { newId, tenantIdOf } from './ids.ts'
-import type { RunFailure, RunPaused, TerminalEvent, TokenUsage } from './run-event.ts'
+import type { FinishReason, RunFailure, RunPaused, TerminalEvent, TokenUsage } from './run-event.ts'
 import type { CallUsage, LoopOutcome } from './run-loop.ts'
 import { letOthersGoFirst, pausedEvent, pauseRun } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
@@ -14,19 +16,27 @@ import { type CallKey, recordUsage, sumUsage, tokensOf } from './usage.ts'
 /** A finished run as its followers are told of it: the whole text, then the event that ends the stream. */
 export type Ending = { text: string; event: TerminalEvent }
 
-/** What a claim came to: how its run ended or that it waits, and its last call as the ledger has it. */
-export type ClosedClaim = { ending: Ending | null; paused: RunPaused | null; calls: SettledCall[] }
+/**
+ * What a claim came to: how its run ended or that it waits, its last call as the ledger has it, and whether a run may be there to
+ * claim that was not before: the next of the conversation, or this one.
+ */
+export type ClosedClaim = { ending: Ending | null; paused: RunPaused | null; calls: SettledCall[]; isAwaited: boolean }
+
+type Reply = Pick<Message, 'id' | 'content'>
 
 /** The ending of a finished run, from what is stored. */
 export async function readEnding(db: TenantTransaction, run: Run): Promise<Ending> {
-  const reply = await db.message.findFirst({ where: { runId: run.id, role: 'ASSISTANT' } })
+  return endingOf(db, run, await db.message.findFirst({ where: { runId: run.id, role: 'ASSISTANT' } }))
+}
+
+async function endingOf(db: TenantTransaction, run: Run, reply: Reply | null): Promise<Ending> {
   const usage = (await sumUsage(db, [run.id])).get(run.id)
   if (!usage) throw new Error('The ledger has no sum for a run that was asked for.')
   return { text: reply?.content ?? textOf(turnsOf(run)), event: terminalEvent(run, reply, tokensOf(usage)) }
 }
 
 /** The one place that says how a finished run is told of. */
-function terminalEvent(run: Run, reply: Pick<Message, 'id' | 'content'> | null, usage: TokenUsage): TerminalEvent {
+function terminalEvent(run: Run, reply: Reply | null, usage: TokenUsage): TerminalEvent {
   const text = reply?.content ?? ''
   switch (run.status) {
     case 'COMPLETED':
@@ -83,12 +93,13 @@ export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, now
   const change = changeFor(outcome)
   const closed = await db.$transaction(async (tx): Promise<ClosedClaim> => {
     const paused = outcome.outcome === 'paused' && (await pauseRun(tx, run, turns, new Date(outcome.resumeAt)))
-    const changed = !paused && change && (await endRun(tx, run, claimOf(run), { ...change, turns }, now))
+    const ended = !paused && change && (await endRun(tx, run, ['RUNNING'], { ...change, turns }, now))
     if (outcome.outcome === 'handedBack') await requeue(tx, run)
     if (outcome.outcome === 'crowded') await letOthersGoFirst(tx, run)
     const calls = call ? [await recordUsage(tx, keyOf(run, call), call.usage, price, now)] : []
-    const ending = changed ? await readEnding(tx, changed) : null
-    return { ending, paused: paused && outcome.outcome === 'paused' ? pausedEvent(new Date(outcome.resumeAt)) : null, calls }
+    const ending = ended ? await endingOf(tx, ended.run, ended.reply) : null
+    const isAwaited = ended ? ended.isAwaited : !paused
+    return { ending, paused: paused ? pausedEvent(new Date(outcome.resumeAt)) : null, calls, isAwaited }
   })
   if (closed.ending || closed.paused || !change) return closed
   return { ...closed, ending: await readUnclaimed(db, run, textOf(turns)) }
@@ -112,8 +123,13 @@ async function stoppedStatus(tx: TenantTransaction, id: string): Promise<'CANCEL
   return asked?.failureCode === superseded.code ? 'INTERRUPTED' : 'CANCELLED'
 }
 
-type Change = Pick<RunUncheckedUpdateManyInput, 'finishReason' | 'failureCode' | 'failureMessage' | 'epoch'> & {
+type Change = {
   status: 'COMPLETED' | 'FAILED' | 'CANCELLED'
+  finishReason?: FinishReason
+  /** Null takes back what was said before. */
+  failure?: RunFailure | null
+  /** Where the run is ended by a claim that is made for it. */
+  epoch?: number
 }
 
 /** Null when the outcome does not end the run. */
@@ -121,9 +137,9 @@ function changeFor(outcome: LoopOutcome): Change | null {
   switch (outcome.outcome) {
     case 'completed':
       // Its end may have been asked for meanwhile, and why is of no interest any more.
-      return { status: 'COMPLETED', finishReason: outcome.finishReason, failureCode: null, failureMessage: null }
+      return { status: 'COMPLETED', finishReason: outcome.finishReason, failure: null }
     case 'failed':
-      return { status: 'FAILED', failureCode: outcome.failure.code, failureMessage: outcome.failure.message }
+      return { status: 'FAILED', failure: outcome.failure }
     case 'cancelled':
     // Unless it can wait.
     case 'paused':
@@ -137,36 +153,49 @@ function changeFor(outcome: LoopOutcome): Change | null {
   }
 }
 
+type EndedRun = { run: Run; reply: Reply | null; isAwaited: boolean }
+
 /**
  * Makes the run terminal, with the reply: of a completed run always, of one that was stopped what it had said, of a failed one
- * none. One that is stopped in favour of another message is INTERRUPTED, and not CANCELLED. Null, and nothing is changed, unless the run is as `where` says.
+ * none. One that is stopped in favour of another message is INTERRUPTED, and not CANCELLED. Null, and nothing is changed, unless the
+ * run is as it was read, in one of the statuses `from`. It `isAwaited` when another is queued: the next of its conversation, say.
  */
 export async function endRun(
   tx: TenantTransaction,
   run: Run,
-  where: RunWhereInput,
+  from: readonly RunStatus[],
   { turns, ...change }: Change & { turns: Turn[] },
   now: number,
-): Promise<Run | null> {
-  const { tenantId, conversationId, userId } = run
-  const place = await advanceConversation(tx, tenantIdOf(tenantId), conversationId, now)
-  if (!place) return null
+): Promise<EndedRun | null> {
+  const { tenantId, conversationId } = run
+  const at = await advanceConversation(tx, tenantIdOf(tenantId), conversationId, now)
+  if (!at) return null
   const isStopped = change.status === 'CANCELLED'
   const status = isStopped ? await stoppedStatus(tx, run.id) : change.status
-  const [ended] = await tx.run.updateManyAndReturn({ where, data: { ...change, status, turns, finishedAt: new Date(now) } })
-  if (!ended) return null
-
   const content = textOf(turns)
-  if (change.status === 'COMPLETED' || (isStopped && content !== '')) {
-    const tokensUsed = turns.reduce((sum, { outputTokens }) => sum + outputTokens, 0)
-    await tx.message.create({
-      data: {
-        ...{ id: newId(), tenantId, conversationId, runId: run.id, userId },
-        ...{ role: 'ASSISTANT', content, tokensUsed, createdAt: place.at },
-      },
-    })
-  }
-  return ended
+  const reply =
+    change.status === 'COMPLETED' || (isStopped && content !== '')
+      ? { id: newId(), content, tokensUsed: turns.reduce((sum, { outputTokens }) => sum + outputTokens, 0) }
+      : null
+  const keepsFailure = change.failure === undefined
+  const [ended] = await tx.$queryRaw<(Record<string, unknown> & { isAwaited: boolean })[]>`
+    with ended as (
+      update runs set status = ${status}::run_status, finish_reason = ${change.finishReason ?? null}::finish_reason,
+        failure_code = case when ${keepsFailure}::boolean then failure_code else ${change.failure?.code ?? null}::text end,
+        failure_message = case when ${keepsFailure}::boolean then failure_message else ${change.failure?.message ?? null}::text end,
+        epoch = ${change.epoch ?? run.epoch}::int, turns = ${JSON.stringify(turns)}::jsonb, finished_at = ${new Date(now)}::timestamptz
+      where tenant_id = ${tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int
+        and status = any (${from}::run_status[])
+      returning *),
+    said as (
+      insert into messages (tenant_id, id, conversation_id, run_id, user_id, role, content, tokens_used, created_at)
+      select tenant_id, ${reply?.id ?? null}::uuid, conversation_id, id, user_id, 'ASSISTANT', ${content}::text,
+        ${reply?.tokensUsed ?? 0}::int, ${at}::timestamptz
+      from ended where ${reply !== null}::boolean)
+    select ${columnsOf('Run', 'ended', 'run.')}, exists (
+      select from runs n where n.tenant_id = ${tenantId}::uuid and n.finished_at is null and n.status = 'QUEUED' and n.id <> ${run.id}::uuid
+    ) as "isAwaited" from ended`
+  return ended ? { run: takeModel<Run>('Run', ended, 'run.'), reply, isAwaited: ended.isAwaited } : null
 }
 
 /** What a claim whose last write changed nothing is to tell the run's followers; null when it is not its to tell. */

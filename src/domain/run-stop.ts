@@ -57,18 +57,21 @@ export async function endWaiting(owner: Owner, run: Run): Promise<Run | null> {
   const { db, ports } = owner
   // Those of its claims whose workers died, and which no claim follows.
   if (run.epoch > 0) await settleCalls(owner, run.id, run.epoch)
-  const where = { id: run.id, epoch: run.epoch, status: { in: waitingStatuses } }
   const change = { status: 'CANCELLED' as const, epoch: run.epoch + 1, turns: turnsOf(run) }
   const [ended, ending] = await db.$transaction(async (tx) => {
-    const ended = await endRun(tx, run, where, change, ports.now())
-    return [ended, ended && (await readEnding(tx, ended))]
+    const ended = await endRun(tx, run, waitingStatuses, change, ports.now())
+    return [ended, ended && (await readEnding(tx, ended.run))]
   })
   if (!ended || !ending) return null
   await settle(owner, { runId: run.id, calls: [], leave: true })
   // It may be lost: followers also look at the run.
-  const events = [...openingEvents(ended.epoch, ending.text), ending.event]
-  await Promise.allSettled([ports.eventLog.append(refOf(owner, run.id), logEpoch(ended.epoch), 1, events)])
-  return ended
+  const { epoch } = ended.run
+  const events = [...openingEvents(epoch, ending.text), ending.event]
+  await Promise.allSettled([
+    ports.eventLog.append(refOf(owner, run.id), logEpoch(epoch), 1, events),
+    ended.isAwaited && ports.runQueue.wake(owner.tenant.id),
+  ])
+  return ended.run
 }
 
 function refOf({ tenant }: Owner, runId: string): RunRef {

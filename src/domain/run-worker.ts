@@ -12,7 +12,7 @@ import { persist } from './persistence.ts'
 import type { Ports, RunRef, Taken, Unsubscribe } from './ports.ts'
 import { quotaSourceOf } from './quota-terms.ts'
 import { noticeThresholds } from './quota-threshold.ts'
-import { claimRun, type RunTenant } from './run-claim.ts'
+import { type ClaimedRun, claimRun, type RunTenant } from './run-claim.ts'
 import { type ClosedClaim, endClaim, requeue, saveTurn } from './run-ending.ts'
 import { RunLog } from './run-log.ts'
 import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
@@ -133,10 +133,11 @@ export class RunWorker {
     if (this.#draining) return null
     const claimed = await this.#claim(tenantId)
     if (!claimed) return null
-    return { ended: this.#serve(tenantId, claimed).catch(this.#options.onError), weight: claimed.tenant.weight }
+    const { tenant, othersWait } = claimed
+    return { ended: this.#serve(tenantId, claimed).catch(this.#options.onError), weight: tenant.weight, othersWait }
   }
 
-  async #claim(tenantId: TenantId): Promise<Pick<RunTask, 'run' | 'tenant'> | null> {
+  async #claim(tenantId: TenantId): Promise<ClaimedRun | null> {
     try {
       return await claimRun(this.#options.data.of({ tenantId, userId: null }), tenantId, this.id)
     } catch (error) {
@@ -146,7 +147,7 @@ export class RunWorker {
   }
 
   /** Executes the run, from its claim to its end. */
-  async #serve(tenantId: TenantId, { run, tenant }: Pick<RunTask, 'run' | 'tenant'>): Promise<void> {
+  async #serve(tenantId: TenantId, { run, tenant }: ClaimedRun): Promise<void> {
     const { data, ports, settings, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
@@ -170,11 +171,13 @@ export class RunWorker {
     const onCall = (call: CallId) => {
       claim.call = call
     }
+    let isAwaited = true
     try {
-      const { ending, paused, calls } = await this.#execute({
+      const { ending, paused, calls, ...closed } = await this.#execute({
         ...{ run, tenant, quota, db, ports, refuseUnpricedModels, log },
         ...{ stop: stopping.signal, onCall },
       })
+      isAwaited = closed.isAwaited
       // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
       const quotaNow = await this.#settle(ref, calls, ending !== null || paused !== null)
       const last = ending?.event ?? paused
@@ -187,7 +190,7 @@ export class RunWorker {
       if (this.#claims.get(run.id) === claim) this.#claims.delete(run.id)
     }
     // The next run of its conversation may be claimed now; one that was handed back waits for another worker.
-    await ports.runQueue.wake(tenantId).catch(onError)
+    if (isAwaited) await ports.runQueue.wake(tenantId).catch(onError)
   }
 
   /** Throws when not even the end of the claim could be stored. */

@@ -65,7 +65,7 @@ export class MemoryRunQueue implements RunQueue {
   async #serve(consumer: Consumer, { tenantId, taken: before }: Turn): Promise<void> {
     const taken = await this.#take(consumer, tenantId)
     if (!taken) return
-    // Where one run waited another may.
+    if (!taken.othersWait) return taken.ended
     if (before + 1 < taken.weight) this.#begun.push({ tenantId, taken: before + 1 })
     else this.#waiting.add(tenantId)
     this.#fillAll()

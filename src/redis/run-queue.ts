@@ -120,10 +120,10 @@ class Consumer {
     const taken = await this.#claim(tenantId)
     const before = job.data.taken ?? 0
     // What fails here is mended by time: a job that was not completed is found stalled, a tenant that was not woken overdue.
-    if (taken && before + 1 < taken.weight) await this.#goOn(job, before + 1).catch(this.#connection.onError)
+    if (taken?.othersWait && before + 1 < taken.weight) await this.#goOn(job, before + 1).catch(this.#connection.onError)
     else {
       await job.moveToCompleted(null, this.#token, false).catch(this.#connection.onError)
-      if (taken) await this.#queue.wake(tenantId).catch(this.#connection.onError)
+      if (taken?.othersWait) await this.#queue.wake(tenantId).catch(this.#connection.onError)
     }
     await taken?.ended
   }

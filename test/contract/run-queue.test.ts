@@ -135,6 +135,20 @@ describe.each([
     expect(work.empty()).toBeLessThanOrEqual(2)
   })
 
+  test.skipIf(skipped)('does not ask again for a tenant of which no other run waited', async () => {
+    const { queue } = await open()
+    const [tenant, another] = [newTenant(), newTenant()]
+    const taken: TenantId[] = []
+    consume(queue, 2, async (tenantId) => {
+      taken.push(tenantId)
+      return { ended: nextTurn(), weight: 5, othersWait: false }
+    })
+    await queue.wake(tenant)
+    await vi.waitFor(() => expect(taken).toEqual([tenant]))
+    await queue.wake(another)
+    await vi.waitFor(() => expect(taken).toEqual([tenant, another]))
+  })
+
   test.skipIf(skipped)('does not lose a wake-up that comes while a claim for the same tenant is being made', async () => {
     const { queue } = await open()
     const tenant = newTenant()
@@ -174,7 +188,7 @@ describe.each([
     const first: TenantId[] = []
     const stop = queue.consume(async (tenantId) => {
       first.push(tenantId)
-      return { ended: gate.promise, weight: 1 }
+      return { ended: gate.promise, weight: 1, othersWait: true }
     }, 1)
     await queue.wake(a)
     await vi.waitFor(() => expect(first).toEqual([a]))
@@ -279,7 +293,7 @@ function backlogOf(
     }
     left.set(tenantId, waiting - 1)
     taken.push(tenantId)
-    return { ended: execute(), weight: weightOf(tenantId) }
+    return { ended: execute(), weight: weightOf(tenantId), othersWait: waiting > 1 }
   }
   const remaining = () => [...left.values()].reduce((sum, waiting) => sum + waiting, 0)
   return { take, taken, left, remaining, empty: () => empty }

@@ -51,6 +51,8 @@ describe('sendMessage', () => {
       configVersion: 1,
       agentId: conversation.agentId,
     })
+    expect(run).toEqual(await acme.member.db.run.findFirst({ where: { id: run.id } }))
+    expect(userMessage).toEqual(await acme.member.db.message.findFirst({ where: { id: userMessage.id } }))
     expect(woken.at(-1)).toBe(acme.tenant.id)
     const touched = await findConversation(acme.member, conversation.id)
     expect(touched?.updatedAt).toEqual(userMessage.createdAt)

@@ -146,6 +146,8 @@ describe('a suspended tenant', () => {
     await until(isClaimed(globex.admin, theirs.run.id))
     const waiting = await ask(acme.endUser)
     await suspendTenant(operator, { tenantId: acme.tenant.id, reason: 'No reason.' })
+    // The worker that was freed may be at it.
+    await until(async () => (await findRun(acme.admin, waiting.run.id))?.finishedAt !== null)
     expect(await findRun(acme.admin, waiting.run.id)).toMatchObject(stopped(tenantSuspended))
     await until(async () => (await findRun(acme.admin, running.run.id))?.finishedAt !== null)
     expect(await findRun(acme.admin, running.run.id)).toMatchObject(stopped(tenantSuspended))

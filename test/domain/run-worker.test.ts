@@ -66,9 +66,25 @@ describe('a worker', () => {
       await tx.$queryRaw`select from runs where id = ${first.run.id}::uuid for update`
       expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
     })
-    expect(await claimRun(member.db, tenant.id, newId())).toMatchObject({ run: { id: first.run.id, epoch: 1 } })
+    const claimed = await claimRun(member.db, tenant.id, newId())
+    expect(claimed?.run).toEqual(
+      await member.db.run.findFirst({ where: { id: first.run.id, epoch: 1 }, include: { config: true } }),
+    )
+    expect(claimed?.othersWait).toBe(false)
     expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
     await deleteConversation(member, { conversationId: id })
+  })
+
+  it('says whether others of the tenant wait that it could be asked for meanwhile', async () => {
+    const { member, tenant } = await story.tenant()
+    const { id } = await createConversation(member, {})
+    await ask(member, 'a', id)
+    await ask(member, 'b', id)
+    const alone = await ask(member, 'c')
+    const [first, second] = [await claimRun(member.db, tenant.id, newId()), await claimRun(member.db, tenant.id, newId())]
+    expect([first?.othersWait, second?.othersWait]).toEqual([true, true])
+    expect(await claimRun(member.db, tenant.id, newId())).toBeNull()
+    for (const conversationId of [id, alone.run.conversationId]) await deleteConversation(member, { conversationId })
   })
 
   it('tells the model of nothing that was said after the question', async () => {

@@ -70,7 +70,7 @@ it('every wake-up may be delivered twice at the same moment, where there is one 
         copies += 1
         const both = (await Promise.all([take(tenantId), take(tenantId)])).filter((taken) => taken !== null)
         const [first] = both
-        return first ? { weight: first.weight, ended: Promise.all(both.map(({ ended }) => ended)).then(() => undefined) } : null
+        return first ? { ...first, ended: Promise.all(both.map(({ ended }) => ended)).then(() => undefined) } : null
       }, concurrency),
   }
   try {
