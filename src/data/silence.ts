@@ -17,20 +17,23 @@ export class SilenceWatch {
     const connected = client as Connected
     const { stream } = connected.connection
     this.#connections.add(connected)
+    const every = Math.min(500, millis / 4)
     let heard = stream.bytesRead
-    let since = performance.now()
+    let silentChecks = 0
     const owesNothing = () => connected.readyForQuery || stream.bytesRead !== heard
-    // The stream's own timeout would begin anew with every statement that is sent after the one that is not answered.
+    // The stream's own timeout would begin anew with every statement that is sent after the one that is not answered. Checks are counted,
+    // not time: a process that is held up itself checks once afterwards, and what it has just asked for is not late.
     const check = () => {
       if (owesNothing()) {
         heard = stream.bytesRead
-        since = performance.now()
-      } else if (performance.now() - since >= millis) {
-        // This process may have been the one that was held up: what came meanwhile is read before the next check.
-        setImmediate(() => owesNothing() || this.#giveUp(connected))
+        silentChecks = 0
+        return
       }
+      silentChecks += 1
+      // The first may have come right after the question. What came with the last is read before it counts.
+      if ((silentChecks - 1) * every >= millis) setImmediate(() => owesNothing() || this.#giveUp(connected))
     }
-    const timer = millis === 0 ? undefined : setInterval(check, Math.min(500, millis / 4)).unref()
+    const timer = millis === 0 ? undefined : setInterval(check, every).unref()
     stream.once('close', () => {
       clearInterval(timer)
       this.#connections.delete(connected)

@@ -26,9 +26,16 @@ export function openingEvents(claim: number, text: string): RunEvent[] {
   return claim > 1 ? [{ type: 'StreamReset', text }] : []
 }
 
-/** How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once. */
+/**
+ * How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once. When this process
+ * is busy, timers go off late, and each event makes it busier: text then waits four times the last delay longer, up to the most.
+ */
 const flushEvery = 25
+const mostBetween = 200
 const flushAt = 1_024
+
+/** A timer that is this late, in milliseconds, is not. */
+const timerPrecision = 2
 
 /**
  * Events from one restatement of the text to the next. A log keeps some thousands of events: whoever comes late finds one
@@ -73,6 +80,7 @@ export class RunLog {
   #sending: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
   #lastSent = Number.NEGATIVE_INFINITY
+  #between = flushEvery
   #failing = false
   #closed = false
 
@@ -123,13 +131,17 @@ export class RunLog {
 
   #schedule(): void {
     if (this.#closed || this.#sending || !this.#hasUnsent()) return
-    const pause = this.#failing ? pauseAfterFailure : this.#isUrgent() ? 0 : flushEvery
-    const wait = this.#lastSent + pause - performance.now()
+    const pause = this.#failing ? pauseAfterFailure : this.#isUrgent() ? 0 : this.#between
+    const due = this.#lastSent + pause
+    const wait = due - performance.now()
     if (wait <= 0) {
       void this.#send()
       return
     }
-    this.#timer ??= setTimeout(() => void this.#send(), wait)
+    this.#timer ??= setTimeout(() => {
+      this.#between = Math.min(mostBetween, flushEvery + 4 * Math.max(0, performance.now() - due - timerPrecision))
+      void this.#send()
+    }, wait)
   }
 
   /** Whether it should not wait for more text. */

@@ -99,6 +99,8 @@ function readFinishReason(reason: string, hasCalls: boolean): FinishReason {
 
 /** The usage that `reported` states; null when it states none, or nonsense. A part is never larger than its whole. */
 function readUsage(reported: unknown): TokenUsage | null {
+  // Of most chunks; to have that refused takes as long as all else of them.
+  if (reported === undefined || reported === null) return null
   const { data } = usageSchema.safeParse(reported)
   if (!data) return null
   const { prompt_tokens: inputTokens, completion_tokens: outputTokens } = data

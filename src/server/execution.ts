@@ -23,6 +23,7 @@ import { sizeOf } from './query-size.ts'
 import { quotaHints } from './quota-hints.ts'
 import { type EventResult, SharedResults, sharingKey } from './shared-results.ts'
 import { SubscriptionSeats } from './subscription-seats.ts'
+import { TextTemplate } from './text-template.ts'
 
 type Options = { limits: Limits; metrics: Metrics | null; development: boolean }
 
@@ -117,6 +118,9 @@ function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (arg
     }
     const events = source[Symbol.asyncIterator]()
     const key = sharingKey(args, principal)
+    const texts = new TextTemplate((event) =>
+      executeSubscriptionEvent({ ...validated, rootValue: event, contextValue: freshContext() }),
+    )
 
     let ended = false
     const end = () => {
@@ -138,9 +142,7 @@ function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (arg
             end()
             return { done: true, value: undefined }
           }
-          const executed = results.of(event, key, () =>
-            executeSubscriptionEvent({ ...validated, rootValue: event, contextValue: freshContext() }),
-          )
+          const executed = results.of(event, key, () => texts.resultOf(event))
           return { done: false, value: executed instanceof Promise ? await executed : executed }
         } catch (error) {
           // Whoever left is not told that the source ended for want of a listener.

@@ -26,7 +26,7 @@ export class SharedResults {
   #text = 0
 
   /** The result of `event` under a `sharingKey`, made by `execute` unless it is known; without a key it is made each time. */
-  of(event: unknown, key: string | null, execute: () => ExecutionResult | Promise<ExecutionResult>): Made {
+  of(event: unknown, key: string | null, execute: () => Made): Made {
     if (key === null || typeof event !== 'object' || event === null) return finish(event, execute())
     const ofEvent = this.#results.get(event) ?? new Map<string, Made>()
     const known = ofEvent.get(key)
@@ -54,14 +54,14 @@ export class SharedResults {
   }
 }
 
-function finish(event: unknown, made: ExecutionResult | Promise<ExecutionResult>): Made {
+function finish(event: unknown, made: Made): Made {
   if (made instanceof Promise) return made.then((result) => write(event, result))
   return write(event, made)
 }
 
-function write(event: unknown, result: ExecutionResult): EventResult {
+function write(event: unknown, result: EventResult): EventResult {
   const id = typeof event === 'object' && event !== null && 'cursor' in event ? String(event.cursor) : undefined
-  return { ...result, [eventId]: id, ...(!result.errors && { [written]: JSON.stringify(result) }) }
+  return { ...result, [eventId]: id, ...(!result.errors && { [written]: result[written] ?? JSON.stringify(result) }) }
 }
 
 const documents = new WeakMap<DocumentNode, { id: number; variables: ReadonlySet<string> }>()
