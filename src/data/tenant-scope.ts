@@ -24,6 +24,11 @@ export type TenantTransaction = Omit<PrismaClient, Forbidden>
 export type TenantDb = TenantTransaction & {
   /** Runs `work` in one transaction. Whatever it throws rolls everything back. */
   $transaction<T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions): Promise<T>
+  /**
+   * `$queryRaw` for what is sure to be short, as `isShortRead` has it: it reads, names its rows by key, and bounds how many there are.
+   * Shares a connection with others, and may be sent twice.
+   */
+  $queryShort: PrismaClient['$queryRaw']
 }
 
 /** Where the tenants are that have a database of their own. */
@@ -134,9 +139,11 @@ function reach(send: Send, shape: PrismaOperations, property: string | symbol): 
   const model = modelOf.get(property)
   if (model !== undefined) return bindModel(send, model, (client) => Reflect.get(client, property) as Delegate, shape)
   if (typeof property === 'symbol' || !property.startsWith('$')) return undefined
-  if (!rawOperations.has(property)) throw new UnscopedOperation(property)
+  const isShort = property === '$queryShort'
+  const operation = isShort ? '$queryRaw' : property
+  if (!rawOperations.has(operation)) throw new UnscopedOperation(property)
   return (...statement: unknown[]) =>
-    send((client) => Reflect.apply(Reflect.get(client, property) as Operation, client, statement))
+    send((client) => Reflect.apply(Reflect.get(client, operation) as Operation, client, statement), isShort)
 }
 
 function bindModel(

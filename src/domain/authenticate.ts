@@ -1,5 +1,8 @@
+import type { ApiKey, Tenant } from '../data/generated/client.ts'
 import type { TenantStatus } from '../data/generated/enums.ts'
+import { columnsOf, takeModel } from '../data/model-columns.ts'
 import { isOutage } from '../data/outage.ts'
+import type { TenantDb } from '../data/tenant-scope.ts'
 import { type ApiKeyClaim, parseApiKey, verifySecret } from './credential.ts'
 import { Unavailable } from './errors.ts'
 import { tenantIdOf } from './ids.ts'
@@ -46,11 +49,7 @@ async function operatorOf(claim: ClaimOf<'operator'>, options: Platform): Promis
 async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform, isStale = false): Promise<Principal | null> {
   const { data, ports, settings } = options
   const staff = data.of({ tenantId: claim.tenantId, userId: null })
-  // Two reads by key, side by side on one connection: a single round trip.
-  const [key, tenant] = await Promise.all([
-    staff.apiKey.findFirst({ where: { id: claim.id } }),
-    staff.tenant.findFirst({ where: { id: claim.tenantId } }),
-  ])
+  const { key, tenant } = await readClaimed(staff, claim)
   if (tenant && tenant.databaseId !== null) {
     // It has moved since this process last looked. These rows are what it left behind.
     if (isStale) throw new Unavailable('The tenant is being moved to another database. Try again shortly.', 1)
@@ -75,6 +74,17 @@ async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform, isStale = f
     },
     expiresAt: key.expiresAt,
   }
+}
+
+/** The key that is claimed and the tenant it would be of, in one round trip; null for what there is not. */
+async function readClaimed(staff: TenantDb, { id, tenantId }: ClaimOf<'tenant'>) {
+  const [row] = await staff.$queryShort<Record<string, unknown>[]>`
+    select ${columnsOf('Tenant', 't', 'tenant.')}, ${columnsOf('ApiKey', 'k', 'key.')}
+    from tenants t left join api_keys k on k.tenant_id = t.id and k.id = ${id}::uuid
+    where t.id = ${tenantId}::uuid`
+  if (!row) return { key: null, tenant: null }
+  const key = row['key.id'] === null ? null : takeModel<ApiKey>('ApiKey', row, 'key.')
+  return { key, tenant: takeModel<Tenant>('Tenant', row, 'tenant.') }
 }
 
 /** A tenant that is being moved is still read; its mutations are refused, see schema/mutation.ts. */

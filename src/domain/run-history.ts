@@ -10,7 +10,7 @@ type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
 
 /** What was said in the conversation before this run asked, newest first. In one round trip, where the client would make two. */
 export async function outlineHistory(db: TenantDb, run: Run): Promise<Outline[]> {
-  const rows = await db.$queryRaw<(Outline['messages'][number] & { runId: string })[]>`
+  const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string })[]>`
     select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId"
     from (
       select r.id, r.created_at from runs r
