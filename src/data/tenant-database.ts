@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises'
 import { PrismaPg } from '@prisma/adapter-pg'
 import { PrismaClient } from './generated/client.ts'
 import { statementNames } from './statement-names.ts'
@@ -30,6 +31,8 @@ export class TenantDatabase {
   readonly #pool: TenantPool
   readonly #client: PrismaOperations & Transacting
   readonly #disconnect: () => Promise<void>
+  #underWay = 0
+  #onIdle: (() => void) | null = null
 
   constructor(pool: TenantPool, { filter = true }: WallSwitches = {}) {
     const adapter = new PrismaPg(pool, pool.namedStatements ? { statementNameGenerator: statementNames() } : {})
@@ -58,11 +61,25 @@ export class TenantDatabase {
   }
 
   /** Runs `work` behind the wall of `scope`. Awaited inside: a Prisma promise does nothing before it is awaited. */
-  within<T>(scope: PoolScope, work: () => PromiseLike<T>): Promise<T> {
-    return this.#pool.within(scope, async () => await work())
+  async within<T>(scope: PoolScope, work: () => PromiseLike<T>): Promise<T> {
+    this.#underWay += 1
+    try {
+      return await this.#pool.within(scope, async () => await work())
+    } finally {
+      this.#underWay -= 1
+      if (this.#underWay === 0) this.#onIdle?.()
+    }
   }
 
+  /** Lets what is under way come to its end, as some things are that nobody waits for, such as telling admins of a quota. */
   async close(): Promise<void> {
+    while (this.#underWay > 0) {
+      await new Promise<void>((resolve) => {
+        this.#onIdle = resolve
+      })
+      // It may go on with the next statement.
+      await setImmediate()
+    }
     await this.#disconnect()
     await this.#pool.end()
   }
