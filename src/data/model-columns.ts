@@ -7,6 +7,16 @@ import { dataModel } from './generated/data-model.ts'
  * several models' columns: see `takeModel`.
  */
 export function columnsOf(model: string, table: string, prefix = ''): Prisma.Sql {
+  const key = `${model} ${table} ${prefix}`
+  const sql = known.get(key) ?? writeColumns(model, table, prefix)
+  known.set(key, sql)
+  return sql
+}
+
+/** As many as there are places in the code that ask. */
+const known = new Map<string, Prisma.Sql>()
+
+function writeColumns(model: string, table: string, prefix: string): Prisma.Sql {
   const columns = fieldsOf(model).map((field) => `${table}.${columnOf(field)} as "${prefix}${field}"`)
   return Prisma.raw(columns.join(', '))
 }

@@ -32,13 +32,13 @@ export async function createConversation(
     {
       async perform(remember) {
         const agentId = await agentInUse(scope, input.agentId ?? scope.tenant.defaultAgentId)
+        const id = newId()
+        const createdAt = new Date(scope.ports.now())
+        const data = { id, tenantId: scope.tenant.id, agentId, userId, title, createdAt, updatedAt: createdAt }
+        if ((idempotencyKey ?? null) === null) return scope.db.conversation.create({ data })
         return scope.db.$transaction(async (tx) => {
-          const id = newId()
           await remember(tx, id)
-          const createdAt = new Date(scope.ports.now())
-          return tx.conversation.create({
-            data: { id, tenantId: scope.tenant.id, agentId, userId, title, createdAt, updatedAt: createdAt },
-          })
+          return tx.conversation.create({ data })
         })
       },
       replay: (id) => readConversation(scope, id),
