@@ -1,6 +1,6 @@
 import type { Message, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
-import { countFitting, type Exchange, exchangeTokens } from './prompt.ts'
+import { countFitting, type Exchange, exchangeTokens, type Question } from './prompt.ts'
 
 /** Runs looked at, the newest: each has a question and at most one reply, so 200 messages. */
 const mostRuns = 100
@@ -8,19 +8,31 @@ const mostRuns = 100
 /** An earlier exchange of the conversation, without its text. */
 type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
 
-/** What was said in the conversation before this run asked, newest first. In one round trip, where the client would make two. */
-export async function outlineHistory(db: TenantDb, run: Run): Promise<Outline[]> {
-  const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string })[]>`
-    select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId"
+/** What the run has to answer, and what was said in the conversation before it was asked, newest first. */
+type Said = { question: Question; earlier: Outline[] }
+
+/** In one round trip: somebody waits for the first token. */
+export async function readSaid(db: TenantDb, run: Run): Promise<Said> {
+  const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string; question: string | null })[]>`
+    select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId",
+      case when m.run_id = ${run.id}::uuid and m.role = 'USER' then m.content end as question
     from (
-      select r.id, r.created_at from runs r
+      (select r.id, r.created_at from runs r
       where r.tenant_id = ${run.tenantId}::uuid and r.conversation_id = ${run.conversationId}::uuid
         and r.finished_at is not null and r.created_at < ${run.createdAt}::timestamptz
       order by r.created_at desc, r.id desc
-      limit ${mostRuns}) earlier
-    join messages m on m.tenant_id = ${run.tenantId}::uuid and m.run_id = earlier.id
-    order by earlier.created_at desc, earlier.id desc`
-  return [...Map.groupBy(rows, ({ runId }) => runId).values()].map((messages) => ({ messages }))
+      limit ${mostRuns})
+      union all select ${run.id}::uuid, ${run.createdAt}::timestamptz) asked
+    join messages m on m.tenant_id = ${run.tenantId}::uuid and m.run_id = asked.id
+    order by asked.created_at desc, asked.id desc`
+  const [own] = rows.filter(({ question }) => question !== null)
+  if (!own) throw new Error('A run has no message to answer.')
+  const earlier = Map.groupBy(rows, ({ runId }) => runId)
+  earlier.delete(run.id)
+  return {
+    question: { content: own.question ?? '', tokens: own.tokensUsed },
+    earlier: [...earlier.values()].map((messages) => ({ messages })),
+  }
 }
 
 /**
@@ -49,10 +61,4 @@ export async function readHistory(db: TenantDb, earlier: readonly Outline[], roo
       ],
     }
   })
-}
-
-/** The message that the run answers. */
-export async function readQuestion(db: TenantDb, run: Run): Promise<{ content: string; tokens: number }> {
-  const { content, tokensUsed } = await db.message.findFirstOrThrow({ where: { runId: run.id, role: 'USER' } })
-  return { content, tokens: tokensUsed }
 }

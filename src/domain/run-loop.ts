@@ -11,7 +11,7 @@ import { composePrompt, frameTokens, type Prompt, type PromptFrame, roomFor, tur
 import type { QuotaOwner } from './quota-terms.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
-import { outlineHistory, readHistory, readQuestion } from './run-history.ts'
+import { readHistory, readSaid } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { type Turn, turnsOf } from './run-turn.ts'
 import { executeToolCall } from './tool-call.ts'
@@ -69,11 +69,10 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const config = await answeringConfig(task)
   if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
-  const [price, tools, question, earlier, userPseudonym] = await Promise.all([
+  const [price, tools, { question, earlier }, userPseudonym] = await Promise.all([
     priceAt(db, config.model, ports.now()),
     enabledTools(task),
-    readQuestion(db, run),
-    outlineHistory(db, run),
+    readSaid(db, run),
     pseudonymOf(db, run.tenantId, run.userId),
   ])
   const end = { turns, call: null, price }
