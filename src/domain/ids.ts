@@ -1,3 +1,4 @@
+import { randomFillSync } from 'node:crypto'
 import { v7 } from 'uuid'
 
 declare const tenantIdBrand: unique symbol
@@ -26,7 +27,24 @@ export function tenantIdOf(text: string): TenantId {
   return text as TenantId
 }
 
-/** A new UUIDv7 (RFC 9562): ordered by creation time, and made here because Postgres before 18 cannot. */
+/** Random bytes of the next ids: to ask the system for 16 takes ten times as long as all else of an id. */
+const random = Buffer.alloc(4_096)
+let taken = random.length
+let last = { msecs: 0, seq: 0 }
+
+/**
+ * A new UUIDv7 (RFC 9562): ordered by creation time, those of one process also within a millisecond, and made here because Postgres
+ * before 18 cannot.
+ */
 export function newId(): string {
-  return v7()
+  if (taken === random.length) {
+    randomFillSync(random)
+    taken = 0
+  }
+  const bytes = random.subarray(taken, taken + 16)
+  taken += 16
+  const now = Date.now()
+  // A counter that begins anywhere in its lower half (RFC 9562, 6.2, method 1) has room for all ids of a millisecond.
+  last = now > last.msecs ? { msecs: now, seq: bytes.readUInt32BE(6) >>> 1 } : { msecs: last.msecs, seq: last.seq + 1 }
+  return v7({ random: bytes, ...last })
 }
