@@ -1,3 +1,4 @@
+import type { ClientContext, Result } from 'ioredis'
 import { newId, type TenantId, tenantIdOf } from '../src/domain/ids.ts'
 import { RedisAdmission } from '../src/redis/admission.ts'
 import { connectRedis, type RedisConnection } from '../src/redis/connection.ts'
@@ -5,6 +6,12 @@ import { startRedisServer } from '../test/support/redis-server.ts'
 import type { Bench } from './bench.ts'
 import { atLeast, measurementTable } from './support/report.ts'
 import { type Contender, measure, median } from './support/rounds.ts'
+
+declare module 'ioredis' {
+  interface RedisCommander<Context extends ClientContext> {
+    benchNothing(key: string, ...args: (string | number)[]): Result<unknown, Context>
+  }
+}
 
 const callers = 16
 /** So many that none is asked more often than a large customer's would be. */
@@ -28,7 +35,7 @@ export const admission: Bench = {
 
     const onRound = (round: number) => progress(`admission: round ${round} of ${rounds}`)
     const measured = await measure(contenders, { callers, seconds, rounds, onRound })
-    const [get, admitted, five] = measured
+    const [get, , admitted, five] = measured
     const table = measurementTable(measured)
     const ofRedis: string[] = []
     for (const contender of contenders) ofRedis.push((await cpuOfRedis(connection, contender)).toFixed(1))
@@ -68,8 +75,15 @@ async function contendersOn(connection: RedisConnection) {
     await seed(counters, id)
     await commands.set(`${id}:a`, newId())
   }
+  commands.defineCommand('benchNothing', { numberOfKeys: 1, lua: "return {'admitted', 1}" })
   return [
     { name: 'one GET', operation: async () => check(await commands.get(`${anyTenant()}:a`)) },
+    {
+      // The least that deciding in Redis costs, with the arguments of an admission.
+      name: 'a script that does nothing',
+      operation: async () =>
+        check(await commands.benchNothing(`{q:${anyTenant()}}:a`, 'channel', '', 1, 20, 1_000, `r:${newId()}`, `i:${newId()}`)),
+    },
     {
       name: 'admission',
       async operation() {
