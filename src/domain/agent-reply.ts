@@ -36,6 +36,7 @@ export function followRun(
   const queue = new ReplyQueue(formatCursor(place ?? origin))
   let follower: RunFollower | null = null
   let begun: Promise<void> | null = null
+  let hasBegun = false
   let isOver = false
 
   async function begin(): Promise<void> {
@@ -66,8 +67,12 @@ export function followRun(
     async next() {
       if (isOver) return end()
       try {
-        begun ??= begin()
-        await begun
+        // An await for each event, of each follower, is one too many.
+        if (!hasBegun) {
+          begun ??= begin()
+          await begun
+          hasBegun = true
+        }
         const event = await queue.next()
         if (event && !isOver) return { done: false, value: event }
       } catch (error) {

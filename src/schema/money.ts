@@ -18,7 +18,7 @@ export function formatMoney(amount: Amount): string {
 
 export const Money = builder.objectRef<Amount>('Money').implement({
   description: 'An amount of money.',
-  authScopes: { endUser: true },
+  authScopes: { endUser: true, operator: true },
   fields: (t) => ({
     micros: t.field({
       type: 'BigInt',

@@ -27,6 +27,9 @@ export class SocketWriter {
   readonly #socket: WebSocket
   readonly #stream: Duplex
   readonly #onTaken: () => void
+  readonly #written: (error: Error | null | undefined) => void
+  /** Resolves when the stream has room again; null while it has. */
+  #room: Promise<void> | null = null
 
   /**
    * `stream` is what the socket writes to, uncompressed. `onTaken` is called for each message that the client's kernel may have by
@@ -36,6 +39,7 @@ export class SocketWriter {
     this.#socket = socket
     this.#stream = stream
     this.#onTaken = onTaken
+    this.#written = (error) => this.#taken(error)
   }
 
   /**
@@ -53,22 +57,32 @@ export class SocketWriter {
 
   /**
    * Sends `head`, which opens an object and ends with a field's name, then `json` as that field's value, and closes the object. `json` is
-   * the text of `result`, which many are sent. Resolves as `send` does.
+   * the text of `result`, which many are sent. What it answers, if anything, is to be awaited before more is sent: the reader is slow, and
+   * as much waits for it here as a stream lets wait. To a socket that is closing it never resolves, as with `send`.
    */
-  sendShared(head: Buffer, result: object, json: string): Promise<void> {
-    return new Promise((resolve) => {
-      if (this.#socket.readyState !== this.#socket.OPEN) return
-      const body = encoded.get(result) ?? Buffer.from(json)
+  sendShared(head: Buffer, result: object, json: string): Promise<void> | null {
+    // One of its own: whoever waits for it is forgotten with it.
+    if (this.#socket.readyState !== this.#socket.OPEN) return new Promise(() => undefined)
+    let body = encoded.get(result)
+    if (!body) {
+      body = Buffer.from(json)
       encoded.set(result, body)
-      cork(this.#stream)
-      this.#stream.write(frame(head, body), (error) => this.#taken(error, resolve))
-    })
+    }
+    cork(this.#stream)
+    if (this.#stream.write(frame(head, body), this.#written)) return null
+    this.#room ??= new Promise((resolve) =>
+      this.#stream.once('drain', () => {
+        this.#room = null
+        resolve()
+      }),
+    )
+    return this.#room
   }
 
-  #taken(error: Error | null | undefined, resolve: () => void): void {
+  #taken(error: Error | null | undefined, resolve?: () => void): void {
     if (error) return
     this.#onTaken()
-    resolve()
+    resolve?.()
   }
 }
 

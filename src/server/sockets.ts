@@ -46,7 +46,7 @@ type Extra = {
 
 /** What an operation is executed with. `next` sends one of its results, which is written already. */
 type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'> & {
-  next: (result: EventResult, json: string) => Promise<void>
+  next: (result: EventResult, json: string) => Promise<void> | null
 }
 
 /** Close codes of RFC 6455 and of the IANA registry that it founds. */
@@ -193,7 +193,7 @@ export class Sockets {
 
 /**
  * Sends the results of a subscription that are written already, and leaves the others, and its end, to the protocol. It asks for the next
- * result once the last is sent, as the protocol does.
+ * result once there is room for it.
  */
 function deliver(subscribed: unknown, next: Engine['next']) {
   const results = subscribed as ExecutionResult | AsyncIterableIterator<EventResult>
@@ -205,7 +205,8 @@ function deliver(subscribed: unknown, next: Engine['next']) {
         const step = await results.next()
         const json = step.done ? undefined : step.value[written]
         if (json === undefined) return step
-        await next(step.value, json)
+        const room = next(step.value, json)
+        if (room) await room
       }
     },
     async return() {

@@ -37,6 +37,8 @@ const examples: Readonly<Record<string, Example>> = {
   'CreateTenantInput.adminEmail': 'ada@example.com',
   'CreateTenantInput.name': () => `Tenant ${newId()}`,
   'EraseTenantInput.confirmName': (own: Party) => rowOf(own, 'Tenant')['name'],
+  'DateRange.from': '2025-12-01T00:00:00Z',
+  'DateRange.to': '2026-03-01T00:00:00Z',
   'UpdateAgentConfigInput.enabledTools': 'current_time',
   'UpdateTenantSettingsInput.timeZone': 'Europe/Berlin',
   'UpdateTenantSettingsInput.downgradeModel': 'gpt-4o-mini',

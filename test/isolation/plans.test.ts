@@ -8,7 +8,9 @@ import { quotaSourceOf } from '../../src/domain/quota-terms.ts'
 import { claimRun } from '../../src/domain/run-claim.ts'
 import { superseded } from '../../src/domain/run-ending.ts'
 import { apiKeyRevoked, requestStop } from '../../src/domain/run-stop.ts'
+import type { Scope } from '../../src/domain/scope.ts'
 import { recordUsage } from '../../src/domain/usage.ts'
+import { reportUsage } from '../../src/domain/usage-report.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { tenantParty } from './rows.ts'
 import { seed, tenantTables } from './world.ts'
@@ -104,6 +106,15 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     table: 'usage_records',
     reading: 'what was spent lately',
     read: (db) => db.usageRecord.aggregate({ where: { createdAt: { gte: new Date(0) } }, _sum: { costNanos: true } }),
+  },
+  {
+    table: 'usage_records',
+    reading: 'a report',
+    read: (db) => {
+      const staff = { db, tenant: { id: party.wall.tenantId }, actor: { role: 'ADMIN' } } as unknown as Scope
+      const range = { from: new Date(Date.now() - 86_400_000), to: new Date() }
+      return reportUsage({ kind: 'tenant', scope: staff, expiresAt: null }, { range, groupBy: ['DAY', 'USER'] })
+    },
   },
   {
     table: 'model_call_attempts',

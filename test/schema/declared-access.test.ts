@@ -90,6 +90,7 @@ describe('who may use what', () => {
       'suspendTenant',
       'tenant',
       'tenants',
+      'usage',
       'viewer',
     ])
     const content = Object.values(schema.getTypeMap())
@@ -107,6 +108,7 @@ describe('who may use what', () => {
       'ErasureCertificate',
       'ErasureCount',
       'Forbidden',
+      'Money',
       'NotFound',
       'QuotaExceeded',
       'QuotaLimit',
@@ -117,6 +119,9 @@ describe('who may use what', () => {
       'SuspendTenantPayload',
       'Tenant',
       'TenantSettings',
+      'UsageReport',
+      'UsageRow',
+      'UsageTotal',
       'ValidationProblem',
       'Viewer',
     ])

@@ -106,6 +106,12 @@ describe('the schema', () => {
       'Run.downgradedFrom',
       'Tenant.erasure',
       'TenantSettings.downgradeModel',
+      'UsageRow.agentId',
+      'UsageRow.configVersion',
+      'UsageRow.conversationId',
+      'UsageRow.day',
+      'UsageRow.hour',
+      'UsageRow.model',
       'Viewer.tenant',
       'Webhook.description',
     ])
