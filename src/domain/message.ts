@@ -2,7 +2,7 @@ import type { Message, Run } from '../data/generated/client.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { QuotaReading } from './admission.ts'
-import { advanceConversation } from './conversation-clock.ts'
+import { advanceConversation, nextMoment } from './conversation-clock.ts'
 import { Conflict, LimitReached, NotFound } from './errors.ts'
 import { type IdempotentCall, idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
@@ -108,7 +108,7 @@ async function storeMessage(
   const [stored] = await tx.$queryRaw<Record<string, unknown>[]>`
     with place as (
       update conversations c
-      set updated_at = greatest(${new Date(ports.now())}::timestamptz, c.updated_at + interval '1 millisecond')
+      set updated_at = ${nextMoment(ports.now())}
       from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id and v.version = a.active_version
       where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
         and a.tenant_id = c.tenant_id and a.id = c.agent_id

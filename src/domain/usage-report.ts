@@ -58,12 +58,28 @@ export async function reportUsage(principal: Principal, query: UsageQuery): Prom
   const { from, to } = query.range
   if (from >= to) throw new ValidationProblem(['range', 'to'], 'The range must end after it begins.')
   if (to.getTime() - from.getTime() > longestRange) throw new ValidationProblem(['range', 'to'], 'A range is a year at most.')
-  const rows = await groupUsage(await ledgerOf(principal, query), query)
+  const ledger = await ledgerOf(principal, query)
+  const rows = await afterOthersOf(ledger.tenantId, () => groupUsage(ledger, query))
   if (rows.length > mostRows) {
     const advice = 'Ask for a shorter range, or by fewer dimensions.'
     throw new ValidationProblem(['groupBy'], `The report would have more than ${mostRows.toLocaleString('en')} rows. ${advice}`)
   }
   return { total: totalOf(rows), rows: query.groupBy.length === 0 ? [] : rows }
+}
+
+/** The last report of each tenant that has one under way in this process. */
+const underWay = new Map<TenantId, Promise<unknown>>()
+
+/** One report of a tenant at a time: a long one takes seconds of a connection, of which no tenant may take all. */
+async function afterOthersOf<T>(tenantId: TenantId, report: () => Promise<T>): Promise<T> {
+  const mine = (underWay.get(tenantId) ?? Promise.resolve()).then(report)
+  const ended = mine.catch(() => undefined)
+  underWay.set(tenantId, ended)
+  try {
+    return await mine
+  } finally {
+    if (underWay.get(tenantId) === ended) underWay.delete(tenantId)
+  }
 }
 
 const operatorDimensions: ReadonlySet<UsageDimension> = new Set(['HOUR', 'DAY', 'MODEL'])

@@ -77,6 +77,25 @@ describe('a run log', () => {
     expect(await entries()).toEqual(['1000-1 a', '1000-2 bcdef'])
   })
 
+  it('says more at once while the process is busy, and as often as before once it is not', async () => {
+    log = open()
+    log.write(delta('a'))
+    await delay(1)
+    log.write(delta('b'))
+    // Holds up the timer that is set by now.
+    const busyUntil = performance.now() + 65
+    while (performance.now() < busyUntil);
+    await until(async () => (await entries()).length === 2)
+    const sentAt = performance.now()
+    log.write(delta('c'))
+    await until(async () => (await entries()).length === 3)
+    expect(performance.now() - sentAt).toBeGreaterThan(80)
+    const again = performance.now()
+    log.write(delta('d'))
+    await until(async () => (await entries()).length === 4)
+    expect(performance.now() - again).toBeLessThan(80)
+  })
+
   it('does not hold back a kilobyte, nor anything but text', async () => {
     log = open()
     log.write(delta('a'))

@@ -156,6 +156,30 @@ describe('a usage report', () => {
       await expect(calls(operator, { tenantId: acme.tenant.id, groupBy: [dimension] })).rejects.toThrow(Forbidden)
   })
 
+  it('is made one after the other for a tenant, and holds up no other', async () => {
+    const [acme, globex] = [await story.tenant(), await story.tenant()]
+    let [now, most] = [0, 0]
+    const counted = (scope: Scope): Principal => {
+      const $queryRaw = async (...statement: Parameters<Scope['db']['$queryRaw']>) => {
+        most = Math.max(most, ++now)
+        try {
+          return await scope.db.$queryRaw(...statement)
+        } finally {
+          now -= 1
+        }
+      }
+      return as({ ...scope, db: { $queryRaw } as unknown as Scope['db'] })
+    }
+    const report = (scope: Scope) => reportUsage(counted(scope), { range, groupBy: ['DAY'] })
+    await Promise.all(Array.from({ length: 5 }, () => report(acme.member)))
+    expect(most).toBe(1)
+    await Promise.all([report(acme.member), report(globex.member)])
+    expect(most).toBe(2)
+    const broken = as({ ...acme.member, db: { $queryRaw: () => Promise.reject(new Error('Broken.')) } as unknown as Scope['db'] })
+    const [failed, next] = await Promise.allSettled([reportUsage(broken, { range, groupBy: [] }), report(acme.member)])
+    expect([failed.status, next.status]).toEqual(['rejected', 'fulfilled'])
+  })
+
   it.each([
     ['backwards', { from: range.to, to: range.from }],
     ['empty', { from: range.from, to: range.from }],
