@@ -19,6 +19,7 @@ import { type Drift, startReconciler } from './domain/quota-drift.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
+import { startRollups } from './domain/usage-rollup.ts'
 
 import { startDemoUpstream } from './llm/demo-upstream.ts'
 import { createMissingModel } from './llm/missing-model.ts'
@@ -78,12 +79,13 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
   let runs = () => 0
   const metrics = new Metrics({ token: config.metricsToken, local: !config.production, runs: () => runs() })
   if (config.role !== 'api') {
-    const worker = new RunWorker({ data, catalog, ports, settings, onError, concurrency: config.runConcurrency })
+    const worker = new RunWorker({ data, catalog, ports, onError, concurrency: config.runConcurrency })
     await worker.start()
     opened.defer(() => worker.drain(grace))
     const outbox = new OutboxWorker({ data, catalog, ports, onError })
     outbox.start()
     opened.defer(() => outbox.stop())
+    opened.defer(startRollups({ data, catalog }, onError))
     opened.defer(startErasureSweep({ data, catalog, ports, settings }, onError))
     runs = () => worker.underWay
     const onMeasured = (drift: readonly Drift[]) => {
@@ -131,7 +133,7 @@ export async function openData(config: Config, logger: Logger, progress: Progres
   const cipher = cipherOf(config, secrets)
   const catalog = new Catalog({ connectionString: urls.platformUrl, cipher, onIdleError })
   opened.defer(() => catalog.close())
-  await registerPrices(catalog)
+  await registerPrices(catalog, config)
   await passGate(urls.appUrl, config, logger)
   await openPlacements(catalog, { migrateLike: urls.migrated ? urls : null, cipher, onProgress: progress }, config, logger)
 
@@ -144,7 +146,6 @@ export async function openData(config: Config, logger: Logger, progress: Progres
   opened.defer(() => data.close())
 
   const settings: DomainSettings = {
-    refuseUnpricedModels: config.production,
     defaultModel: config.defaultModel,
     peppers: { current: 1, secrets: new Map([[1, config.keyPepper ?? secrets.keyPepper]]) },
     backupRetentionDays: config.backupRetentionDays,
@@ -187,9 +188,10 @@ async function localSecretsOf(config: Config): Promise<LocalSecrets> {
 }
 
 /** The first statement of every start, so it also tells whether the database is there and ready. */
-async function registerPrices(catalog: Catalog): Promise<void> {
+async function registerPrices(catalog: Catalog, { production }: Config): Promise<void> {
   try {
-    await catalog.registerPrices([...seedPrices])
+    // Whoever tries the platform with a model of their own shall get answers; production says itself what is not listed.
+    await catalog.registerPrices(await seedPrices({ ceiling: !production }))
   } catch (error) {
     if (isOutage(error))
       throw new ConfigError(

@@ -179,7 +179,6 @@ async function openPlatform(context: BenchContext, opened: AsyncDisposableStack)
     now: Date.now,
   }
   const settings: DomainSettings = {
-    refuseUnpricedModels: false,
     defaultModel: 'bench',
     peppers: { current: 1, secrets: new Map([[1, 'pepper']]) },
     backupRetentionDays: 30,

@@ -74,9 +74,10 @@ export class Catalog {
     )
   }
 
-  /** Adds the versions that are missing; a version that is there is never changed. */
-  async registerPrices(prices: readonly Omit<PriceCreateManyInput, 'id'>[]): Promise<void> {
-    await this.#client.price.createMany({ data: prices.map((price) => ({ id: newId(), ...price })), skipDuplicates: true })
+  /** Adds first prices of the models that have none. What operators made of a price since is left alone. */
+  async registerPrices(prices: readonly Omit<PriceCreateManyInput, 'id' | 'version'>[]): Promise<void> {
+    const data = prices.map((price) => ({ id: newId(), version: 1, ...price }))
+    await this.#client.price.createMany({ data, skipDuplicates: true })
   }
 
   /** Says that the worker lives. The first beat registers it. Time is the database's, so that clocks need not agree. */
@@ -180,6 +181,18 @@ export class Catalog {
             and status in ('QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET', 'COMPLETED', 'FAILED', 'CANCELLED', 'INTERRUPTED'))
         limit 1000`
       return rows.map(({ id, limits_version }) => ({ tenantId: tenantIdOf(id), limitsVersion: limits_version }))
+    })
+  }
+
+  /** Quarters of an hour whose ledger is to be summed and who were over five minutes ago, at most 1,000 of each database. */
+  quartersToSum(): Promise<{ tenantId: TenantId; bucket: Date }[]> {
+    return this.placements.everywhere(async (client) => {
+      const rows = await client.$queryRaw<{ tenant_id: string; bucket: Date }[]>`
+        select tenant_id, bucket from usage_rollups
+        where part = 0 and bucket <= now() - interval '20 minutes'
+          and exists (select from tenants where tenants.id = usage_rollups.tenant_id and fenced_at is null)
+        limit 1000`
+      return rows.map(({ tenant_id, bucket }) => ({ tenantId: tenantIdOf(tenant_id), bucket }))
     })
   }
 

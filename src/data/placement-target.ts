@@ -49,7 +49,7 @@ export async function bringTariff(catalogue: pg.Pool, platformUrl: string): Prom
   try {
     await target.query(
       `insert into prices select * from json_populate_recordset(null::prices, $1::json)
-       on conflict (id) do update set valid_to = excluded.valid_to`,
+       on conflict (id) do nothing`,
       [rows[0]?.prices],
     )
     await target.query(

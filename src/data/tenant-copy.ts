@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { raiseWall } from './scoped-query.ts'
-import { type TenantTable, tenantTables } from './tenant-tables.ts'
+import { originalTables, type TenantTable } from './tenant-tables.ts'
 
 /** How many rows of a tenant a table has, and the sum of their hashes, in which their order does not count. */
 export type Digest = { rows: number; checksum: string }
@@ -37,7 +37,7 @@ async function behindWall<T>(client: pg.Client, tenantId: string, work: () => Pr
 /** The digest of each table, of the tenant's rows. `client` connects as `bulkhead_app`. */
 export async function digestRows(client: pg.Client, tenantId: string): Promise<Digests> {
   const digests: [string, Digest][] = []
-  for (const { name } of tenantTables) {
+  for (const { name } of originalTables) {
     const { rows } = await behindWall(client, tenantId, () =>
       // 60 bits of each row's MD5, which every version of Postgres computes alike.
       client.query<{ rows: string; checksum: string }>(
@@ -62,7 +62,7 @@ export async function countRowsOf(client: pg.Client, tenantId: string, table: st
 }
 
 /** What operators decide of a tenant, which the tenant reads and may not write. */
-const writtenByOperators: ReadonlySet<string> = new Set(['quota_overrides'])
+const writtenByOperators: ReadonlySet<string> = new Set(['quota_overrides', 'tenant_prices', 'credits'])
 
 /** Where rows are copied to: as `bulkhead_app`, and as `bulkhead_platform`. */
 export type CopyTarget = { app: pg.Client; platform: pg.Pool }
@@ -72,7 +72,7 @@ export type CopyTarget = { app: pg.Client; platform: pg.Pool }
  * key. `source` connects as `bulkhead_app`; nobody else may write these rows meanwhile. The tenant's own row must be there.
  */
 export async function copyRows(source: pg.Client, target: CopyTarget, tenantId: string, onProgress: CopyProgress): Promise<void> {
-  for (const table of tenantTables) await copyTable(source, target, tenantId, table, onProgress)
+  for (const table of originalTables) await copyTable(source, target, tenantId, table, onProgress)
 }
 
 async function copyTable(

@@ -15,6 +15,12 @@ export const tenantTables: readonly TenantTable[] = inOrder(
   Object.keys(dataModel).filter((model) => dataModel[model]?.scalars.includes('tenantId')),
 )
 
+/** What is made from other tables, and made anew wherever they are: it is neither moved nor given away. */
+const derived: ReadonlySet<string> = new Set(['usage_rollups'])
+
+/** Those of the tables whose rows are not to be had from others. */
+export const originalTables: readonly TenantTable[] = tenantTables.filter(({ name }) => !derived.has(name))
+
 /** The tables that refer to `model`'s, directly or through others, and that one: each before those that it refers to. */
 export function dependentsOf(model: string): TenantTable[] {
   const found = new Set([model])

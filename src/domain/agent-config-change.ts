@@ -1,5 +1,6 @@
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { ValidationProblem } from './errors.ts'
+import { termsAt } from './pricing.ts'
 import type { Scope } from './scope.ts'
 import { cleanJson, cleanText, type JsonObject } from './text.ts'
 
@@ -32,7 +33,7 @@ const modelName = /^[A-Za-z0-9][\w.:/@+-]{0,199}$/
 
 /**
  * The fields of `change` that are set, each within its bounds; else throws a ValidationProblem that names the field. Tools
- * must be available to the tenant. Models must have a price, where the platform refuses those without.
+ * must be available to the tenant. Models must have a price.
  */
 export async function checkChange(
   scope: Scope,
@@ -58,20 +59,15 @@ export async function checkChange(
   return set
 }
 
-/** `model` when it is a name and, where the platform refuses models without, has a price; else throws a ValidationProblem at `path`. */
+/** `model` when it is a name and has a price; else throws a ValidationProblem at `path`. */
 export async function checkModel(scope: Scope, db: TenantTransaction, path: string, model: string): Promise<string> {
   if (!modelName.test(model)) {
     throw new ValidationProblem([path], 'A model name has at most 200 letters, digits and the signs . _ : / @ + -')
   }
-  if (scope.settings.refuseUnpricedModels && !(await isPriced(db, model, new Date(scope.ports.now())))) {
+  if (!(await termsAt(db, scope.tenant.id, model, scope.ports.now()))) {
     throw new ValidationProblem([path], 'There is no such model on this platform: it has no price.')
   }
   return model
-}
-
-async function isPriced(db: TenantTransaction, model: string, now: Date): Promise<boolean> {
-  const valid = { validFrom: { lte: now }, OR: [{ validTo: null }, { validTo: { gt: now } }] }
-  return (await db.price.findFirst({ where: { model, ...valid }, select: { id: true } })) !== null
 }
 
 async function checkTools(scope: Scope, names: string[]): Promise<string[]> {

@@ -1,8 +1,9 @@
-import type { ModelCallAttempt, Price, Run } from '../data/generated/client.ts'
+import type { ModelCallAttempt, Run } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { SettledCall } from './admission.ts'
 import { settle } from './escrow.ts'
 import { foldText } from './event-log.ts'
+import { type CallTerms, termsOf } from './pricing.ts'
 import type { Prompt } from './prompt.ts'
 import type { LoggedEvent, TokenUsage } from './run-event.ts'
 import { logEpoch } from './run-log.ts'
@@ -11,19 +12,19 @@ import type { Scope } from './scope.ts'
 import { recordUsage } from './usage.ts'
 
 /** A model call that is about to be made. `turn` counts from 0; `userPseudonym` is as the ledger has it. */
-type PlannedCall = { turn: number; prompt: Prompt; price: Price | null; userPseudonym: string | null }
+type PlannedCall = { turn: number; prompt: Prompt; terms: CallTerms; userPseudonym: string | null }
 
 /**
  * Notes that a claim is about to call the model, so that the call is accounted for whatever becomes of this process. False, and
  * nothing is noted, when the run is no longer that claim's: then the model must not be called.
  */
 export async function beginCall(db: TenantTransaction, run: Run, call: PlannedCall): Promise<boolean> {
-  const { turn, prompt, price, userPseudonym } = call
+  const { turn, prompt, terms, userPseudonym } = call
   const noted = await db.$executeRaw`
     insert into model_call_attempts (tenant_id, run_id, turn, call, attempt, conversation_id, user_pseudonym, agent_id,
-      config_version, model, price_id, input_tokens, output_bound)
+      config_version, model, price_id, tenant_price_id, input_tokens, output_bound)
     select tenant_id, id, ${turn}::int, 0, epoch, conversation_id, ${userPseudonym}::uuid, agent_id,
-      config_version, model, ${price?.id ?? null}::uuid, ${prompt.inputTokens}::int, ${prompt.request.maxOutputTokens}::int
+      config_version, model, ${terms.listed?.id ?? null}::uuid, ${terms.agreed?.id ?? null}::uuid, ${prompt.inputTokens}::int, ${prompt.request.maxOutputTokens}::int
     from runs where tenant_id = ${run.tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int and status = 'RUNNING'`
   return noted === 1
 }
@@ -39,7 +40,7 @@ type Owner = Pick<Scope, 'db' | 'ports'> & { tenant: Pick<Scope['tenant'], 'id'>
  */
 export async function settleCalls({ tenant, db, ports }: Owner, runId: string, lastClaim?: number): Promise<void> {
   const where = { runId, ...(lastClaim !== undefined && { attempt: { lte: lastClaim } }) }
-  const attempts = await db.modelCallAttempt.findMany({ where, include: { price: true } })
+  const attempts = await db.modelCallAttempt.findMany({ where, include: { price: true, tenantPrice: true } })
   if (attempts.length === 0) return
   const run = await db.run.findFirst({ where: { id: runId }, select: { turns: true } })
   // A log that cannot be reached has nothing to tell, like one that has expired.
@@ -52,7 +53,9 @@ export async function settleCalls({ tenant, db, ports }: Owner, runId: string, l
       ...{ inputTokens: attempt.inputTokens, cachedInputTokens: 0 },
       ...{ outputTokens, reasoningTokens: 0, estimated: true },
     }
-    calls.push(await recordUsage(db, attempt, usage, attempt.price, ports.now()))
+    const terms = termsOf(attempt.price, attempt.tenantPrice)
+    if (!terms) throw new Error('A model call was noted without a price.')
+    calls.push(await recordUsage(db, attempt, usage, terms, ports.now()))
   }
   await settle({ tenant, ports }, { runId, calls, leave: false })
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { dataModel } from '../data/generated/data-model.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
-import { type TenantTable, tenantTables } from '../data/tenant-tables.ts'
+import { originalTables, type TenantTable } from '../data/tenant-tables.ts'
 import type { Scope } from './scope.ts'
 
 /** The name and version of the archive's format, which docs/export.md describes. */
@@ -41,8 +41,8 @@ type ArchivedTable = Omit<TenantTable, 'fields'> & { fields: readonly string[] }
 
 type Row = Readonly<Record<string, unknown>>
 
-/** The tenant's own row and every table of its rows, each after those that it refers to, without what is withheld. */
-export const archivedTables: readonly ArchivedTable[] = [ownRow(), ...tenantTables].map((table) => ({
+/** The tenant's own row and every table of its rows that are not made from others, each after those that it refers to, without what is withheld. */
+export const archivedTables: readonly ArchivedTable[] = [ownRow(), ...originalTables].map((table) => ({
   ...table,
   fields: table.fields.filter((field) => withheld[table.model]?.[field] === undefined),
 }))

@@ -1,9 +1,10 @@
 import type { AgentConfig } from '../data/generated/client.ts'
 import { Unavailable } from './errors.ts'
+import { tenantIdOf } from './ids.ts'
+import { termsAt } from './pricing.ts'
 import { seeded } from './quota-terms.ts'
 import type { RunTask } from './run-loop.ts'
 import { turnsOf } from './run-turn.ts'
-import { priceAt } from './usage.ts'
 
 /**
  * The configuration that a claimed run is answered with: the agent's, or that with the cheaper model of its tenant's choice once the
@@ -19,7 +20,7 @@ export async function answeringConfig(task: RunTask): Promise<AgentConfig | null
   const { downgradeModel } = tenant
   if (downgradeModel === null || downgradeModel === config.model || turnsOf(run).length > 0) return config
   if (!(await isNearlySpent(task))) return config
-  if (task.refuseUnpricedModels && !(await priceAt(db, downgradeModel, ports.now()))) return config
+  if (!(await termsAt(db, tenantIdOf(run.tenantId), downgradeModel, ports.now()))) return config
   const { count } = await db.run.updateMany({
     where: { id: run.id, epoch: run.epoch, status: 'RUNNING' },
     data: { model: downgradeModel, downgradedFrom: config.model },

@@ -124,6 +124,8 @@ export class OutboxWorker {
         if (!target) throw new DeliveryFailure('The webhook was deleted.', { final: true })
         return courier.webhook({ ...target, id, body: JSON.stringify(payload) }, signal)
       }
+      case 'USAGE_FEED':
+        throw new DeliveryFailure('There is no feed.', { final: true })
       default:
         return channel satisfies never
     }

@@ -1,7 +1,20 @@
+import type { Price, TenantPrice } from '../data/generated/client.ts'
+import { columnsOf, takeModel } from '../data/model-columns.ts'
+import type { TenantTransaction } from '../data/tenant-scope.ts'
+import type { TenantId } from './ids.ts'
 import type { TokenUsage } from './run-event.ts'
 
 /** What a model's tokens cost, in nano-units of a currency per token: 1 USD per million tokens is 1,000 nano-USD. */
 export type TokenPrice = { inputNanos: bigint; cachedInputNanos: bigint; outputNanos: bigint }
+
+/** What stands for every model: in the price list the ceiling, for a tenant what was agreed for all that is not agreed one by one. */
+export const everyModel = '*'
+
+/**
+ * What a tenant is charged for a model's tokens: the price list's entry, what was agreed with the tenant, and the price that comes of
+ * the two, which is the tenant's own where it has one. Either may be missing, but not both.
+ */
+export type CallTerms = { listed: Price | null; agreed: TenantPrice | null; rates: TokenPrice; currency: string }
 
 /**
  * What `usage` costs at `price`, in nano-units, exactly: cached input at the cached price, the rest of the input at the input
@@ -17,4 +30,55 @@ export function costNanos(
     cached * price.cachedInputNanos +
     BigInt(usage.outputTokens) * price.outputNanos
   )
+}
+
+/** The currency of the price list, and of what is said of nothing at all. */
+export const defaultCurrency = 'USD'
+
+/** The terms that these two come to; null when there is no price in them. */
+export function termsOf(listed: Price | null, agreed: TenantPrice | null): CallTerms | null {
+  const rates = ownRates(agreed) ?? listed
+  return rates && { listed, agreed, rates, currency: listed?.currency ?? defaultCurrency }
+}
+
+function ownRates(agreed: TenantPrice | null): TokenPrice | null {
+  if (!agreed) return null
+  const { inputNanos, cachedInputNanos, outputNanos } = agreed
+  if (inputNanos === null || cachedInputNanos === null || outputNanos === null) return null
+  return { inputNanos, cachedInputNanos, outputNanos }
+}
+
+/**
+ * What the tenant is charged for `model` at `now`, in one statement. The entry of the model comes first, then that of the model it
+ * is a dated snapshot of, then that of every model. Null when there is no price, and the model may not be called.
+ */
+export async function termsAt(db: TenantTransaction, tenantId: TenantId, model: string, now: number): Promise<CallTerms | null> {
+  const [names, at] = [namesOf(model), new Date(now)]
+  const [row] = await db.$queryRaw<Record<string, unknown>[]>`
+    select ${columnsOf('Price', 'l', 'listed.')}, ${columnsOf('TenantPrice', 'a', 'agreed.')}
+    from (values (1)) one
+    left join (
+      select * from (
+        select distinct on (model) * from prices where model = any (${names}::text[]) and valid_from <= ${at}::timestamptz
+        order by model, version desc) last
+      where valid_to is null or valid_to > ${at}::timestamptz
+      order by array_position(${names}::text[], model) limit 1) l on true
+    left join (
+      select * from (
+        select distinct on (model) * from tenant_prices
+        where tenant_id = ${tenantId}::uuid and model = any (${names}::text[]) and valid_from <= ${at}::timestamptz
+        order by model, version desc) last
+      where valid_to is null or valid_to > ${at}::timestamptz
+      order by array_position(${names}::text[], model) limit 1) a on true`
+  if (!row) return null
+  const listed = row['listed.id'] === null ? null : takeModel<Price>('Price', row, 'listed.')
+  const agreed = row['agreed.id'] === null ? null : takeModel<TenantPrice>('TenantPrice', row, 'agreed.')
+  return termsOf(listed, agreed)
+}
+
+const snapshotDate = /-\d{4}-\d{2}-\d{2}$/
+
+/** The names under which there may be a price for the model, the most exact first. */
+function namesOf(model: string): string[] {
+  return [...new Set([model, model.replace(snapshotDate, ''), everyModel])]
 }

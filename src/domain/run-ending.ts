@@ -1,4 +1,4 @@
-import type { Message, Price, Run } from '../data/generated/client.ts'
+import type { Message, Run } from '../data/generated/client.ts'
 import type { RunStatus } from '../data/generated/enums.ts'
 import type { RunWhereInput } from '../data/generated/models.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
@@ -6,6 +6,7 @@ import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import type { SettledCall } from './admission.ts'
 import { advanceConversation } from './conversation-clock.ts'
 import { newId, tenantIdOf } from './ids.ts'
+import type { CallTerms } from './pricing.ts'
 import type { FinishReason, RunFailure, RunPaused, TerminalEvent, TokenUsage } from './run-event.ts'
 import type { CallUsage, LoopOutcome } from './run-loop.ts'
 import { letOthersGoFirst, pausedEvent, pauseRun } from './run-pause.ts'
@@ -75,12 +76,12 @@ export async function saveTurn(
   run: Run,
   turns: Turn[],
   call: CallUsage,
-  price: Price | null,
+  terms: CallTerms,
   now: number,
 ): Promise<{ isOurs: boolean; settled: SettledCall }> {
   return db.$transaction(async (tx) => {
     const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
-    return { isOurs: count === 1, settled: await recordUsage(tx, keyOf(run, call), call.usage, price, now) }
+    return { isOurs: count === 1, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, now) }
   })
 }
 
@@ -89,14 +90,14 @@ export async function saveTurn(
  * the run is another claim's by now or was deleted. A run that has to end does not wait for budget.
  */
 export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, now: number): Promise<ClosedClaim> {
-  const { turns, call, price } = outcome
+  const { turns, call, terms } = outcome
   const change = changeFor(outcome)
   const closed = await db.$transaction(async (tx): Promise<ClosedClaim> => {
     const paused = outcome.outcome === 'paused' && (await pauseRun(tx, run, turns, new Date(outcome.resumeAt)))
     const ended = !paused && change && (await endRun(tx, run, ['RUNNING'], { ...change, turns }, now))
     if (outcome.outcome === 'handedBack') await requeue(tx, run)
     if (outcome.outcome === 'crowded') await letOthersGoFirst(tx, run)
-    const calls = call ? [await recordUsage(tx, keyOf(run, call), call.usage, price, now)] : []
+    const calls = call && terms ? [await recordUsage(tx, keyOf(run, call), call.usage, terms, now)] : []
     const ending = ended ? await endingOf(tx, ended.run, ended.reply) : null
     const isAwaited = ended ? ended.isAwaited : !paused
     return { ending, paused: paused ? pausedEvent(new Date(outcome.resumeAt)) : null, calls, isAwaited }

@@ -1,4 +1,4 @@
-import type { AgentConfig, Price, Run } from '../data/generated/client.ts'
+import type { AgentConfig, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
 import type { CallId } from './admission.ts'
 import { beginCall } from './call-attempt.ts'
@@ -7,6 +7,7 @@ import { tenantIdOf } from './ids.ts'
 import { type CallOutcome, callModel } from './model-call.ts'
 import { answeringConfig } from './model-downgrade.ts'
 import type { Ports, Tool } from './ports.ts'
+import { type CallTerms, termsAt } from './pricing.ts'
 import { composePrompt, frameTokens, type Prompt, type PromptFrame, roomFor, turnTokens } from './prompt.ts'
 import type { QuotaOwner } from './quota-terms.ts'
 import type { RunTenant } from './run-claim.ts'
@@ -15,7 +16,7 @@ import { readHistory, readSaid } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { type Turn, turnsOf } from './run-turn.ts'
 import { executeToolCall } from './tool-call.ts'
-import { callIdOf, priceAt } from './usage.ts'
+import { callIdOf } from './usage.ts'
 import { pseudonymOf } from './user-pseudonym.ts'
 
 /** Why a run under way has to stop: the reason its signal is aborted with. */
@@ -30,8 +31,6 @@ export type RunTask = {
   /** The rows of the run's tenant and, when it is an end user's, of that user. */
   db: TenantDb
   ports: Ports
-  /** Whether a model without a price may not be called. */
-  refuseUnpricedModels: boolean
   log: RunLog
   /** Aborted with a StopReason. */
   stop: AbortSignal
@@ -44,9 +43,9 @@ export type CallUsage = { turn: number; usage: TokenUsage | null }
 
 /**
  * How a run's loop ended. `turns` are all there are, with what was said of an unfinished one; `call` is the last call's usage,
- * which is not in the ledger yet, and null when there is none to enter.
+ * which is not in the ledger yet, and null when there is none to enter; `terms` are what it is charged at.
  */
-export type LoopOutcome = { turns: Turn[]; call: CallUsage | null; price: Price | null } & (
+export type LoopOutcome = { turns: Turn[]; call: CallUsage | null; terms: CallTerms | null } & (
   | { outcome: 'completed'; finishReason: FinishReason }
   | { outcome: 'failed'; failure: RunFailure }
   /** There is no budget for more until `resumeAt`, and its tenant wants it to wait. */
@@ -57,7 +56,7 @@ export type LoopOutcome = { turns: Turn[]; call: CallUsage | null; price: Price 
 )
 
 /** Stores a finished turn that another follows, with its call's usage. False when the run is no longer this worker's. */
-export type SaveTurn = (turns: Turn[], call: CallUsage, price: Price | null) => Promise<boolean>
+export type SaveTurn = (turns: Turn[], call: CallUsage, terms: CallTerms) => Promise<boolean>
 
 /**
  * Makes the answer, turn by turn, from the first turn that is not stored: the model is called, then the tools it asks for.
@@ -69,14 +68,14 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const config = await answeringConfig(task)
   if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
-  const [price, tools, { question, earlier }, userPseudonym] = await Promise.all([
-    priceAt(db, config.model, ports.now()),
+  const [terms, tools, { question, earlier }, userPseudonym] = await Promise.all([
+    termsAt(db, tenantIdOf(run.tenantId), config.model, ports.now()),
     enabledTools(task),
     readSaid(db, run),
     pseudonymOf(db, run.tenantId, run.userId),
   ])
-  const end = { turns, call: null, price }
-  if (!price && task.refuseUnpricedModels) return { ...end, outcome: 'failed', failure: unpriced }
+  const end = { turns, call: null, terms }
+  if (!terms) return { ...end, outcome: 'failed', failure: unpriced }
 
   const frame: PromptFrame = { config, tools, question }
   const tokensInFrame = frameTokens(ports.model, frame)
@@ -86,7 +85,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   while (countedTurns(turns) < config.maxTurns) {
     const prompt = composePrompt(ports.model, frame, tokensInFrame, history, turns)
     if (!prompt) return { ...end, outcome: 'failed', failure: tooLong }
-    const answer = await answerOnce(task, { turn: turns.length, prompt, price, userPseudonym }, hasBegun)
+    const answer = await answerOnce(task, { turn: turns.length, prompt, terms, userPseudonym }, hasBegun)
     hasBegun = true
     const call = { turn: turns.length, usage: 'usage' in answer ? answer.usage : null }
     const turn: Turn = { text: '', toolCalls: [], results: [], outputTokens: call.usage?.outputTokens ?? 0, promptTokens: 0 }
@@ -123,7 +122,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         if (stop.aborted) return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
         turn.promptTokens = turnTokens(ports.model, config.model, turn)
         turns.push(turn)
-        if (!(await saveTurn(turns, call, price))) return { ...end, outcome: 'fenced' }
+        if (!(await saveTurn(turns, call, terms))) return { ...end, outcome: 'fenced' }
         break
       }
       default:
@@ -178,7 +177,7 @@ type PlannedCall = Parameters<typeof beginCall>[2]
 
 /** The end of a run that no model was asked for. */
 function unanswered(run: Run, outcome: StopReason): LoopOutcome {
-  return { outcome, turns: turnsOf(run), call: null, price: null }
+  return { outcome, turns: turnsOf(run), call: null, terms: null }
 }
 
 function countedTurns(turns: readonly Turn[]): number {

@@ -17,7 +17,6 @@ import { type ClosedClaim, endClaim, requeue, saveTurn } from './run-ending.ts'
 import { RunLog } from './run-log.ts'
 import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
 import { textOf, turnsOf } from './run-turn.ts'
-import type { DomainSettings } from './scope.ts'
 import { SideBySide } from './side-by-side.ts'
 import { startTicker } from './ticker.ts'
 
@@ -25,7 +24,6 @@ export type RunWorkerOptions = {
   data: TenantData
   catalog: Catalog
   ports: Ports
-  settings: DomainSettings
   /** Given what goes wrong in the background. The worker goes on. */
   onError: (error: unknown) => void
   /** Runs that are executed at a time. Default 100. */
@@ -148,7 +146,7 @@ export class RunWorker {
 
   /** Executes the run, from its claim to its end. */
   async #serve(tenantId: TenantId, { run, tenant }: ClaimedRun): Promise<void> {
-    const { data, ports, settings, onError } = this.#options
+    const { data, ports, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
     const stop = (reason: StopReason) => stopping.abort(reason)
@@ -167,14 +165,13 @@ export class RunWorker {
     const db = data.of({ tenantId, userId: run.userId })
     const quotaSource = quotaSourceOf(data.of({ tenantId, userId: null }), tenantId)
     const quota = { tenant: { id: tenantId, limitsVersion: tenant.limitsVersion }, quotaSource, ports }
-    const { refuseUnpricedModels } = settings
     const onCall = (call: CallId) => {
       claim.call = call
     }
     let isAwaited = true
     try {
       const { ending, paused, calls, ...closed } = await this.#execute({
-        ...{ run, tenant, quota, db, ports, refuseUnpricedModels, log },
+        ...{ run, tenant, quota, db, ports, log },
         ...{ stop: stopping.signal, onCall },
       })
       isAwaited = closed.isAwaited
@@ -205,7 +202,7 @@ export class RunWorker {
     const { run, tenant, db, ports } = task
     const failed = (code: string, message: string): LoopOutcome => ({
       ...{ outcome: 'failed', failure: { code, message } },
-      ...{ turns: turnsOf(run), call: null, price: null },
+      ...{ turns: turnsOf(run), call: null, terms: null },
     })
     if (run.epoch - run.excusedClaims > mostClaims)
       return failed('GIVEN_UP', 'The run was tried too many times without coming to an end.')
@@ -213,8 +210,8 @@ export class RunWorker {
     const owner = { tenant: { id: ref.tenantId }, db, ports }
     try {
       if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
-      return await runTurns(task, async (turns, call, price) => {
-        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, price, ports.now()))
+      return await runTurns(task, async (turns, call, terms) => {
+        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, terms, ports.now()))
         const quota = await this.#settle(ref, [settled], false)
         if (quota) await this.#notice(ref.tenantId, tenant, quota)
         return isOurs

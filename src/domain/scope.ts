@@ -51,8 +51,6 @@ export type Platform = { data: TenantData; catalog: Catalog; ports: Ports; setti
 
 /** What the operator decides for the whole platform. */
 export type DomainSettings = {
-  /** Whether a model without a price is refused (production) or recorded as unpriced. */
-  refuseUnpricedModels: boolean
   /** The model a new agent starts with. */
   defaultModel: string
   /** What the secrets of API keys are hashed with. */

@@ -1,7 +1,10 @@
+import { Prisma } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
 import type { Principal } from './authenticate.ts'
 import { Forbidden, NotFound, ValidationProblem } from './errors.ts'
 import type { TenantId } from './ids.ts'
+import { type DateRange, ledgerRows, ledgerSums } from './ledger-sums.ts'
+import { defaultCurrency } from './pricing.ts'
 import { residentOf } from './quota.ts'
 import { requireRole } from './scope.ts'
 
@@ -10,10 +13,7 @@ export const usageDimensions = ['HOUR', 'DAY', 'MODEL', 'CONVERSATION', 'USER', 
 
 export type UsageDimension = (typeof usageDimensions)[number]
 
-/** From `from` on, and before `to`. */
-export type DateRange = { from: Date; to: Date }
-
-/** Sums over model calls, each attempt a call. `costNanos` is in nano-units (10⁻⁹) of the currency. */
+/** Sums over model calls, each attempt a call, corrections included. `costNanos` is in nano-units (10⁻⁹) of the currency. */
 export type UsageTotal = {
   calls: bigint
   inputTokens: bigint
@@ -100,33 +100,37 @@ async function ledgerOf(principal: Principal, { tenantId, groupBy }: UsageQuery)
   return { db: scope.db, tenantId: scope.tenant.id }
 }
 
+/** What is not told apart in the sums: the ledger itself is read for it. */
+const inTheLedgerAlone: ReadonlySet<UsageDimension> = new Set(['CONVERSATION', 'USER'])
+
 /** One row more than a report may have, at most. The platform charges in one currency. */
 function groupUsage({ db, tenantId }: Ledger, { range, groupBy }: UsageQuery): Promise<UsageRow[]> {
   const by = (dimension: UsageDimension) => groupBy.includes(dimension)
+  const isInSums = !groupBy.some((dimension) => inTheLedgerAlone.has(dimension))
+  const calls = isInSums
+    ? Prisma.sql`select s.*, null::uuid as conversation_id, null::uuid as user_pseudonym from (${ledgerSums(tenantId, range)}) s`
+    : ledgerRows(tenantId, range)
   return db.$queryRaw<UsageRow[]>`
     select
-      case when ${by('HOUR')}::boolean then date_trunc('hour', u.created_at, t.time_zone) end as hour,
-      case when ${by('DAY')}::boolean then to_char(u.created_at at time zone t.time_zone, 'YYYY-MM-DD') end as day,
+      case when ${by('HOUR')}::boolean then date_trunc('hour', u.at, t.time_zone) end as hour,
+      case when ${by('DAY')}::boolean then to_char(u.at at time zone t.time_zone, 'YYYY-MM-DD') end as day,
       case when ${by('MODEL')}::boolean then u.model end as model,
       case when ${by('CONVERSATION')}::boolean then u.conversation_id end as "conversationId",
       case when ${by('USER')}::boolean then p.user_id end as "userId",
       case when ${by('CONFIG_VERSION')}::boolean then u.agent_id end as "agentId",
       case when ${by('CONFIG_VERSION')}::boolean then u.config_version end as "configVersion",
-      u.currency, count(*) as calls,
+      u.currency, sum(u.calls)::bigint as calls,
       sum(u.input_tokens)::bigint as "inputTokens", sum(u.cached_input_tokens)::bigint as "cachedInputTokens",
       sum(u.output_tokens)::bigint as "outputTokens", sum(u.reasoning_tokens)::bigint as "reasoningTokens",
       sum(u.cost_nanos)::bigint as "costNanos", bool_or(u.estimated) as estimated
     from tenants t
-    join usage_records u on u.tenant_id = t.id
-    left join user_pseudonyms p on ${by('USER')}::boolean and p.tenant_id = u.tenant_id and p.id = u.user_pseudonym
-    where t.id = ${tenantId}::uuid and u.created_at >= ${range.from}::timestamptz and u.created_at < ${range.to}::timestamptz
+    cross join (${calls}) u
+    left join user_pseudonyms p on ${by('USER')}::boolean and p.tenant_id = t.id and p.id = u.user_pseudonym
+    where t.id = ${tenantId}::uuid
     group by 1, 2, 3, 4, 5, 6, 7, 8
     order by 1, 2, 3, 4, 5, 6, 7, 8
     limit ${mostRows + 1}`
 }
-
-/** What is said of no calls at all. */
-const defaultCurrency = 'USD'
 
 function totalOf(rows: readonly UsageTotal[]): UsageTotal {
   const sum = (field: 'calls' | 'inputTokens' | 'cachedInputTokens' | 'outputTokens' | 'reasoningTokens' | 'costNanos') =>

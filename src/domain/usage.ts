@@ -1,9 +1,8 @@
-import type { Price } from '../data/generated/client.ts'
 import type { UsageRecordWhereInput } from '../data/generated/models.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { CallId, SettledCall } from './admission.ts'
 import { isUuid, newId } from './ids.ts'
-import { costNanos } from './pricing.ts'
+import { type CallTerms, costNanos, defaultCurrency } from './pricing.ts'
 import type { TokenUsage } from './run-event.ts'
 
 /** A model call as it is numbered: `turn` counts from 0, and `attempt` is the claim that made it. */
@@ -17,18 +16,6 @@ export function callIdOf({ runId, turn, attempt }: Pick<CallKey, 'runId' | 'turn
 /** What a run used so far, and what that costs in nano-units (10⁻⁹) of the currency. */
 export type RunUsage = TokenUsage & { costNanos: bigint; currency: string }
 
-/** What is said of runs without a model call, and of models without a price. */
-const defaultCurrency = 'USD'
-
-/** The price of the model's tokens at `now`; null when it has none. */
-export async function priceAt(db: TenantTransaction, model: string, now: number): Promise<Price | null> {
-  const at = new Date(now)
-  return db.price.findFirst({
-    where: { model, validFrom: { lte: at }, OR: [{ validTo: null }, { validTo: { gt: at } }] },
-    orderBy: { version: 'desc' },
-  })
-}
-
 /**
  * Enters a model call into the ledger, in the place of the attempt that was noted before it; null when it used nothing, and nothing
  * is entered. Whoever removes the attempt enters the call, so repeating it changes nothing: when it is not known whether the first
@@ -39,7 +26,7 @@ export async function recordUsage(
   tx: TenantTransaction,
   { tenantId, runId, turn, attempt }: CallKey,
   usage: TokenUsage | null,
-  price: Price | null,
+  terms: Pick<CallTerms, 'rates' | 'currency'>,
   now: number,
 ): Promise<SettledCall> {
   const id = callIdOf({ runId, turn, attempt })
@@ -53,15 +40,16 @@ export async function recordUsage(
       where tenant_id = ${tenantId}::uuid and run_id = ${runId}::uuid and turn = ${turn}::int and call = 0 and attempt = ${attempt}::int
       returning *)
     insert into usage_records (id, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
-      model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id, created_at)
+      model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id,
+      tenant_price_id, created_at)
     select ${newId()}::uuid, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
       model, ${usage.inputTokens}::int, ${usage.cachedInputTokens}::int, ${usage.outputTokens}::int, ${usage.reasoningTokens}::int,
-      ${usage.estimated}::boolean, ${price ? costNanos(usage, price) : 0n}::bigint, ${price?.currency ?? defaultCurrency}, price_id,
+      ${usage.estimated}::boolean, ${costNanos(usage, terms.rates)}::bigint, ${terms.currency}, price_id, tenant_price_id,
       ${new Date(now)}::timestamptz
     from made
     on conflict do nothing`
   if (entered === 1) return { id, tokens: usage.inputTokens + usage.outputTokens, at: now }
-  const row = await tx.usageRecord.findFirst({ where: { runId, turn, call: 0, attempt } })
+  const row = await tx.usageRecord.findFirst({ where: { runId, turn, call: 0, attempt, correction: 0 } })
   return row ? { id, tokens: row.inputTokens + row.outputTokens, at: row.createdAt.getTime() } : { id, tokens: 0, at: now }
 }
 

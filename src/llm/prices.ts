@@ -1,32 +1,54 @@
-import type { TokenPrice } from '../domain/pricing.ts'
+import { everyModel, type TokenPrice } from '../domain/pricing.ts'
 
-/** A row of the price table: `validTo` is open, ids are made when it is stored, `(model, version)` is its identity. */
-type SeedPrice = TokenPrice & { model: string; version: number; currency: string; validFrom: Date }
+/** A model's first price, from `validFrom` on, for good. */
+type SeedPrice = TokenPrice & { model: string; currency: string; validFrom: Date }
 
 /** Before any usage this platform records, so that the first version covers all of it. */
 const validFrom = new Date('2025-01-01T00:00:00Z')
 
-/**
- * The prices a new platform starts with, in nano-USD per token. A change of price is a new version, never an edit.
- *
- * Source: the standard tier of https://platform.openai.com/docs/pricing, compared with the `openai.yml` of
- * github.com/pydantic/genai-prices as checked there between July and November 2025. Dollars per million tokens × 1,000.
- * `bulkhead-demo` costs nothing to run: its price is made up, so that a demonstration has figures to show.
- */
-export const seedPrices: readonly SeedPrice[] = [
-  priced('gpt-4o', 2500n, 1250n, 10_000n),
-  priced('gpt-4o-mini', 150n, 75n, 600n),
-  priced('gpt-4.1', 2000n, 500n, 8000n),
-  priced('gpt-4.1-mini', 400n, 100n, 1600n),
-  priced('gpt-4.1-nano', 100n, 25n, 400n),
-  priced('gpt-5', 1250n, 125n, 10_000n),
-  priced('gpt-5-mini', 250n, 25n, 2000n),
-  priced('gpt-5-nano', 50n, 5n, 400n),
-  priced('o3', 2000n, 500n, 8000n),
-  priced('o4-mini', 1100n, 275n, 4400n),
-  priced('bulkhead-demo', 1000n, 100n, 4000n),
-]
+/** What the demo upstream's model costs. It costs nothing to run: the price is made up, so that a demonstration has figures to show. */
+const demoPrice = priced('bulkhead-demo', 1, 0.1, 4)
 
-function priced(model: string, inputNanos: bigint, cachedInputNanos: bigint, outputNanos: bigint): SeedPrice {
-  return { model, version: 1, currency: 'USD', inputNanos, cachedInputNanos, outputNanos, validFrom }
+/**
+ * The price list a new platform starts with: OpenAI's models, at the standard tier, of long prompts where those are dearer. With
+ * `ceiling` also what every other model is charged at, the dearest of these; without it, other models are refused.
+ *
+ * Source: the data of the package @pydantic/genai-prices, in dollars per million tokens, which × 1,000 are nano-dollars per token.
+ * Fractions of one are rounded up. Cached input that has no price of its own costs what other input does.
+ */
+export async function seedPrices({ ceiling }: { ceiling: boolean }): Promise<SeedPrice[]> {
+  const { findProvider } = await import('@pydantic/genai-prices')
+  const provider = findProvider({ providerId: 'openai' })
+  if (!provider) throw new Error('The price data has no OpenAI.')
+  const listed = provider.models.flatMap(({ id, prices }) => {
+    const current = Array.isArray(prices) ? prices.at(-1)?.prices : prices
+    const [input, output] = [dearest(current?.['input_mtok']), dearest(current?.['output_mtok'])]
+    if (input === null || output === null) return []
+    return priced(id, input, dearest(current?.['cache_read_mtok']) ?? input, output)
+  })
+  return [...listed, demoPrice, ...(ceiling ? [ceilingOf(listed)] : [])]
+}
+
+type PackagePrice = number | { base: number; tiers: { price: number }[] } | undefined
+
+function dearest(price: PackagePrice): number | null {
+  if (price === undefined) return null
+  return typeof price === 'number' ? price : Math.max(price.base, ...price.tiers.map((tier) => tier.price))
+}
+
+function ceilingOf(prices: readonly SeedPrice[]): SeedPrice {
+  const most = (rate: keyof TokenPrice) => prices.reduce((found, price) => (price[rate] > found ? price[rate] : found), 0n)
+  const rates = { inputNanos: most('inputNanos'), cachedInputNanos: most('cachedInputNanos'), outputNanos: most('outputNanos') }
+  return { model: everyModel, currency: 'USD', ...rates, validFrom }
+}
+
+/** Dollars per million tokens. */
+function priced(model: string, input: number, cachedInput: number, output: number): SeedPrice {
+  const rates = { inputNanos: nanos(input), cachedInputNanos: nanos(cachedInput), outputNanos: nanos(output) }
+  return { model, currency: 'USD', ...rates, validFrom }
+}
+
+function nanos(dollars: number): bigint {
+  // 0.07 × 1,000 is 70.00000000000001.
+  return BigInt(Math.ceil(Number((dollars * 1_000).toFixed(6))))
 }

@@ -78,7 +78,7 @@ const rules: { rule: string; tags: string[]; offenders: string; brokenBy: string
     tags: ['rule-1'],
     offenders: `select t.relname || ': ' || p.polname from ${tables} t join pg_policy p on p.polrelid = t.oid where p.polpermissive
       and not (p.polname = 'tenant_access' and ${rolesOf('p')} <@ '{bulkhead_app,bulkhead_eraser}')
-      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events', 'outbox', 'quota_overrides') and ${rolesOf('p')} = '{bulkhead_platform}')`,
+      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events', 'outbox', 'quota_overrides', 'tenant_prices', 'credits', 'usage_rollups') and ${rolesOf('p')} = '{bulkhead_platform}')`,
     brokenBy: [
       'create policy open on messages using (true)',
       'alter policy platform_access on runs to bulkhead_platform, bulkhead_app',
@@ -249,7 +249,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
   it('as a tenant', async () => {
     expect(await grantsOf('bulkhead_app')).toEqual({
       tenants:
-        'SELECT, UPDATE (default_agent_id access_version budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone)',
+        'SELECT, UPDATE (default_agent_id access_version budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones)',
       members: 'DELETE, INSERT, SELECT, UPDATE (name role)',
       api_keys: 'INSERT, SELECT, UPDATE (revoked_at)',
       agents: 'INSERT, SELECT, UPDATE (name active_version archived_at)',
@@ -268,8 +268,11 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       tenant_exports: 'INSERT, SELECT, UPDATE (status rows_sent finished_at)',
       notifications: 'INSERT, SELECT',
       webhooks: 'DELETE, INSERT, SELECT',
-      outbox: 'INSERT, SELECT, UPDATE (status attempts due_at last_failure finished_at)',
+      outbox: 'DELETE, INSERT, SELECT, UPDATE (status attempts due_at last_failure finished_at)',
       quota_overrides: 'SELECT',
+      tenant_prices: 'SELECT',
+      credits: 'SELECT',
+      usage_rollups: 'DELETE, INSERT, SELECT, UPDATE (part)',
       prices: 'SELECT',
       plans: 'SELECT',
     })
@@ -278,7 +281,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
   it('as the platform: no column that holds what a tenant wrote', async () => {
     expect(await grantsOf('bulkhead_platform')).toEqual({
       tenants:
-        'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone)',
+        'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones)',
       audit_events: 'INSERT',
       runs: 'SELECT (id tenant_id status epoch worker_id queued_at)',
       model_call_attempts: 'SELECT (tenant_id run_id attempt created_at)',
@@ -286,7 +289,10 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       operator_keys: 'DELETE, INSERT, SELECT, UPDATE',
       workers: 'DELETE, INSERT, SELECT, UPDATE',
       quota_overrides: 'DELETE, INSERT, SELECT, UPDATE (max reason expires_at created_at)',
-      prices: 'DELETE, INSERT, SELECT, UPDATE',
+      prices: 'INSERT, SELECT',
+      tenant_prices: 'INSERT, SELECT',
+      credits: 'INSERT, SELECT',
+      usage_rollups: 'SELECT (tenant_id bucket part)',
       plans: 'SELECT, UPDATE',
       operator_idempotency_keys: 'DELETE, INSERT, SELECT, UPDATE',
       erasures: 'DELETE, INSERT, SELECT, UPDATE',

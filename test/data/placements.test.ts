@@ -128,7 +128,6 @@ describe('the databases', () => {
     await story.catalog.registerPrices([
       {
         model: 'brand-new',
-        version: 1,
         currency: 'USD',
         inputNanos: 1n,
         cachedInputNanos: 1n,

@@ -141,14 +141,16 @@ describe('the fields', () => {
     for (const value of good) expect(await updateAgentConfig(admin, { [field]: value })).toMatchObject({ [field]: value })
   })
 
-  test('name only models with a price, where others are refused', async () => {
-    const admin = { ...acme.admin, settings: { ...story.settings, refuseUnpricedModels: true } }
+  test('name only models with a price, unless there is a ceiling', async () => {
+    const strict = await startStory({ ceiling: false })
+    const { admin } = await strict.tenant()
     for (const change of [{ model: 'nameless' }, { fallbackModels: ['gpt-4o', 'nameless'] }]) {
       await expect(updateAgentConfig(admin, change)).rejects.toThrow(ValidationProblem)
     }
     const priced = { model: 'gpt-4o', fallbackModels: ['gpt-4o-mini'] }
     expect(await updateAgentConfig(admin, priced)).toMatchObject(priced)
     expect(await updateAgentConfig(acme.admin, { model: 'nameless' })).toMatchObject({ model: 'nameless' })
+    await strict.close()
   })
 })
 

@@ -4,6 +4,7 @@ import { deleteConversation } from '../../src/domain/conversation.ts'
 import { Unavailable } from '../../src/domain/errors.ts'
 import { newId } from '../../src/domain/ids.ts'
 import type { Ports } from '../../src/domain/ports.ts'
+import { type CallTerms, termsAt } from '../../src/domain/pricing.ts'
 import type { Prompt } from '../../src/domain/prompt.ts'
 import { cancelRun, findRun } from '../../src/domain/run.ts'
 import { claimRun } from '../../src/domain/run-claim.ts'
@@ -50,8 +51,14 @@ async function claim(scope: Scope): Promise<RunTask['run']> {
   return claimed.run
 }
 
-const begin = (scope: Scope, run: RunTask['run'], turn = 0, userPseudonym: string | null = null) =>
-  beginCall(scope.db, run, { turn, prompt, price: null, userPseudonym })
+async function terms(scope: Scope): Promise<CallTerms> {
+  const found = await termsAt(scope.db, scope.tenant.id, 'gpt-4o-mini', scope.ports.now())
+  if (!found) throw new Error('The model has no price.')
+  return found
+}
+
+const begin = async (scope: Scope, run: RunTask['run'], turn = 0, userPseudonym: string | null = null) =>
+  beginCall(scope.db, run, { turn, prompt, terms: await terms(scope), userPseudonym })
 
 /** A run whose worker dies in its call, after `events` got into its log. */
 async function dead(scope: Scope, events: RunEvent[] = []): Promise<RunTask['run']> {
@@ -89,7 +96,14 @@ describe('a call whose worker died', () => {
       usage: { inputTokens: 1_900, outputTokens: output + 2, estimated: true },
     })
     expect(await ledger(member, id)).toMatchObject([
-      { attempt: 1, inputTokens: 1_000, outputTokens: output, estimated: true, model: 'gpt-4o-mini', costNanos: 0n },
+      {
+        attempt: 1,
+        inputTokens: 1_000,
+        outputTokens: output,
+        estimated: true,
+        model: 'gpt-4o-mini',
+        costNanos: BigInt(1_000 * 150 + output * 600),
+      },
       { attempt: 2, inputTokens: 900, outputTokens: 2, estimated: false },
     ])
     expect(await attempts(member)).toEqual([])
@@ -99,12 +113,12 @@ describe('a call whose worker died', () => {
     const { endUser, admin } = await story.tenant()
     await ask(unheard(endUser))
     const run = await claim(admin)
-    const price = await admin.db.price.findFirstOrThrow({ where: { model: 'gpt-4o-mini' } })
+    const agreed = await terms(admin)
     const userPseudonym = newId()
-    await beginCall(endUser.db, run, { turn: 0, prompt, price, userPseudonym })
+    await beginCall(endUser.db, run, { turn: 0, prompt, terms: agreed, userPseudonym })
     await settleCalls(admin, run.id)
     // 150 nano-USD per token of input.
-    expect(await ledger(admin, run.id)).toMatchObject([{ costNanos: 150_000n, priceId: price.id, userPseudonym }])
+    expect(await ledger(admin, run.id)).toMatchObject([{ costNanos: 150_000n, priceId: agreed.listed?.id, userPseudonym }])
   })
 
   it('in a later turn is entered without the turns before, and with the tools it called', async () => {
@@ -117,7 +131,7 @@ describe('a call whose worker died', () => {
       results: [{ toolCallId: 'a', outcome: 'COMPLETED', content: 'noon' }],
       ...{ outputTokens: 1, promptTokens: 1 },
     }
-    await saveTurn(member.db, run, [turn], { turn: 0, usage: usage(1, 1) }, null, 0)
+    await saveTurn(member.db, run, [turn], { turn: 0, usage: usage(1, 1) }, await terms(member), 0)
     await begin(member, run, 1)
     const started = (id: string): RunEvent => {
       const { name, arguments: args } = call(id)
@@ -190,7 +204,7 @@ describe('a call that two may enter', () => {
     const run = await dead(member, [delta(said)])
     await settleCalls(member, run.id)
     const call = { turn: 0, usage: usage(999, 999) }
-    await endClaim(member.db, run, { outcome: 'failed', failure, turns: [], call, price: null }, 0)
+    await endClaim(member.db, run, { outcome: 'failed', failure, turns: [], call, terms: await terms(member) }, 0)
     expect(await ledger(member, run.id)).toMatchObject([{ inputTokens: 1_000, estimated: true }])
     expect(await findRun(member, run.id)).toMatchObject({ status: 'FAILED' })
   })
@@ -199,7 +213,7 @@ describe('a call that two may enter', () => {
     const { member } = await story.tenant()
     const run = await dead(member, [delta(said)])
     const call = { turn: 0, usage: usage(999, 999) }
-    for (const _ of [1, 2]) await saveTurn(member.db, run, [], call, null, 0)
+    for (const _ of [1, 2]) await saveTurn(member.db, run, [], call, await terms(member), 0)
     await settleCalls(member, run.id)
     expect(await ledger(member, run.id)).toMatchObject([{ inputTokens: 999, outputTokens: 999, estimated: false }])
   })
@@ -208,9 +222,10 @@ describe('a call that two may enter', () => {
     const { member } = await story.tenant()
     const run = await dead(member)
     const call = { turn: 0, usage: usage(999, 999) }
+    const charged = await terms(member)
     await Promise.all([
       ...[1, 2, 3].map(() => settleCalls(member, run.id)),
-      ...[1, 2, 3].map(() => saveTurn(member.db, run, [], call, null, 0)),
+      ...[1, 2, 3].map(() => saveTurn(member.db, run, [], call, charged, 0)),
     ])
     expect(await ledger(member, run.id)).toHaveLength(1)
     expect(await attempts(member)).toEqual([])

@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { UsageRecord } from '../../src/data/generated/client.ts'
 import { createConversation } from '../../src/domain/conversation.ts'
 import { messagesByRun } from '../../src/domain/message.ts'
 import { ModelError, type Tool } from '../../src/domain/ports.ts'
+import { costNanos } from '../../src/domain/pricing.ts'
 import { findRun, usageByRun } from '../../src/domain/run.ts'
 import { turnsOf } from '../../src/domain/run-turn.ts'
 import type { Scope } from '../../src/domain/scope.ts'
@@ -282,22 +284,27 @@ describe('failures', () => {
 })
 
 describe('a model without a price', () => {
-  it('is refused before it is called, where that is asked for', async () => {
+  it('is refused before it is called', async () => {
     const model = scriptedModel([says('x')])
-    const settings = { ...story.settings, refuseUnpricedModels: true }
-    await using _ = await startWorker(story, { model, settings })
-    const { member } = await story.tenant({ agent: { model: 'priceless' } })
+    const strict = await startStory({ ceiling: false })
+    await using closing = new AsyncDisposableStack()
+    closing.defer(() => strict.close())
+    closing.use(await startWorker(strict, { model }))
+    const { member } = await strict.tenant({ agent: { model: 'priceless' } })
     const { run } = await ask(member)
     expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunFailed', failure: { code: 'MODEL_UNPRICED' } })
     expect(model.requests).toHaveLength(0)
   })
 
-  it('is marked as unpriced else', async () => {
+  it('is charged at the ceiling where there is one', async () => {
     await using _ = await startWorker(story, { model: scriptedModel([says('x')]) })
     const { member } = await story.tenant({ agent: { model: 'priceless' } })
     const { run } = await ask(member)
     expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
     const { records } = await stored(member, run.id)
-    expect(records).toMatchObject([{ priceId: null, costNanos: 0n, inputTokens: 10, model: 'priceless' }])
+    const ceiling = await member.db.price.findFirstOrThrow({ where: { model: '*' } })
+    const [record] = records
+    expect(record).toMatchObject({ priceId: ceiling.id, inputTokens: 10, model: 'priceless' })
+    expect(record?.costNanos).toBe(costNanos(record as UsageRecord, ceiling))
   })
 })

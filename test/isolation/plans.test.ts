@@ -30,6 +30,7 @@ type Plan = { 'Node Type': string; 'Relation Name'?: string; 'Index Cond'?: stri
 const party = tenantParty('planned')
 const scope = { ...party.wall, shortRead: false }
 const id = newId()
+const free = { rates: { inputNanos: 0n, cachedInputNanos: 0n, outputNanos: 0n }, currency: 'USD' }
 const noUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: true }
 const newest = [{ createdAt: 'desc' as const }, { id: 'desc' as const }]
 
@@ -119,12 +120,13 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
   {
     table: 'model_call_attempts',
     reading: "a run's",
-    read: (db) => db.modelCallAttempt.findMany({ where: { runId: id, attempt: { lte: 1 } }, include: { price: true } }),
+    read: (db) =>
+      db.modelCallAttempt.findMany({ where: { runId: id, attempt: { lte: 1 } }, include: { price: true, tenantPrice: true } }),
   },
   {
     table: 'model_call_attempts',
     reading: 'the one to enter',
-    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, null, 0),
+    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, free, 0),
   },
   {
     table: 'idempotency_keys',

@@ -52,6 +52,16 @@ export function tenantParty(canary: string): Party {
     ...{ temperature: 1, maxOutputTokens: 1, maxTurns: 1 },
   }
   const content = contentRows({ Agent: agent }, tenantId, canary)
+  const tenantPrice = {
+    ...{ id: newId(), tenantId, model: canary, version: 1, inputNanos: 1n, cachedInputNanos: 1n, outputNanos: 1n },
+    ...{ marginBasisPoints: 1, reason: canary, validFrom: createdAt, createdAt },
+  }
+  const credit = { id: newId(), tenantId, amountNanos: 1n, currency: canary, reason: canary, createdAt }
+  const rollup = {
+    ...{ tenantId, bucket: createdAt, part: 1, model: canary, agentId: agent.id, configVersion: 1, currency: canary },
+    ...{ isCorrection: false, estimated: false, calls: 1n, inputTokens: 1n, cachedInputTokens: 1n, outputTokens: 1n },
+    ...{ reasoningTokens: 1n, costNanos: 1n },
+  }
   const usage = {
     ...{
       id: newId(),
@@ -62,9 +72,11 @@ export function tenantParty(canary: string): Party {
       agentId: agent.id,
     },
     ...{ configVersion: 1, turn: 1, call: 1, attempt: 1, model: canary, currency: canary, priceId: price.id, createdAt },
+    tenantPriceId: tenantPrice.id,
     ...{ inputTokens: 1, cachedInputTokens: 1, outputTokens: 1, reasoningTokens: 1, estimated: false, costNanos: 1n },
   }
   const callAttempt = {
+    tenantPriceId: tenantPrice.id,
     ...{ tenantId, runId: content.Run.id, turn: 1, call: 1, attempt: 1, conversationId: content.Conversation.id },
     ...{ userPseudonym: content.UserPseudonym.id, agentId: agent.id, configVersion: 1, model: canary, priceId: price.id },
     ...{ inputTokens: 1, outputBound: 1, createdAt },
@@ -103,6 +115,7 @@ export function tenantParty(canary: string): Party {
     Agent: agent,
     AgentConfig: config,
     ...content,
+    TenantPrice: tenantPrice,
     UsageRecord: usage,
     ModelCallAttempt: callAttempt,
     IdempotencyKey: { ...idempotencyKey, resultId: newId(), createdAt },
@@ -114,6 +127,8 @@ export function tenantParty(canary: string): Party {
     Notification: notification,
     Webhook: webhook,
     OutboxEntry: outboxEntry,
+    Credit: credit,
+    UsageRollup: rollup,
   }
   return { wall: { tenantId, userId: null }, canary, rows }
 }
@@ -159,6 +174,8 @@ export function freshRows({ rows }: Party): Rows {
     AgentConfig: { version: 2 },
     Message: { role: 'ASSISTANT' },
     UsageRecord: { attempt: 2 },
+    TenantPrice: { version: 2 },
+    UsageRollup: { part: 2 },
     ModelCallAttempt: { attempt: 2 },
     IdempotencyKey: { key: 'fresh' },
     Secret: { name: 'fresh' },
@@ -182,6 +199,9 @@ export const changes: Readonly<Record<string, Row>> = {
   Run: { failureMessage: 'changed' },
   Message: { content: 'changed' },
   UsageRecord: { model: 'changed' },
+  TenantPrice: { reason: 'changed' },
+  Credit: { reason: 'changed' },
+  UsageRollup: { part: 3 },
   ModelCallAttempt: { model: 'changed' },
   IdempotencyKey: { resultId: newId() },
   DataKey: { wrappingKeyId: 'changed' },

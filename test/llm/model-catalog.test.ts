@@ -36,19 +36,29 @@ describe('the catalogue', () => {
   })
 })
 
-describe('the seed prices', () => {
-  test('have one first version for each model the catalogue knows', () => {
-    const models = seedPrices.map((price) => price.model)
+describe('the seed prices', async () => {
+  const prices = await seedPrices({ ceiling: true })
+  const ceiling = prices.find(({ model }) => model === '*')
+
+  test('are one for each model, those that the catalogue knows included', () => {
+    const models = prices.map((price) => price.model)
     expect(new Set(models).size).toBe(models.length)
-    expect(models.filter((model) => profileOf(model).contextWindow === 8192)).toEqual([])
-    expect(new Set(seedPrices.map((price) => price.version))).toEqual(new Set([1]))
+    expect(models).toEqual(expect.arrayContaining(['gpt-4o', 'gpt-4o-mini', 'gpt-5', 'o3', 'o4-mini', 'bulkhead-demo']))
+    expect(prices.find(({ model }) => model === 'gpt-4o-mini')).toMatchObject({
+      ...{ inputNanos: 150n, cachedInputNanos: 75n, outputNanos: 600n, currency: 'USD' },
+    })
   })
 
   test('are positive, and cached input is never dearer than other input', () => {
-    for (const price of seedPrices) {
+    for (const price of prices) {
       expect(price.cachedInputNanos, price.model).toBeGreaterThan(0n)
       expect(price.inputNanos, price.model).toBeGreaterThanOrEqual(price.cachedInputNanos)
-      expect(price.outputNanos, price.model).toBeGreaterThanOrEqual(price.inputNanos)
     }
+  })
+
+  test('have a ceiling above all of them, where that is asked for', async () => {
+    for (const rate of ['inputNanos', 'cachedInputNanos', 'outputNanos'] as const)
+      for (const price of prices) expect(ceiling?.[rate], price.model).toBeGreaterThanOrEqual(price[rate])
+    expect((await seedPrices({ ceiling: false })).map(({ model }) => model)).not.toContain('*')
   })
 })

@@ -40,10 +40,10 @@ export async function startTestPlatform(options: TestPlatformOptions = {}): Prom
   opened.defer(() => upstream.close())
   const story = await startStory({ ports: { model: createOpenAiModel({ baseUrl: upstream.url, apiKey: 'test' }) } })
   opened.defer(() => story.close())
-  const { data, catalog, ports, settings } = story
+  const { data, catalog, ports } = story
 
   const failures: unknown[] = []
-  const worker = new RunWorker({ data, catalog, ports, settings, onError: (error: unknown) => void failures.push(error) })
+  const worker = new RunWorker({ data, catalog, ports, onError: (error: unknown) => void failures.push(error) })
   await worker.start()
   // Many tests end with answers under way that never would.
   opened.defer(() => worker.drain(1_000))

@@ -63,6 +63,8 @@ export type StoryOptions = {
   settings?: Partial<DomainSettings>
   /** Connections of the tenants' pool. Default 10. */
   poolSize?: number
+  /** Whether models without a price of their own are charged at a ceiling, and not refused. Default true. */
+  ceiling?: boolean
 }
 
 /** A platform without a server, on a database of its own. For `beforeAll`; `close` it in `afterAll`. */
@@ -74,7 +76,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     new TenantPool({ connectionString, max: options.poolSize ?? 10, onIdleError: onError })
   const catalog = new Catalog({ connectionString: database.platformUrl, cipher: testCipher, onIdleError: onError })
   const data = new TenantData(openPool(database.appUrl), { elsewhere: placedPools(catalog.placements, openPool) })
-  await catalog.registerPrices(seedPrices)
+  await catalog.registerPrices(await seedPrices({ ceiling: options.ceiling ?? true }))
 
   let ahead = 0
   const now = () => Date.now() + ahead
@@ -97,7 +99,6 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
   const signals: Signal[] = []
   const unsubscribe = await ports.signals.subscribe((signal) => void signals.push(signal))
   const settings: DomainSettings = {
-    refuseUnpricedModels: false,
     defaultModel: 'gpt-4o-mini',
     peppers: { current: 1, secrets: new Map([[1, 'pepper in tests']]) },
     backupRetentionDays: 30,

@@ -88,7 +88,8 @@ export type Message = Prisma.MessageModel
 export type Run = Prisma.RunModel
 /**
  * Model UsageRecord
- * The ledger: one row per model call attempt, appended in the transaction that stores the call's result.
+ * The ledger: one row per model call attempt, appended in the transaction that stores the call's result. What turns out to be wrong is
+ * corrected by a further row, which holds the differences.
  * Conversation and run are plain ids, so that deleting content never deletes what was spent.
  */
 export type UsageRecord = Prisma.UsageRecordModel
@@ -100,9 +101,29 @@ export type UsageRecord = Prisma.UsageRecordModel
 export type ModelCallAttempt = Prisma.ModelCallAttemptModel
 /**
  * Model Price
- * What a model's tokens cost, in nano-units of the currency per token. A change is a new version, never an edit.
+ * The price list: what a model's tokens cost, in nano-units of the currency per token. Of a model's versions the one that began last
+ * is in force, until it ends. A change is a new version, never an edit. The model `*` is the ceiling: what every model costs that
+ * the list does not have.
  */
 export type Price = Prisma.PriceModel
+/**
+ * Model TenantPrice
+ * What was agreed with one tenant: its own price of a model, or none and the list's, and a margin on top. Of a model's versions the
+ * one that began last is in force, until it ends. Written once, and never changed.
+ */
+export type TenantPrice = Prisma.TenantPriceModel
+/**
+ * Model Credit
+ * Money that a tenant is given, off the invoice of the month in which it was given. Written once, and never changed.
+ */
+export type Credit = Prisma.CreditModel
+/**
+ * Model UsageRollup
+ * The ledger's sums by quarters of an hour, at which hours and days begin in every time zone. Disposable: made from the ledger, and
+ * again whenever something was entered into a quarter since. Part 0 of a quarter says that it has to be summed, and until then the
+ * ledger is read in its place; the parts from 1 on are its sums.
+ */
+export type UsageRollup = Prisma.UsageRollupModel
 /**
  * Model IdempotencyKey
  * The answer a mutation gave under a client's idempotency key, kept for 24 hours.

@@ -43,6 +43,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "databaseId",
       "limitsVersion",
       "timeZone",
+      "pastTimeZones",
       "quotaThresholds",
       "budgetBehaviour",
       "downgradeModel",
@@ -169,6 +170,24 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       },
       "outbox": {
         "model": "OutboxEntry",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "prices": {
+        "model": "TenantPrice",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "credits": {
+        "model": "Credit",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "usageRollups": {
+        "model": "UsageRollup",
         "list": true,
         "required": true,
         "from": []
@@ -596,6 +615,8 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "turn",
       "call",
       "attempt",
+      "correction",
+      "correctsId",
       "model",
       "inputTokens",
       "cachedInputTokens",
@@ -605,6 +626,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "costNanos",
       "currency",
       "priceId",
+      "tenantPriceId",
       "createdAt"
     ],
     "relations": {
@@ -623,6 +645,30 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "from": [
           "priceId"
         ]
+      },
+      "tenantPrice": {
+        "model": "TenantPrice",
+        "list": false,
+        "required": false,
+        "from": [
+          "tenantId",
+          "tenantPriceId"
+        ]
+      },
+      "corrects": {
+        "model": "UsageRecord",
+        "list": false,
+        "required": false,
+        "from": [
+          "tenantId",
+          "correctsId"
+        ]
+      },
+      "corrections": {
+        "model": "UsageRecord",
+        "list": true,
+        "required": true,
+        "from": []
       }
     },
     "compoundKeys": {
@@ -630,12 +676,13 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "tenantId",
         "id"
       ],
-      "tenantId_runId_turn_call_attempt": [
+      "tenantId_runId_turn_call_attempt_correction": [
         "tenantId",
         "runId",
         "turn",
         "call",
-        "attempt"
+        "attempt",
+        "correction"
       ]
     }
   },
@@ -660,6 +707,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "configVersion",
       "model",
       "priceId",
+      "tenantPriceId",
       "inputTokens",
       "outputBound",
       "createdAt"
@@ -679,6 +727,15 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "required": false,
         "from": [
           "priceId"
+        ]
+      },
+      "tenantPrice": {
+        "model": "TenantPrice",
+        "list": false,
+        "required": false,
+        "from": [
+          "tenantId",
+          "tenantPriceId"
         ]
       }
     },
@@ -726,6 +783,135 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "model_version": [
         "model",
         "version"
+      ]
+    }
+  },
+  "TenantPrice": {
+    "table": "tenant_prices",
+    "key": [
+      "tenantId",
+      "id"
+    ],
+    "scalars": [
+      "id",
+      "tenantId",
+      "model",
+      "version",
+      "inputNanos",
+      "cachedInputNanos",
+      "outputNanos",
+      "marginBasisPoints",
+      "reason",
+      "validFrom",
+      "validTo",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "usageRecords": {
+        "model": "UsageRecord",
+        "list": true,
+        "required": true,
+        "from": []
+      },
+      "callAttempts": {
+        "model": "ModelCallAttempt",
+        "list": true,
+        "required": true,
+        "from": []
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_model_version": [
+        "tenantId",
+        "model",
+        "version"
+      ]
+    }
+  },
+  "Credit": {
+    "table": "credits",
+    "key": [
+      "tenantId",
+      "id"
+    ],
+    "scalars": [
+      "id",
+      "tenantId",
+      "amountNanos",
+      "currency",
+      "reason",
+      "createdAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ]
+    }
+  },
+  "UsageRollup": {
+    "table": "usage_rollups",
+    "key": [
+      "tenantId",
+      "bucket",
+      "part"
+    ],
+    "scalars": [
+      "tenantId",
+      "bucket",
+      "part",
+      "model",
+      "agentId",
+      "configVersion",
+      "priceId",
+      "tenantPriceId",
+      "currency",
+      "isCorrection",
+      "estimated",
+      "calls",
+      "inputTokens",
+      "cachedInputTokens",
+      "outputTokens",
+      "reasoningTokens",
+      "costNanos"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_bucket_part": [
+        "tenantId",
+        "bucket",
+        "part"
       ]
     }
   },
@@ -850,6 +1036,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "tenantId",
       "url",
       "description",
+      "events",
       "ciphertext",
       "dataKeyId",
       "createdAt"
@@ -918,7 +1105,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "notification": {
         "model": "Notification",
         "list": false,
-        "required": true,
+        "required": false,
         "from": [
           "tenantId",
           "notificationId"

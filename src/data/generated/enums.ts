@@ -129,10 +129,19 @@ export type NotificationKind = (typeof NotificationKind)[keyof typeof Notificati
 
 export const OutboxChannel = {
   EMAIL: 'EMAIL',
-  WEBHOOK: 'WEBHOOK'
+  WEBHOOK: 'WEBHOOK',
+  USAGE_FEED: 'USAGE_FEED'
 } as const
 
 export type OutboxChannel = (typeof OutboxChannel)[keyof typeof OutboxChannel]
+
+
+export const WebhookEvent = {
+  NOTIFICATION: 'NOTIFICATION',
+  USAGE: 'USAGE'
+} as const
+
+export type WebhookEvent = (typeof WebhookEvent)[keyof typeof WebhookEvent]
 
 
 export const OutboxStatus = {

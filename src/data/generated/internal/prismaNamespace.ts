@@ -409,6 +409,9 @@ export const ModelName = {
   UsageRecord: 'UsageRecord',
   ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
+  TenantPrice: 'TenantPrice',
+  Credit: 'Credit',
+  UsageRollup: 'UsageRollup',
   IdempotencyKey: 'IdempotencyKey',
   QuotaOverride: 'QuotaOverride',
   Notification: 'Notification',
@@ -440,7 +443,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "idempotencyKey" | "quotaOverride" | "notification" | "webhook" | "outboxEntry" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
+    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "tenantPrice" | "credit" | "usageRollup" | "idempotencyKey" | "quotaOverride" | "notification" | "webhook" | "outboxEntry" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1329,6 +1332,228 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         count: {
           args: Prisma.PriceCountArgs<ExtArgs>
           result: runtime.Types.Utils.Optional<Prisma.PriceCountAggregateOutputType> | number
+        }
+      }
+    }
+    TenantPrice: {
+      payload: Prisma.$TenantPricePayload<ExtArgs>
+      fields: Prisma.TenantPriceFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.TenantPriceFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.TenantPriceFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>
+        }
+        findFirst: {
+          args: Prisma.TenantPriceFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.TenantPriceFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>
+        }
+        findMany: {
+          args: Prisma.TenantPriceFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>[]
+        }
+        create: {
+          args: Prisma.TenantPriceCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>
+        }
+        createMany: {
+          args: Prisma.TenantPriceCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.TenantPriceCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>[]
+        }
+        delete: {
+          args: Prisma.TenantPriceDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>
+        }
+        update: {
+          args: Prisma.TenantPriceUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>
+        }
+        deleteMany: {
+          args: Prisma.TenantPriceDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.TenantPriceUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.TenantPriceUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>[]
+        }
+        upsert: {
+          args: Prisma.TenantPriceUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$TenantPricePayload>
+        }
+        aggregate: {
+          args: Prisma.TenantPriceAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateTenantPrice>
+        }
+        groupBy: {
+          args: Prisma.TenantPriceGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantPriceGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.TenantPriceCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.TenantPriceCountAggregateOutputType> | number
+        }
+      }
+    }
+    Credit: {
+      payload: Prisma.$CreditPayload<ExtArgs>
+      fields: Prisma.CreditFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.CreditFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.CreditFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>
+        }
+        findFirst: {
+          args: Prisma.CreditFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.CreditFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>
+        }
+        findMany: {
+          args: Prisma.CreditFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>[]
+        }
+        create: {
+          args: Prisma.CreditCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>
+        }
+        createMany: {
+          args: Prisma.CreditCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.CreditCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>[]
+        }
+        delete: {
+          args: Prisma.CreditDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>
+        }
+        update: {
+          args: Prisma.CreditUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>
+        }
+        deleteMany: {
+          args: Prisma.CreditDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.CreditUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.CreditUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>[]
+        }
+        upsert: {
+          args: Prisma.CreditUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$CreditPayload>
+        }
+        aggregate: {
+          args: Prisma.CreditAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateCredit>
+        }
+        groupBy: {
+          args: Prisma.CreditGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.CreditGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.CreditCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.CreditCountAggregateOutputType> | number
+        }
+      }
+    }
+    UsageRollup: {
+      payload: Prisma.$UsageRollupPayload<ExtArgs>
+      fields: Prisma.UsageRollupFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.UsageRollupFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.UsageRollupFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>
+        }
+        findFirst: {
+          args: Prisma.UsageRollupFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.UsageRollupFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>
+        }
+        findMany: {
+          args: Prisma.UsageRollupFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>[]
+        }
+        create: {
+          args: Prisma.UsageRollupCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>
+        }
+        createMany: {
+          args: Prisma.UsageRollupCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.UsageRollupCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>[]
+        }
+        delete: {
+          args: Prisma.UsageRollupDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>
+        }
+        update: {
+          args: Prisma.UsageRollupUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>
+        }
+        deleteMany: {
+          args: Prisma.UsageRollupDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.UsageRollupUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.UsageRollupUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>[]
+        }
+        upsert: {
+          args: Prisma.UsageRollupUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$UsageRollupPayload>
+        }
+        aggregate: {
+          args: Prisma.UsageRollupAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateUsageRollup>
+        }
+        groupBy: {
+          args: Prisma.UsageRollupGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.UsageRollupGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.UsageRollupCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.UsageRollupCountAggregateOutputType> | number
         }
       }
     }
@@ -2579,6 +2804,7 @@ export const TenantScalarFieldEnum = {
   databaseId: 'databaseId',
   limitsVersion: 'limitsVersion',
   timeZone: 'timeZone',
+  pastTimeZones: 'pastTimeZones',
   quotaThresholds: 'quotaThresholds',
   budgetBehaviour: 'budgetBehaviour',
   downgradeModel: 'downgradeModel',
@@ -2720,6 +2946,8 @@ export const UsageRecordScalarFieldEnum = {
   turn: 'turn',
   call: 'call',
   attempt: 'attempt',
+  correction: 'correction',
+  correctsId: 'correctsId',
   model: 'model',
   inputTokens: 'inputTokens',
   cachedInputTokens: 'cachedInputTokens',
@@ -2729,6 +2957,7 @@ export const UsageRecordScalarFieldEnum = {
   costNanos: 'costNanos',
   currency: 'currency',
   priceId: 'priceId',
+  tenantPriceId: 'tenantPriceId',
   createdAt: 'createdAt'
 } as const
 
@@ -2747,6 +2976,7 @@ export const ModelCallAttemptScalarFieldEnum = {
   configVersion: 'configVersion',
   model: 'model',
   priceId: 'priceId',
+  tenantPriceId: 'tenantPriceId',
   inputTokens: 'inputTokens',
   outputBound: 'outputBound',
   createdAt: 'createdAt'
@@ -2768,6 +2998,59 @@ export const PriceScalarFieldEnum = {
 } as const
 
 export type PriceScalarFieldEnum = (typeof PriceScalarFieldEnum)[keyof typeof PriceScalarFieldEnum]
+
+
+export const TenantPriceScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  model: 'model',
+  version: 'version',
+  inputNanos: 'inputNanos',
+  cachedInputNanos: 'cachedInputNanos',
+  outputNanos: 'outputNanos',
+  marginBasisPoints: 'marginBasisPoints',
+  reason: 'reason',
+  validFrom: 'validFrom',
+  validTo: 'validTo',
+  createdAt: 'createdAt'
+} as const
+
+export type TenantPriceScalarFieldEnum = (typeof TenantPriceScalarFieldEnum)[keyof typeof TenantPriceScalarFieldEnum]
+
+
+export const CreditScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  amountNanos: 'amountNanos',
+  currency: 'currency',
+  reason: 'reason',
+  createdAt: 'createdAt'
+} as const
+
+export type CreditScalarFieldEnum = (typeof CreditScalarFieldEnum)[keyof typeof CreditScalarFieldEnum]
+
+
+export const UsageRollupScalarFieldEnum = {
+  tenantId: 'tenantId',
+  bucket: 'bucket',
+  part: 'part',
+  model: 'model',
+  agentId: 'agentId',
+  configVersion: 'configVersion',
+  priceId: 'priceId',
+  tenantPriceId: 'tenantPriceId',
+  currency: 'currency',
+  isCorrection: 'isCorrection',
+  estimated: 'estimated',
+  calls: 'calls',
+  inputTokens: 'inputTokens',
+  cachedInputTokens: 'cachedInputTokens',
+  outputTokens: 'outputTokens',
+  reasoningTokens: 'reasoningTokens',
+  costNanos: 'costNanos'
+} as const
+
+export type UsageRollupScalarFieldEnum = (typeof UsageRollupScalarFieldEnum)[keyof typeof UsageRollupScalarFieldEnum]
 
 
 export const IdempotencyKeyScalarFieldEnum = {
@@ -2814,6 +3097,7 @@ export const WebhookScalarFieldEnum = {
   tenantId: 'tenantId',
   url: 'url',
   description: 'description',
+  events: 'events',
   ciphertext: 'ciphertext',
   dataKeyId: 'dataKeyId',
   createdAt: 'createdAt'
@@ -3002,14 +3286,6 @@ export const QueryMode = {
 export type QueryMode = (typeof QueryMode)[keyof typeof QueryMode]
 
 
-export const NullsOrder = {
-  first: 'first',
-  last: 'last'
-} as const
-
-export type NullsOrder = (typeof NullsOrder)[keyof typeof NullsOrder]
-
-
 export const JsonNullValueFilter = {
   DbNull: DbNull,
   JsonNull: JsonNull,
@@ -3017,6 +3293,14 @@ export const JsonNullValueFilter = {
 } as const
 
 export type JsonNullValueFilter = (typeof JsonNullValueFilter)[keyof typeof JsonNullValueFilter]
+
+
+export const NullsOrder = {
+  first: 'first',
+  last: 'last'
+} as const
+
+export type NullsOrder = (typeof NullsOrder)[keyof typeof NullsOrder]
 
 
 
@@ -3110,6 +3394,20 @@ export type ListDateTimeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaM
 
 
 /**
+ * Reference to a field of type 'Json'
+ */
+export type JsonFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Json'>
+    
+
+
+/**
+ * Reference to a field of type 'QueryMode'
+ */
+export type EnumQueryModeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'QueryMode'>
+    
+
+
+/**
  * Reference to a field of type 'BudgetBehaviour'
  */
 export type EnumBudgetBehaviourFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'BudgetBehaviour'>
@@ -3176,20 +3474,6 @@ export type FloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, '
  * Reference to a field of type 'Float[]'
  */
 export type ListFloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Float[]'>
-    
-
-
-/**
- * Reference to a field of type 'Json'
- */
-export type JsonFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Json'>
-    
-
-
-/**
- * Reference to a field of type 'QueryMode'
- */
-export type EnumQueryModeFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'QueryMode'>
     
 
 
@@ -3267,6 +3551,20 @@ export type EnumNotificationKindFieldRefInput<$PrismaModel> = FieldRefInputType<
  * Reference to a field of type 'NotificationKind[]'
  */
 export type ListEnumNotificationKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'NotificationKind[]'>
+    
+
+
+/**
+ * Reference to a field of type 'WebhookEvent[]'
+ */
+export type ListEnumWebhookEventFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'WebhookEvent[]'>
+    
+
+
+/**
+ * Reference to a field of type 'WebhookEvent'
+ */
+export type EnumWebhookEventFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'WebhookEvent'>
     
 
 
@@ -3502,6 +3800,9 @@ export type GlobalOmitConfig = {
   usageRecord?: Prisma.UsageRecordOmit
   modelCallAttempt?: Prisma.ModelCallAttemptOmit
   price?: Prisma.PriceOmit
+  tenantPrice?: Prisma.TenantPriceOmit
+  credit?: Prisma.CreditOmit
+  usageRollup?: Prisma.UsageRollupOmit
   idempotencyKey?: Prisma.IdempotencyKeyOmit
   quotaOverride?: Prisma.QuotaOverrideOmit
   notification?: Prisma.NotificationOmit

@@ -63,6 +63,9 @@ export const ModelName = {
   UsageRecord: 'UsageRecord',
   ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
+  TenantPrice: 'TenantPrice',
+  Credit: 'Credit',
+  UsageRollup: 'UsageRollup',
   IdempotencyKey: 'IdempotencyKey',
   QuotaOverride: 'QuotaOverride',
   Notification: 'Notification',
@@ -121,6 +124,7 @@ export const TenantScalarFieldEnum = {
   databaseId: 'databaseId',
   limitsVersion: 'limitsVersion',
   timeZone: 'timeZone',
+  pastTimeZones: 'pastTimeZones',
   quotaThresholds: 'quotaThresholds',
   budgetBehaviour: 'budgetBehaviour',
   downgradeModel: 'downgradeModel',
@@ -262,6 +266,8 @@ export const UsageRecordScalarFieldEnum = {
   turn: 'turn',
   call: 'call',
   attempt: 'attempt',
+  correction: 'correction',
+  correctsId: 'correctsId',
   model: 'model',
   inputTokens: 'inputTokens',
   cachedInputTokens: 'cachedInputTokens',
@@ -271,6 +277,7 @@ export const UsageRecordScalarFieldEnum = {
   costNanos: 'costNanos',
   currency: 'currency',
   priceId: 'priceId',
+  tenantPriceId: 'tenantPriceId',
   createdAt: 'createdAt'
 } as const
 
@@ -289,6 +296,7 @@ export const ModelCallAttemptScalarFieldEnum = {
   configVersion: 'configVersion',
   model: 'model',
   priceId: 'priceId',
+  tenantPriceId: 'tenantPriceId',
   inputTokens: 'inputTokens',
   outputBound: 'outputBound',
   createdAt: 'createdAt'
@@ -310,6 +318,59 @@ export const PriceScalarFieldEnum = {
 } as const
 
 export type PriceScalarFieldEnum = (typeof PriceScalarFieldEnum)[keyof typeof PriceScalarFieldEnum]
+
+
+export const TenantPriceScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  model: 'model',
+  version: 'version',
+  inputNanos: 'inputNanos',
+  cachedInputNanos: 'cachedInputNanos',
+  outputNanos: 'outputNanos',
+  marginBasisPoints: 'marginBasisPoints',
+  reason: 'reason',
+  validFrom: 'validFrom',
+  validTo: 'validTo',
+  createdAt: 'createdAt'
+} as const
+
+export type TenantPriceScalarFieldEnum = (typeof TenantPriceScalarFieldEnum)[keyof typeof TenantPriceScalarFieldEnum]
+
+
+export const CreditScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  amountNanos: 'amountNanos',
+  currency: 'currency',
+  reason: 'reason',
+  createdAt: 'createdAt'
+} as const
+
+export type CreditScalarFieldEnum = (typeof CreditScalarFieldEnum)[keyof typeof CreditScalarFieldEnum]
+
+
+export const UsageRollupScalarFieldEnum = {
+  tenantId: 'tenantId',
+  bucket: 'bucket',
+  part: 'part',
+  model: 'model',
+  agentId: 'agentId',
+  configVersion: 'configVersion',
+  priceId: 'priceId',
+  tenantPriceId: 'tenantPriceId',
+  currency: 'currency',
+  isCorrection: 'isCorrection',
+  estimated: 'estimated',
+  calls: 'calls',
+  inputTokens: 'inputTokens',
+  cachedInputTokens: 'cachedInputTokens',
+  outputTokens: 'outputTokens',
+  reasoningTokens: 'reasoningTokens',
+  costNanos: 'costNanos'
+} as const
+
+export type UsageRollupScalarFieldEnum = (typeof UsageRollupScalarFieldEnum)[keyof typeof UsageRollupScalarFieldEnum]
 
 
 export const IdempotencyKeyScalarFieldEnum = {
@@ -356,6 +417,7 @@ export const WebhookScalarFieldEnum = {
   tenantId: 'tenantId',
   url: 'url',
   description: 'description',
+  events: 'events',
   ciphertext: 'ciphertext',
   dataKeyId: 'dataKeyId',
   createdAt: 'createdAt'
@@ -544,14 +606,6 @@ export const QueryMode = {
 export type QueryMode = (typeof QueryMode)[keyof typeof QueryMode]
 
 
-export const NullsOrder = {
-  first: 'first',
-  last: 'last'
-} as const
-
-export type NullsOrder = (typeof NullsOrder)[keyof typeof NullsOrder]
-
-
 export const JsonNullValueFilter = {
   DbNull: DbNull,
   JsonNull: JsonNull,
@@ -559,4 +613,12 @@ export const JsonNullValueFilter = {
 } as const
 
 export type JsonNullValueFilter = (typeof JsonNullValueFilter)[keyof typeof JsonNullValueFilter]
+
+
+export const NullsOrder = {
+  first: 'first',
+  last: 'last'
+} as const
+
+export type NullsOrder = (typeof NullsOrder)[keyof typeof NullsOrder]
 

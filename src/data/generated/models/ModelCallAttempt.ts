@@ -57,6 +57,7 @@ export type ModelCallAttemptMinAggregateOutputType = {
   configVersion: number | null
   model: string | null
   priceId: string | null
+  tenantPriceId: string | null
   inputTokens: number | null
   outputBound: number | null
   createdAt: Date | null
@@ -74,6 +75,7 @@ export type ModelCallAttemptMaxAggregateOutputType = {
   configVersion: number | null
   model: string | null
   priceId: string | null
+  tenantPriceId: string | null
   inputTokens: number | null
   outputBound: number | null
   createdAt: Date | null
@@ -91,6 +93,7 @@ export type ModelCallAttemptCountAggregateOutputType = {
   configVersion: number
   model: number
   priceId: number
+  tenantPriceId: number
   inputTokens: number
   outputBound: number
   createdAt: number
@@ -128,6 +131,7 @@ export type ModelCallAttemptMinAggregateInputType = {
   configVersion?: true
   model?: true
   priceId?: true
+  tenantPriceId?: true
   inputTokens?: true
   outputBound?: true
   createdAt?: true
@@ -145,6 +149,7 @@ export type ModelCallAttemptMaxAggregateInputType = {
   configVersion?: true
   model?: true
   priceId?: true
+  tenantPriceId?: true
   inputTokens?: true
   outputBound?: true
   createdAt?: true
@@ -162,6 +167,7 @@ export type ModelCallAttemptCountAggregateInputType = {
   configVersion?: true
   model?: true
   priceId?: true
+  tenantPriceId?: true
   inputTokens?: true
   outputBound?: true
   createdAt?: true
@@ -266,6 +272,7 @@ export type ModelCallAttemptGroupByOutputType = {
   configVersion: number
   model: string
   priceId: string | null
+  tenantPriceId: string | null
   inputTokens: number
   outputBound: number
   createdAt: Date
@@ -306,11 +313,13 @@ export type ModelCallAttemptWhereInput = {
   configVersion?: Prisma.IntFilter<"ModelCallAttempt"> | number
   model?: Prisma.StringFilter<"ModelCallAttempt"> | string
   priceId?: Prisma.UuidNullableFilter<"ModelCallAttempt"> | string | null
+  tenantPriceId?: Prisma.UuidNullableFilter<"ModelCallAttempt"> | string | null
   inputTokens?: Prisma.IntFilter<"ModelCallAttempt"> | number
   outputBound?: Prisma.IntFilter<"ModelCallAttempt"> | number
   createdAt?: Prisma.DateTimeFilter<"ModelCallAttempt"> | Date | string
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
   price?: Prisma.XOR<Prisma.PriceNullableScalarRelationFilter, Prisma.PriceWhereInput> | null
+  tenantPrice?: Prisma.XOR<Prisma.TenantPriceNullableScalarRelationFilter, Prisma.TenantPriceWhereInput> | null
 }
 
 export type ModelCallAttemptOrderByWithRelationInput = {
@@ -325,11 +334,13 @@ export type ModelCallAttemptOrderByWithRelationInput = {
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
   priceId?: Prisma.SortOrderInput | Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrderInput | Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   outputBound?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   tenant?: Prisma.TenantOrderByWithRelationInput
   price?: Prisma.PriceOrderByWithRelationInput
+  tenantPrice?: Prisma.TenantPriceOrderByWithRelationInput
 }
 
 export type ModelCallAttemptWhereUniqueInput = Prisma.AtLeast<{
@@ -348,11 +359,13 @@ export type ModelCallAttemptWhereUniqueInput = Prisma.AtLeast<{
   configVersion?: Prisma.IntFilter<"ModelCallAttempt"> | number
   model?: Prisma.StringFilter<"ModelCallAttempt"> | string
   priceId?: Prisma.UuidNullableFilter<"ModelCallAttempt"> | string | null
+  tenantPriceId?: Prisma.UuidNullableFilter<"ModelCallAttempt"> | string | null
   inputTokens?: Prisma.IntFilter<"ModelCallAttempt"> | number
   outputBound?: Prisma.IntFilter<"ModelCallAttempt"> | number
   createdAt?: Prisma.DateTimeFilter<"ModelCallAttempt"> | Date | string
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
   price?: Prisma.XOR<Prisma.PriceNullableScalarRelationFilter, Prisma.PriceWhereInput> | null
+  tenantPrice?: Prisma.XOR<Prisma.TenantPriceNullableScalarRelationFilter, Prisma.TenantPriceWhereInput> | null
 }, "tenantId_runId_turn_call_attempt">
 
 export type ModelCallAttemptOrderByWithAggregationInput = {
@@ -367,6 +380,7 @@ export type ModelCallAttemptOrderByWithAggregationInput = {
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
   priceId?: Prisma.SortOrderInput | Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrderInput | Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   outputBound?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -392,6 +406,7 @@ export type ModelCallAttemptScalarWhereWithAggregatesInput = {
   configVersion?: Prisma.IntWithAggregatesFilter<"ModelCallAttempt"> | number
   model?: Prisma.StringWithAggregatesFilter<"ModelCallAttempt"> | string
   priceId?: Prisma.UuidNullableWithAggregatesFilter<"ModelCallAttempt"> | string | null
+  tenantPriceId?: Prisma.UuidNullableWithAggregatesFilter<"ModelCallAttempt"> | string | null
   inputTokens?: Prisma.IntWithAggregatesFilter<"ModelCallAttempt"> | number
   outputBound?: Prisma.IntWithAggregatesFilter<"ModelCallAttempt"> | number
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"ModelCallAttempt"> | Date | string
@@ -412,6 +427,7 @@ export type ModelCallAttemptCreateInput = {
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutCallAttemptsInput
   price?: Prisma.PriceCreateNestedOneWithoutCallAttemptsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutCallAttemptsInput
 }
 
 export type ModelCallAttemptUncheckedCreateInput = {
@@ -426,6 +442,7 @@ export type ModelCallAttemptUncheckedCreateInput = {
   configVersion: number
   model: string
   priceId?: string | null
+  tenantPriceId?: string | null
   inputTokens: number
   outputBound: number
   createdAt?: Date | string
@@ -446,6 +463,7 @@ export type ModelCallAttemptUpdateInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutCallAttemptsNestedInput
   price?: Prisma.PriceUpdateOneWithoutCallAttemptsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutCallAttemptsNestedInput
 }
 
 export type ModelCallAttemptUncheckedUpdateInput = {
@@ -460,6 +478,7 @@ export type ModelCallAttemptUncheckedUpdateInput = {
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -477,6 +496,7 @@ export type ModelCallAttemptCreateManyInput = {
   configVersion: number
   model: string
   priceId?: string | null
+  tenantPriceId?: string | null
   inputTokens: number
   outputBound: number
   createdAt?: Date | string
@@ -509,6 +529,7 @@ export type ModelCallAttemptUncheckedUpdateManyInput = {
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -544,6 +565,7 @@ export type ModelCallAttemptCountOrderByAggregateInput = {
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
   priceId?: Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   outputBound?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -570,6 +592,7 @@ export type ModelCallAttemptMaxOrderByAggregateInput = {
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
   priceId?: Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   outputBound?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -587,6 +610,7 @@ export type ModelCallAttemptMinOrderByAggregateInput = {
   configVersion?: Prisma.SortOrder
   model?: Prisma.SortOrder
   priceId?: Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   outputBound?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -685,6 +709,48 @@ export type ModelCallAttemptUncheckedUpdateManyWithoutPriceNestedInput = {
   deleteMany?: Prisma.ModelCallAttemptScalarWhereInput | Prisma.ModelCallAttemptScalarWhereInput[]
 }
 
+export type ModelCallAttemptCreateNestedManyWithoutTenantPriceInput = {
+  create?: Prisma.XOR<Prisma.ModelCallAttemptCreateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput> | Prisma.ModelCallAttemptCreateWithoutTenantPriceInput[] | Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput | Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput[]
+  createMany?: Prisma.ModelCallAttemptCreateManyTenantPriceInputEnvelope
+  connect?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+}
+
+export type ModelCallAttemptUncheckedCreateNestedManyWithoutTenantPriceInput = {
+  create?: Prisma.XOR<Prisma.ModelCallAttemptCreateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput> | Prisma.ModelCallAttemptCreateWithoutTenantPriceInput[] | Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput | Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput[]
+  createMany?: Prisma.ModelCallAttemptCreateManyTenantPriceInputEnvelope
+  connect?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+}
+
+export type ModelCallAttemptUpdateManyWithoutTenantPriceNestedInput = {
+  create?: Prisma.XOR<Prisma.ModelCallAttemptCreateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput> | Prisma.ModelCallAttemptCreateWithoutTenantPriceInput[] | Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput | Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput[]
+  upsert?: Prisma.ModelCallAttemptUpsertWithWhereUniqueWithoutTenantPriceInput | Prisma.ModelCallAttemptUpsertWithWhereUniqueWithoutTenantPriceInput[]
+  createMany?: Prisma.ModelCallAttemptCreateManyTenantPriceInputEnvelope
+  set?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  disconnect?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  delete?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  connect?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  update?: Prisma.ModelCallAttemptUpdateWithWhereUniqueWithoutTenantPriceInput | Prisma.ModelCallAttemptUpdateWithWhereUniqueWithoutTenantPriceInput[]
+  updateMany?: Prisma.ModelCallAttemptUpdateManyWithWhereWithoutTenantPriceInput | Prisma.ModelCallAttemptUpdateManyWithWhereWithoutTenantPriceInput[]
+  deleteMany?: Prisma.ModelCallAttemptScalarWhereInput | Prisma.ModelCallAttemptScalarWhereInput[]
+}
+
+export type ModelCallAttemptUncheckedUpdateManyWithoutTenantPriceNestedInput = {
+  create?: Prisma.XOR<Prisma.ModelCallAttemptCreateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput> | Prisma.ModelCallAttemptCreateWithoutTenantPriceInput[] | Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput | Prisma.ModelCallAttemptCreateOrConnectWithoutTenantPriceInput[]
+  upsert?: Prisma.ModelCallAttemptUpsertWithWhereUniqueWithoutTenantPriceInput | Prisma.ModelCallAttemptUpsertWithWhereUniqueWithoutTenantPriceInput[]
+  createMany?: Prisma.ModelCallAttemptCreateManyTenantPriceInputEnvelope
+  set?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  disconnect?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  delete?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  connect?: Prisma.ModelCallAttemptWhereUniqueInput | Prisma.ModelCallAttemptWhereUniqueInput[]
+  update?: Prisma.ModelCallAttemptUpdateWithWhereUniqueWithoutTenantPriceInput | Prisma.ModelCallAttemptUpdateWithWhereUniqueWithoutTenantPriceInput[]
+  updateMany?: Prisma.ModelCallAttemptUpdateManyWithWhereWithoutTenantPriceInput | Prisma.ModelCallAttemptUpdateManyWithWhereWithoutTenantPriceInput[]
+  deleteMany?: Prisma.ModelCallAttemptScalarWhereInput | Prisma.ModelCallAttemptScalarWhereInput[]
+}
+
 export type ModelCallAttemptCreateWithoutTenantInput = {
   runId: string
   turn: number
@@ -699,6 +765,7 @@ export type ModelCallAttemptCreateWithoutTenantInput = {
   outputBound: number
   createdAt?: Date | string
   price?: Prisma.PriceCreateNestedOneWithoutCallAttemptsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutCallAttemptsInput
 }
 
 export type ModelCallAttemptUncheckedCreateWithoutTenantInput = {
@@ -712,6 +779,7 @@ export type ModelCallAttemptUncheckedCreateWithoutTenantInput = {
   configVersion: number
   model: string
   priceId?: string | null
+  tenantPriceId?: string | null
   inputTokens: number
   outputBound: number
   createdAt?: Date | string
@@ -758,6 +826,7 @@ export type ModelCallAttemptScalarWhereInput = {
   configVersion?: Prisma.IntFilter<"ModelCallAttempt"> | number
   model?: Prisma.StringFilter<"ModelCallAttempt"> | string
   priceId?: Prisma.UuidNullableFilter<"ModelCallAttempt"> | string | null
+  tenantPriceId?: Prisma.UuidNullableFilter<"ModelCallAttempt"> | string | null
   inputTokens?: Prisma.IntFilter<"ModelCallAttempt"> | number
   outputBound?: Prisma.IntFilter<"ModelCallAttempt"> | number
   createdAt?: Prisma.DateTimeFilter<"ModelCallAttempt"> | Date | string
@@ -777,6 +846,7 @@ export type ModelCallAttemptCreateWithoutPriceInput = {
   outputBound: number
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutCallAttemptsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutCallAttemptsInput
 }
 
 export type ModelCallAttemptUncheckedCreateWithoutPriceInput = {
@@ -790,6 +860,7 @@ export type ModelCallAttemptUncheckedCreateWithoutPriceInput = {
   agentId: string
   configVersion: number
   model: string
+  tenantPriceId?: string | null
   inputTokens: number
   outputBound: number
   createdAt?: Date | string
@@ -821,6 +892,65 @@ export type ModelCallAttemptUpdateManyWithWhereWithoutPriceInput = {
   data: Prisma.XOR<Prisma.ModelCallAttemptUpdateManyMutationInput, Prisma.ModelCallAttemptUncheckedUpdateManyWithoutPriceInput>
 }
 
+export type ModelCallAttemptCreateWithoutTenantPriceInput = {
+  runId: string
+  turn: number
+  call: number
+  attempt: number
+  conversationId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  model: string
+  inputTokens: number
+  outputBound: number
+  createdAt?: Date | string
+  tenant: Prisma.TenantCreateNestedOneWithoutCallAttemptsInput
+  price?: Prisma.PriceCreateNestedOneWithoutCallAttemptsInput
+}
+
+export type ModelCallAttemptUncheckedCreateWithoutTenantPriceInput = {
+  runId: string
+  turn: number
+  call: number
+  attempt: number
+  conversationId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  model: string
+  priceId?: string | null
+  inputTokens: number
+  outputBound: number
+  createdAt?: Date | string
+}
+
+export type ModelCallAttemptCreateOrConnectWithoutTenantPriceInput = {
+  where: Prisma.ModelCallAttemptWhereUniqueInput
+  create: Prisma.XOR<Prisma.ModelCallAttemptCreateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput>
+}
+
+export type ModelCallAttemptCreateManyTenantPriceInputEnvelope = {
+  data: Prisma.ModelCallAttemptCreateManyTenantPriceInput | Prisma.ModelCallAttemptCreateManyTenantPriceInput[]
+  skipDuplicates?: boolean
+}
+
+export type ModelCallAttemptUpsertWithWhereUniqueWithoutTenantPriceInput = {
+  where: Prisma.ModelCallAttemptWhereUniqueInput
+  update: Prisma.XOR<Prisma.ModelCallAttemptUpdateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedUpdateWithoutTenantPriceInput>
+  create: Prisma.XOR<Prisma.ModelCallAttemptCreateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedCreateWithoutTenantPriceInput>
+}
+
+export type ModelCallAttemptUpdateWithWhereUniqueWithoutTenantPriceInput = {
+  where: Prisma.ModelCallAttemptWhereUniqueInput
+  data: Prisma.XOR<Prisma.ModelCallAttemptUpdateWithoutTenantPriceInput, Prisma.ModelCallAttemptUncheckedUpdateWithoutTenantPriceInput>
+}
+
+export type ModelCallAttemptUpdateManyWithWhereWithoutTenantPriceInput = {
+  where: Prisma.ModelCallAttemptScalarWhereInput
+  data: Prisma.XOR<Prisma.ModelCallAttemptUpdateManyMutationInput, Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantPriceInput>
+}
+
 export type ModelCallAttemptCreateManyTenantInput = {
   runId: string
   turn: number
@@ -832,6 +962,7 @@ export type ModelCallAttemptCreateManyTenantInput = {
   configVersion: number
   model: string
   priceId?: string | null
+  tenantPriceId?: string | null
   inputTokens: number
   outputBound: number
   createdAt?: Date | string
@@ -851,6 +982,7 @@ export type ModelCallAttemptUpdateWithoutTenantInput = {
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   price?: Prisma.PriceUpdateOneWithoutCallAttemptsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutCallAttemptsNestedInput
 }
 
 export type ModelCallAttemptUncheckedUpdateWithoutTenantInput = {
@@ -864,6 +996,7 @@ export type ModelCallAttemptUncheckedUpdateWithoutTenantInput = {
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -880,6 +1013,7 @@ export type ModelCallAttemptUncheckedUpdateManyWithoutTenantInput = {
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -896,6 +1030,7 @@ export type ModelCallAttemptCreateManyPriceInput = {
   agentId: string
   configVersion: number
   model: string
+  tenantPriceId?: string | null
   inputTokens: number
   outputBound: number
   createdAt?: Date | string
@@ -915,6 +1050,7 @@ export type ModelCallAttemptUpdateWithoutPriceInput = {
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutCallAttemptsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutCallAttemptsNestedInput
 }
 
 export type ModelCallAttemptUncheckedUpdateWithoutPriceInput = {
@@ -928,6 +1064,7 @@ export type ModelCallAttemptUncheckedUpdateWithoutPriceInput = {
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -944,6 +1081,72 @@ export type ModelCallAttemptUncheckedUpdateManyWithoutPriceInput = {
   agentId?: Prisma.StringFieldUpdateOperationsInput | string
   configVersion?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputBound?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+}
+
+export type ModelCallAttemptCreateManyTenantPriceInput = {
+  runId: string
+  turn: number
+  call: number
+  attempt: number
+  conversationId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  model: string
+  priceId?: string | null
+  inputTokens: number
+  outputBound: number
+  createdAt?: Date | string
+}
+
+export type ModelCallAttemptUpdateWithoutTenantPriceInput = {
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputBound?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  tenant?: Prisma.TenantUpdateOneRequiredWithoutCallAttemptsNestedInput
+  price?: Prisma.PriceUpdateOneWithoutCallAttemptsNestedInput
+}
+
+export type ModelCallAttemptUncheckedUpdateWithoutTenantPriceInput = {
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputBound?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+}
+
+export type ModelCallAttemptUncheckedUpdateManyWithoutTenantPriceInput = {
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   outputBound?: Prisma.IntFieldUpdateOperationsInput | number
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -963,11 +1166,13 @@ export type ModelCallAttemptSelect<ExtArgs extends runtime.Types.Extensions.Inte
   configVersion?: boolean
   model?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   inputTokens?: boolean
   outputBound?: boolean
   createdAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.ModelCallAttempt$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs>
 }, ExtArgs["result"]["modelCallAttempt"]>
 
 export type ModelCallAttemptSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
@@ -982,11 +1187,13 @@ export type ModelCallAttemptSelectCreateManyAndReturn<ExtArgs extends runtime.Ty
   configVersion?: boolean
   model?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   inputTokens?: boolean
   outputBound?: boolean
   createdAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.ModelCallAttempt$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs>
 }, ExtArgs["result"]["modelCallAttempt"]>
 
 export type ModelCallAttemptSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
@@ -1001,11 +1208,13 @@ export type ModelCallAttemptSelectUpdateManyAndReturn<ExtArgs extends runtime.Ty
   configVersion?: boolean
   model?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   inputTokens?: boolean
   outputBound?: boolean
   createdAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.ModelCallAttempt$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs>
 }, ExtArgs["result"]["modelCallAttempt"]>
 
 export type ModelCallAttemptSelectScalar = {
@@ -1020,23 +1229,27 @@ export type ModelCallAttemptSelectScalar = {
   configVersion?: boolean
   model?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   inputTokens?: boolean
   outputBound?: boolean
   createdAt?: boolean
 }
 
-export type ModelCallAttemptOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "runId" | "turn" | "call" | "attempt" | "conversationId" | "userPseudonym" | "agentId" | "configVersion" | "model" | "priceId" | "inputTokens" | "outputBound" | "createdAt", ExtArgs["result"]["modelCallAttempt"]>
+export type ModelCallAttemptOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"tenantId" | "runId" | "turn" | "call" | "attempt" | "conversationId" | "userPseudonym" | "agentId" | "configVersion" | "model" | "priceId" | "tenantPriceId" | "inputTokens" | "outputBound" | "createdAt", ExtArgs["result"]["modelCallAttempt"]>
 export type ModelCallAttemptInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.ModelCallAttempt$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs>
 }
 export type ModelCallAttemptIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.ModelCallAttempt$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs>
 }
 export type ModelCallAttemptIncludeUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.ModelCallAttempt$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs>
 }
 
 export type $ModelCallAttemptPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -1044,6 +1257,7 @@ export type $ModelCallAttemptPayload<ExtArgs extends runtime.Types.Extensions.In
   objects: {
     tenant: Prisma.$TenantPayload<ExtArgs>
     price: Prisma.$PricePayload<ExtArgs> | null
+    tenantPrice: Prisma.$TenantPricePayload<ExtArgs> | null
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     tenantId: string
@@ -1060,9 +1274,10 @@ export type $ModelCallAttemptPayload<ExtArgs extends runtime.Types.Extensions.In
     configVersion: number
     model: string
     /**
-     * What it will be charged at; null when the model has no price.
+     * What it will be charged at, as the ledger has it.
      */
     priceId: string | null
+    tenantPriceId: string | null
     /**
      * Tokens that were sent, as counted here, and the most that may come.
      */
@@ -1465,6 +1680,7 @@ export interface Prisma__ModelCallAttemptClient<T, Null = never, ExtArgs extends
   readonly [Symbol.toStringTag]: "PrismaPromise"
   tenant<T extends Prisma.TenantDefaultArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.TenantDefaultArgs<ExtArgs>>): Prisma.Prisma__TenantClient<runtime.Types.Result.GetResult<Prisma.$TenantPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | Null, Null, ExtArgs, GlobalOmitOptions>
   price<T extends Prisma.ModelCallAttempt$priceArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.ModelCallAttempt$priceArgs<ExtArgs>>): Prisma.Prisma__PriceClient<runtime.Types.Result.GetResult<Prisma.$PricePayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
+  tenantPrice<T extends Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.ModelCallAttempt$tenantPriceArgs<ExtArgs>>): Prisma.Prisma__TenantPriceClient<runtime.Types.Result.GetResult<Prisma.$TenantPricePayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -1505,6 +1721,7 @@ export interface ModelCallAttemptFieldRefs {
   readonly configVersion: Prisma.FieldRef<"ModelCallAttempt", 'Int'>
   readonly model: Prisma.FieldRef<"ModelCallAttempt", 'String'>
   readonly priceId: Prisma.FieldRef<"ModelCallAttempt", 'String'>
+  readonly tenantPriceId: Prisma.FieldRef<"ModelCallAttempt", 'String'>
   readonly inputTokens: Prisma.FieldRef<"ModelCallAttempt", 'Int'>
   readonly outputBound: Prisma.FieldRef<"ModelCallAttempt", 'Int'>
   readonly createdAt: Prisma.FieldRef<"ModelCallAttempt", 'DateTime'>
@@ -1925,6 +2142,25 @@ export type ModelCallAttempt$priceArgs<ExtArgs extends runtime.Types.Extensions.
    */
   include?: Prisma.PriceInclude<ExtArgs> | null
   where?: Prisma.PriceWhereInput
+}
+
+/**
+ * ModelCallAttempt.tenantPrice
+ */
+export type ModelCallAttempt$tenantPriceArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the TenantPrice
+   */
+  select?: Prisma.TenantPriceSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the TenantPrice
+   */
+  omit?: Prisma.TenantPriceOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.TenantPriceInclude<ExtArgs> | null
+  where?: Prisma.TenantPriceWhereInput
 }
 
 /**

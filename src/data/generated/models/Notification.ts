@@ -396,9 +396,9 @@ export type NotificationMinOrderByAggregateInput = {
   createdAt?: Prisma.SortOrder
 }
 
-export type NotificationScalarRelationFilter = {
-  is?: Prisma.NotificationWhereInput
-  isNot?: Prisma.NotificationWhereInput
+export type NotificationNullableScalarRelationFilter = {
+  is?: Prisma.NotificationWhereInput | null
+  isNot?: Prisma.NotificationWhereInput | null
 }
 
 export type NotificationCreateNestedManyWithoutTenantInput = {
@@ -453,10 +453,12 @@ export type NotificationCreateNestedOneWithoutOutboxInput = {
   connect?: Prisma.NotificationWhereUniqueInput
 }
 
-export type NotificationUpdateOneRequiredWithoutOutboxNestedInput = {
+export type NotificationUpdateOneWithoutOutboxNestedInput = {
   create?: Prisma.XOR<Prisma.NotificationCreateWithoutOutboxInput, Prisma.NotificationUncheckedCreateWithoutOutboxInput>
   connectOrCreate?: Prisma.NotificationCreateOrConnectWithoutOutboxInput
   upsert?: Prisma.NotificationUpsertWithoutOutboxInput
+  disconnect?: Prisma.NotificationWhereInput | boolean
+  delete?: Prisma.NotificationWhereInput | boolean
   connect?: Prisma.NotificationWhereUniqueInput
   update?: Prisma.XOR<Prisma.XOR<Prisma.NotificationUpdateToOneWithWhereWithoutOutboxInput, Prisma.NotificationUpdateWithoutOutboxInput>, Prisma.NotificationUncheckedUpdateWithoutOutboxInput>
 }

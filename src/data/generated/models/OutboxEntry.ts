@@ -221,7 +221,7 @@ export type OutboxEntryGroupByOutputType = {
   id: string
   tenantId: string
   channel: $Enums.OutboxChannel
-  notificationId: string
+  notificationId: string | null
   webhookId: string | null
   payload: runtime.JsonValue
   status: $Enums.OutboxStatus
@@ -259,7 +259,7 @@ export type OutboxEntryWhereInput = {
   id?: Prisma.UuidFilter<"OutboxEntry"> | string
   tenantId?: Prisma.UuidFilter<"OutboxEntry"> | string
   channel?: Prisma.EnumOutboxChannelFilter<"OutboxEntry"> | $Enums.OutboxChannel
-  notificationId?: Prisma.UuidFilter<"OutboxEntry"> | string
+  notificationId?: Prisma.UuidNullableFilter<"OutboxEntry"> | string | null
   webhookId?: Prisma.UuidNullableFilter<"OutboxEntry"> | string | null
   payload?: Prisma.JsonFilter<"OutboxEntry">
   status?: Prisma.EnumOutboxStatusFilter<"OutboxEntry"> | $Enums.OutboxStatus
@@ -269,7 +269,7 @@ export type OutboxEntryWhereInput = {
   createdAt?: Prisma.DateTimeFilter<"OutboxEntry"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"OutboxEntry"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
-  notification?: Prisma.XOR<Prisma.NotificationScalarRelationFilter, Prisma.NotificationWhereInput>
+  notification?: Prisma.XOR<Prisma.NotificationNullableScalarRelationFilter, Prisma.NotificationWhereInput> | null
   webhook?: Prisma.XOR<Prisma.WebhookNullableScalarRelationFilter, Prisma.WebhookWhereInput> | null
 }
 
@@ -277,7 +277,7 @@ export type OutboxEntryOrderByWithRelationInput = {
   id?: Prisma.SortOrder
   tenantId?: Prisma.SortOrder
   channel?: Prisma.SortOrder
-  notificationId?: Prisma.SortOrder
+  notificationId?: Prisma.SortOrderInput | Prisma.SortOrder
   webhookId?: Prisma.SortOrderInput | Prisma.SortOrder
   payload?: Prisma.SortOrder
   status?: Prisma.SortOrder
@@ -299,7 +299,7 @@ export type OutboxEntryWhereUniqueInput = Prisma.AtLeast<{
   id?: Prisma.UuidFilter<"OutboxEntry"> | string
   tenantId?: Prisma.UuidFilter<"OutboxEntry"> | string
   channel?: Prisma.EnumOutboxChannelFilter<"OutboxEntry"> | $Enums.OutboxChannel
-  notificationId?: Prisma.UuidFilter<"OutboxEntry"> | string
+  notificationId?: Prisma.UuidNullableFilter<"OutboxEntry"> | string | null
   webhookId?: Prisma.UuidNullableFilter<"OutboxEntry"> | string | null
   payload?: Prisma.JsonFilter<"OutboxEntry">
   status?: Prisma.EnumOutboxStatusFilter<"OutboxEntry"> | $Enums.OutboxStatus
@@ -309,7 +309,7 @@ export type OutboxEntryWhereUniqueInput = Prisma.AtLeast<{
   createdAt?: Prisma.DateTimeFilter<"OutboxEntry"> | Date | string
   finishedAt?: Prisma.DateTimeNullableFilter<"OutboxEntry"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
-  notification?: Prisma.XOR<Prisma.NotificationScalarRelationFilter, Prisma.NotificationWhereInput>
+  notification?: Prisma.XOR<Prisma.NotificationNullableScalarRelationFilter, Prisma.NotificationWhereInput> | null
   webhook?: Prisma.XOR<Prisma.WebhookNullableScalarRelationFilter, Prisma.WebhookWhereInput> | null
 }, "tenantId_id">
 
@@ -317,7 +317,7 @@ export type OutboxEntryOrderByWithAggregationInput = {
   id?: Prisma.SortOrder
   tenantId?: Prisma.SortOrder
   channel?: Prisma.SortOrder
-  notificationId?: Prisma.SortOrder
+  notificationId?: Prisma.SortOrderInput | Prisma.SortOrder
   webhookId?: Prisma.SortOrderInput | Prisma.SortOrder
   payload?: Prisma.SortOrder
   status?: Prisma.SortOrder
@@ -340,7 +340,7 @@ export type OutboxEntryScalarWhereWithAggregatesInput = {
   id?: Prisma.UuidWithAggregatesFilter<"OutboxEntry"> | string
   tenantId?: Prisma.UuidWithAggregatesFilter<"OutboxEntry"> | string
   channel?: Prisma.EnumOutboxChannelWithAggregatesFilter<"OutboxEntry"> | $Enums.OutboxChannel
-  notificationId?: Prisma.UuidWithAggregatesFilter<"OutboxEntry"> | string
+  notificationId?: Prisma.UuidNullableWithAggregatesFilter<"OutboxEntry"> | string | null
   webhookId?: Prisma.UuidNullableWithAggregatesFilter<"OutboxEntry"> | string | null
   payload?: Prisma.JsonWithAggregatesFilter<"OutboxEntry">
   status?: Prisma.EnumOutboxStatusWithAggregatesFilter<"OutboxEntry"> | $Enums.OutboxStatus
@@ -362,7 +362,7 @@ export type OutboxEntryCreateInput = {
   createdAt?: Date | string
   finishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutOutboxInput
-  notification: Prisma.NotificationCreateNestedOneWithoutOutboxInput
+  notification?: Prisma.NotificationCreateNestedOneWithoutOutboxInput
   webhook?: Prisma.WebhookCreateNestedOneWithoutOutboxInput
 }
 
@@ -370,7 +370,7 @@ export type OutboxEntryUncheckedCreateInput = {
   id: string
   tenantId: string
   channel: $Enums.OutboxChannel
-  notificationId: string
+  notificationId?: string | null
   webhookId?: string | null
   payload: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: $Enums.OutboxStatus
@@ -392,7 +392,7 @@ export type OutboxEntryUpdateInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutOutboxNestedInput
-  notification?: Prisma.NotificationUpdateOneRequiredWithoutOutboxNestedInput
+  notification?: Prisma.NotificationUpdateOneWithoutOutboxNestedInput
   webhook?: Prisma.WebhookUpdateOneWithoutOutboxNestedInput
 }
 
@@ -400,7 +400,7 @@ export type OutboxEntryUncheckedUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   channel?: Prisma.EnumOutboxChannelFieldUpdateOperationsInput | $Enums.OutboxChannel
-  notificationId?: Prisma.StringFieldUpdateOperationsInput | string
+  notificationId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   webhookId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   payload?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: Prisma.EnumOutboxStatusFieldUpdateOperationsInput | $Enums.OutboxStatus
@@ -415,7 +415,7 @@ export type OutboxEntryCreateManyInput = {
   id: string
   tenantId: string
   channel: $Enums.OutboxChannel
-  notificationId: string
+  notificationId?: string | null
   webhookId?: string | null
   payload: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: $Enums.OutboxStatus
@@ -442,7 +442,7 @@ export type OutboxEntryUncheckedUpdateManyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   channel?: Prisma.EnumOutboxChannelFieldUpdateOperationsInput | $Enums.OutboxChannel
-  notificationId?: Prisma.StringFieldUpdateOperationsInput | string
+  notificationId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   webhookId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   payload?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: Prisma.EnumOutboxStatusFieldUpdateOperationsInput | $Enums.OutboxStatus
@@ -663,14 +663,14 @@ export type OutboxEntryCreateWithoutTenantInput = {
   lastFailure?: string | null
   createdAt?: Date | string
   finishedAt?: Date | string | null
-  notification: Prisma.NotificationCreateNestedOneWithoutOutboxInput
+  notification?: Prisma.NotificationCreateNestedOneWithoutOutboxInput
   webhook?: Prisma.WebhookCreateNestedOneWithoutOutboxInput
 }
 
 export type OutboxEntryUncheckedCreateWithoutTenantInput = {
   id: string
   channel: $Enums.OutboxChannel
-  notificationId: string
+  notificationId?: string | null
   webhookId?: string | null
   payload: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: $Enums.OutboxStatus
@@ -714,7 +714,7 @@ export type OutboxEntryScalarWhereInput = {
   id?: Prisma.UuidFilter<"OutboxEntry"> | string
   tenantId?: Prisma.UuidFilter<"OutboxEntry"> | string
   channel?: Prisma.EnumOutboxChannelFilter<"OutboxEntry"> | $Enums.OutboxChannel
-  notificationId?: Prisma.UuidFilter<"OutboxEntry"> | string
+  notificationId?: Prisma.UuidNullableFilter<"OutboxEntry"> | string | null
   webhookId?: Prisma.UuidNullableFilter<"OutboxEntry"> | string | null
   payload?: Prisma.JsonFilter<"OutboxEntry">
   status?: Prisma.EnumOutboxStatusFilter<"OutboxEntry"> | $Enums.OutboxStatus
@@ -789,13 +789,13 @@ export type OutboxEntryCreateWithoutWebhookInput = {
   createdAt?: Date | string
   finishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutOutboxInput
-  notification: Prisma.NotificationCreateNestedOneWithoutOutboxInput
+  notification?: Prisma.NotificationCreateNestedOneWithoutOutboxInput
 }
 
 export type OutboxEntryUncheckedCreateWithoutWebhookInput = {
   id: string
   channel: $Enums.OutboxChannel
-  notificationId: string
+  notificationId?: string | null
   payload: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: $Enums.OutboxStatus
   attempts?: number
@@ -834,7 +834,7 @@ export type OutboxEntryUpdateManyWithWhereWithoutWebhookInput = {
 export type OutboxEntryCreateManyTenantInput = {
   id: string
   channel: $Enums.OutboxChannel
-  notificationId: string
+  notificationId?: string | null
   webhookId?: string | null
   payload: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: $Enums.OutboxStatus
@@ -855,14 +855,14 @@ export type OutboxEntryUpdateWithoutTenantInput = {
   lastFailure?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
-  notification?: Prisma.NotificationUpdateOneRequiredWithoutOutboxNestedInput
+  notification?: Prisma.NotificationUpdateOneWithoutOutboxNestedInput
   webhook?: Prisma.WebhookUpdateOneWithoutOutboxNestedInput
 }
 
 export type OutboxEntryUncheckedUpdateWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   channel?: Prisma.EnumOutboxChannelFieldUpdateOperationsInput | $Enums.OutboxChannel
-  notificationId?: Prisma.StringFieldUpdateOperationsInput | string
+  notificationId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   webhookId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   payload?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: Prisma.EnumOutboxStatusFieldUpdateOperationsInput | $Enums.OutboxStatus
@@ -876,7 +876,7 @@ export type OutboxEntryUncheckedUpdateWithoutTenantInput = {
 export type OutboxEntryUncheckedUpdateManyWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   channel?: Prisma.EnumOutboxChannelFieldUpdateOperationsInput | $Enums.OutboxChannel
-  notificationId?: Prisma.StringFieldUpdateOperationsInput | string
+  notificationId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   webhookId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   payload?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: Prisma.EnumOutboxStatusFieldUpdateOperationsInput | $Enums.OutboxStatus
@@ -943,7 +943,7 @@ export type OutboxEntryUncheckedUpdateManyWithoutNotificationInput = {
 export type OutboxEntryCreateManyWebhookInput = {
   id: string
   channel: $Enums.OutboxChannel
-  notificationId: string
+  notificationId?: string | null
   payload: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: $Enums.OutboxStatus
   attempts?: number
@@ -964,13 +964,13 @@ export type OutboxEntryUpdateWithoutWebhookInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutOutboxNestedInput
-  notification?: Prisma.NotificationUpdateOneRequiredWithoutOutboxNestedInput
+  notification?: Prisma.NotificationUpdateOneWithoutOutboxNestedInput
 }
 
 export type OutboxEntryUncheckedUpdateWithoutWebhookInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   channel?: Prisma.EnumOutboxChannelFieldUpdateOperationsInput | $Enums.OutboxChannel
-  notificationId?: Prisma.StringFieldUpdateOperationsInput | string
+  notificationId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   payload?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: Prisma.EnumOutboxStatusFieldUpdateOperationsInput | $Enums.OutboxStatus
   attempts?: Prisma.IntFieldUpdateOperationsInput | number
@@ -983,7 +983,7 @@ export type OutboxEntryUncheckedUpdateWithoutWebhookInput = {
 export type OutboxEntryUncheckedUpdateManyWithoutWebhookInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   channel?: Prisma.EnumOutboxChannelFieldUpdateOperationsInput | $Enums.OutboxChannel
-  notificationId?: Prisma.StringFieldUpdateOperationsInput | string
+  notificationId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   payload?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   status?: Prisma.EnumOutboxStatusFieldUpdateOperationsInput | $Enums.OutboxStatus
   attempts?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1009,7 +1009,7 @@ export type OutboxEntrySelect<ExtArgs extends runtime.Types.Extensions.InternalA
   createdAt?: boolean
   finishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
-  notification?: boolean | Prisma.NotificationDefaultArgs<ExtArgs>
+  notification?: boolean | Prisma.OutboxEntry$notificationArgs<ExtArgs>
   webhook?: boolean | Prisma.OutboxEntry$webhookArgs<ExtArgs>
 }, ExtArgs["result"]["outboxEntry"]>
 
@@ -1027,7 +1027,7 @@ export type OutboxEntrySelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   createdAt?: boolean
   finishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
-  notification?: boolean | Prisma.NotificationDefaultArgs<ExtArgs>
+  notification?: boolean | Prisma.OutboxEntry$notificationArgs<ExtArgs>
   webhook?: boolean | Prisma.OutboxEntry$webhookArgs<ExtArgs>
 }, ExtArgs["result"]["outboxEntry"]>
 
@@ -1045,7 +1045,7 @@ export type OutboxEntrySelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   createdAt?: boolean
   finishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
-  notification?: boolean | Prisma.NotificationDefaultArgs<ExtArgs>
+  notification?: boolean | Prisma.OutboxEntry$notificationArgs<ExtArgs>
   webhook?: boolean | Prisma.OutboxEntry$webhookArgs<ExtArgs>
 }, ExtArgs["result"]["outboxEntry"]>
 
@@ -1067,17 +1067,17 @@ export type OutboxEntrySelectScalar = {
 export type OutboxEntryOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "channel" | "notificationId" | "webhookId" | "payload" | "status" | "attempts" | "dueAt" | "lastFailure" | "createdAt" | "finishedAt", ExtArgs["result"]["outboxEntry"]>
 export type OutboxEntryInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
-  notification?: boolean | Prisma.NotificationDefaultArgs<ExtArgs>
+  notification?: boolean | Prisma.OutboxEntry$notificationArgs<ExtArgs>
   webhook?: boolean | Prisma.OutboxEntry$webhookArgs<ExtArgs>
 }
 export type OutboxEntryIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
-  notification?: boolean | Prisma.NotificationDefaultArgs<ExtArgs>
+  notification?: boolean | Prisma.OutboxEntry$notificationArgs<ExtArgs>
   webhook?: boolean | Prisma.OutboxEntry$webhookArgs<ExtArgs>
 }
 export type OutboxEntryIncludeUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
-  notification?: boolean | Prisma.NotificationDefaultArgs<ExtArgs>
+  notification?: boolean | Prisma.OutboxEntry$notificationArgs<ExtArgs>
   webhook?: boolean | Prisma.OutboxEntry$webhookArgs<ExtArgs>
 }
 
@@ -1085,7 +1085,7 @@ export type $OutboxEntryPayload<ExtArgs extends runtime.Types.Extensions.Interna
   name: "OutboxEntry"
   objects: {
     tenant: Prisma.$TenantPayload<ExtArgs>
-    notification: Prisma.$NotificationPayload<ExtArgs>
+    notification: Prisma.$NotificationPayload<ExtArgs> | null
     webhook: Prisma.$WebhookPayload<ExtArgs> | null
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
@@ -1095,9 +1095,12 @@ export type $OutboxEntryPayload<ExtArgs extends runtime.Types.Extensions.Interna
     id: string
     tenantId: string
     channel: $Enums.OutboxChannel
-    notificationId: string
     /**
-     * Where a WEBHOOK goes; null for an EMAIL, whose payload says it.
+     * What it tells of; null for a usage event, which tells of a row of the ledger.
+     */
+    notificationId: string | null
+    /**
+     * Where a WEBHOOK goes; null for the others.
      */
     webhookId: string | null
     payload: runtime.JsonValue
@@ -1511,7 +1514,7 @@ readonly fields: OutboxEntryFieldRefs;
 export interface Prisma__OutboxEntryClient<T, Null = never, ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs, GlobalOmitOptions = {}> extends Prisma.PrismaPromise<T> {
   readonly [Symbol.toStringTag]: "PrismaPromise"
   tenant<T extends Prisma.TenantDefaultArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.TenantDefaultArgs<ExtArgs>>): Prisma.Prisma__TenantClient<runtime.Types.Result.GetResult<Prisma.$TenantPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | Null, Null, ExtArgs, GlobalOmitOptions>
-  notification<T extends Prisma.NotificationDefaultArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.NotificationDefaultArgs<ExtArgs>>): Prisma.Prisma__NotificationClient<runtime.Types.Result.GetResult<Prisma.$NotificationPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | Null, Null, ExtArgs, GlobalOmitOptions>
+  notification<T extends Prisma.OutboxEntry$notificationArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.OutboxEntry$notificationArgs<ExtArgs>>): Prisma.Prisma__NotificationClient<runtime.Types.Result.GetResult<Prisma.$NotificationPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
   webhook<T extends Prisma.OutboxEntry$webhookArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.OutboxEntry$webhookArgs<ExtArgs>>): Prisma.Prisma__WebhookClient<runtime.Types.Result.GetResult<Prisma.$WebhookPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
@@ -1952,6 +1955,25 @@ export type OutboxEntryDeleteManyArgs<ExtArgs extends runtime.Types.Extensions.I
    * Limit how many OutboxEntries to delete.
    */
   limit?: number
+}
+
+/**
+ * OutboxEntry.notification
+ */
+export type OutboxEntry$notificationArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Notification
+   */
+  select?: Prisma.NotificationSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Notification
+   */
+  omit?: Prisma.NotificationOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.NotificationInclude<ExtArgs> | null
+  where?: Prisma.NotificationWhereInput
 }
 
 /**

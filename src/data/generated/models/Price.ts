@@ -14,7 +14,9 @@ import type * as Prisma from "../internal/prismaNamespace.ts"
 
 /**
  * Model Price
- * What a model's tokens cost, in nano-units of the currency per token. A change is a new version, never an edit.
+ * The price list: what a model's tokens cost, in nano-units of the currency per token. Of a model's versions the one that began last
+ * is in force, until it ends. A change is a new version, never an edit. The model `*` is the ceiling: what every model costs that
+ * the list does not have.
  */
 export type PriceModel = runtime.Types.Result.DefaultSelection<Prisma.$PricePayload>
 
@@ -763,6 +765,9 @@ export type $PricePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs 
     cachedInputNanos: bigint
     outputNanos: bigint
     validFrom: Date
+    /**
+     * When it ends though no other version has begun; null for never.
+     */
     validTo: Date | null
   }, ExtArgs["result"]["price"]>
   composites: {}

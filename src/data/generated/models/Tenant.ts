@@ -85,6 +85,7 @@ export type TenantCountAggregateOutputType = {
   databaseId: number
   limitsVersion: number
   timeZone: number
+  pastTimeZones: number
   quotaThresholds: number
   budgetBehaviour: number
   downgradeModel: number
@@ -153,6 +154,7 @@ export type TenantCountAggregateInputType = {
   databaseId?: true
   limitsVersion?: true
   timeZone?: true
+  pastTimeZones?: true
   quotaThresholds?: true
   budgetBehaviour?: true
   downgradeModel?: true
@@ -258,6 +260,7 @@ export type TenantGroupByOutputType = {
   databaseId: string | null
   limitsVersion: number
   timeZone: string
+  pastTimeZones: runtime.JsonValue
   quotaThresholds: number[]
   budgetBehaviour: $Enums.BudgetBehaviour
   downgradeModel: string | null
@@ -299,6 +302,7 @@ export type TenantWhereInput = {
   databaseId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
   limitsVersion?: Prisma.IntFilter<"Tenant"> | number
   timeZone?: Prisma.StringFilter<"Tenant"> | string
+  pastTimeZones?: Prisma.JsonFilter<"Tenant">
   quotaThresholds?: Prisma.IntNullableListFilter<"Tenant">
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
@@ -324,6 +328,9 @@ export type TenantWhereInput = {
   notifications?: Prisma.NotificationListRelationFilter
   webhooks?: Prisma.WebhookListRelationFilter
   outbox?: Prisma.OutboxEntryListRelationFilter
+  prices?: Prisma.TenantPriceListRelationFilter
+  credits?: Prisma.CreditListRelationFilter
+  usageRollups?: Prisma.UsageRollupListRelationFilter
 }
 
 export type TenantOrderByWithRelationInput = {
@@ -337,6 +344,7 @@ export type TenantOrderByWithRelationInput = {
   databaseId?: Prisma.SortOrderInput | Prisma.SortOrder
   limitsVersion?: Prisma.SortOrder
   timeZone?: Prisma.SortOrder
+  pastTimeZones?: Prisma.SortOrder
   quotaThresholds?: Prisma.SortOrder
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -362,6 +370,9 @@ export type TenantOrderByWithRelationInput = {
   notifications?: Prisma.NotificationOrderByRelationAggregateInput
   webhooks?: Prisma.WebhookOrderByRelationAggregateInput
   outbox?: Prisma.OutboxEntryOrderByRelationAggregateInput
+  prices?: Prisma.TenantPriceOrderByRelationAggregateInput
+  credits?: Prisma.CreditOrderByRelationAggregateInput
+  usageRollups?: Prisma.UsageRollupOrderByRelationAggregateInput
 }
 
 export type TenantWhereUniqueInput = Prisma.AtLeast<{
@@ -379,6 +390,7 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   databaseId?: Prisma.UuidNullableFilter<"Tenant"> | string | null
   limitsVersion?: Prisma.IntFilter<"Tenant"> | number
   timeZone?: Prisma.StringFilter<"Tenant"> | string
+  pastTimeZones?: Prisma.JsonFilter<"Tenant">
   quotaThresholds?: Prisma.IntNullableListFilter<"Tenant">
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
@@ -404,6 +416,9 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   notifications?: Prisma.NotificationListRelationFilter
   webhooks?: Prisma.WebhookListRelationFilter
   outbox?: Prisma.OutboxEntryListRelationFilter
+  prices?: Prisma.TenantPriceListRelationFilter
+  credits?: Prisma.CreditListRelationFilter
+  usageRollups?: Prisma.UsageRollupListRelationFilter
 }, "id" | "name" | "id_defaultAgentId">
 
 export type TenantOrderByWithAggregationInput = {
@@ -417,6 +432,7 @@ export type TenantOrderByWithAggregationInput = {
   databaseId?: Prisma.SortOrderInput | Prisma.SortOrder
   limitsVersion?: Prisma.SortOrder
   timeZone?: Prisma.SortOrder
+  pastTimeZones?: Prisma.SortOrder
   quotaThresholds?: Prisma.SortOrder
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -443,6 +459,7 @@ export type TenantScalarWhereWithAggregatesInput = {
   databaseId?: Prisma.UuidNullableWithAggregatesFilter<"Tenant"> | string | null
   limitsVersion?: Prisma.IntWithAggregatesFilter<"Tenant"> | number
   timeZone?: Prisma.StringWithAggregatesFilter<"Tenant"> | string
+  pastTimeZones?: Prisma.JsonWithAggregatesFilter<"Tenant">
   quotaThresholds?: Prisma.IntNullableListFilter<"Tenant">
   budgetBehaviour?: Prisma.EnumBudgetBehaviourWithAggregatesFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
@@ -459,6 +476,7 @@ export type TenantCreateInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -484,6 +502,9 @@ export type TenantCreateInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateInput = {
@@ -497,6 +518,7 @@ export type TenantUncheckedCreateInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -521,6 +543,9 @@ export type TenantUncheckedCreateInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUpdateInput = {
@@ -532,6 +557,7 @@ export type TenantUpdateInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -557,6 +583,9 @@ export type TenantUpdateInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateInput = {
@@ -570,6 +599,7 @@ export type TenantUncheckedUpdateInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -594,6 +624,9 @@ export type TenantUncheckedUpdateInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateManyInput = {
@@ -607,6 +640,7 @@ export type TenantCreateManyInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -623,6 +657,7 @@ export type TenantUpdateManyMutationInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -641,6 +676,7 @@ export type TenantUncheckedUpdateManyInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -672,6 +708,7 @@ export type TenantCountOrderByAggregateInput = {
   databaseId?: Prisma.SortOrder
   limitsVersion?: Prisma.SortOrder
   timeZone?: Prisma.SortOrder
+  pastTimeZones?: Prisma.SortOrder
   quotaThresholds?: Prisma.SortOrder
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrder
@@ -928,6 +965,48 @@ export type TenantUpdateOneRequiredWithoutCallAttemptsNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutCallAttemptsInput, Prisma.TenantUpdateWithoutCallAttemptsInput>, Prisma.TenantUncheckedUpdateWithoutCallAttemptsInput>
 }
 
+export type TenantCreateNestedOneWithoutPricesInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutPricesInput, Prisma.TenantUncheckedCreateWithoutPricesInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutPricesInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutPricesNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutPricesInput, Prisma.TenantUncheckedCreateWithoutPricesInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutPricesInput
+  upsert?: Prisma.TenantUpsertWithoutPricesInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutPricesInput, Prisma.TenantUpdateWithoutPricesInput>, Prisma.TenantUncheckedUpdateWithoutPricesInput>
+}
+
+export type TenantCreateNestedOneWithoutCreditsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutCreditsInput, Prisma.TenantUncheckedCreateWithoutCreditsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutCreditsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutCreditsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutCreditsInput, Prisma.TenantUncheckedCreateWithoutCreditsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutCreditsInput
+  upsert?: Prisma.TenantUpsertWithoutCreditsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutCreditsInput, Prisma.TenantUpdateWithoutCreditsInput>, Prisma.TenantUncheckedUpdateWithoutCreditsInput>
+}
+
+export type TenantCreateNestedOneWithoutUsageRollupsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutUsageRollupsInput, Prisma.TenantUncheckedCreateWithoutUsageRollupsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutUsageRollupsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutUsageRollupsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutUsageRollupsInput, Prisma.TenantUncheckedCreateWithoutUsageRollupsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutUsageRollupsInput
+  upsert?: Prisma.TenantUpsertWithoutUsageRollupsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutUsageRollupsInput, Prisma.TenantUpdateWithoutUsageRollupsInput>, Prisma.TenantUncheckedUpdateWithoutUsageRollupsInput>
+}
+
 export type TenantCreateNestedOneWithoutIdempotencyKeysInput = {
   create?: Prisma.XOR<Prisma.TenantCreateWithoutIdempotencyKeysInput, Prisma.TenantUncheckedCreateWithoutIdempotencyKeysInput>
   connectOrCreate?: Prisma.TenantCreateOrConnectWithoutIdempotencyKeysInput
@@ -1077,6 +1156,7 @@ export type TenantCreateWithoutMembersInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1101,6 +1181,9 @@ export type TenantCreateWithoutMembersInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMembersInput = {
@@ -1114,6 +1197,7 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1137,6 +1221,9 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMembersInput = {
@@ -1164,6 +1251,7 @@ export type TenantUpdateWithoutMembersInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1188,6 +1276,9 @@ export type TenantUpdateWithoutMembersInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMembersInput = {
@@ -1201,6 +1292,7 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1224,6 +1316,9 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutApiKeysInput = {
@@ -1235,6 +1330,7 @@ export type TenantCreateWithoutApiKeysInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1259,6 +1355,9 @@ export type TenantCreateWithoutApiKeysInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutApiKeysInput = {
@@ -1272,6 +1371,7 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1295,6 +1395,9 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutApiKeysInput = {
@@ -1322,6 +1425,7 @@ export type TenantUpdateWithoutApiKeysInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1346,6 +1450,9 @@ export type TenantUpdateWithoutApiKeysInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutApiKeysInput = {
@@ -1359,6 +1466,7 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1382,6 +1490,9 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentsInput = {
@@ -1393,6 +1504,7 @@ export type TenantCreateWithoutAgentsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1417,6 +1529,9 @@ export type TenantCreateWithoutAgentsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentsInput = {
@@ -1430,6 +1545,7 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1453,6 +1569,9 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentsInput = {
@@ -1469,6 +1588,7 @@ export type TenantCreateWithoutDefaultAgentInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1493,6 +1613,9 @@ export type TenantCreateWithoutDefaultAgentInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutDefaultAgentInput = {
@@ -1504,6 +1627,7 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1528,6 +1652,9 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutDefaultAgentInput = {
@@ -1555,6 +1682,7 @@ export type TenantUpdateWithoutAgentsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1579,6 +1707,9 @@ export type TenantUpdateWithoutAgentsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentsInput = {
@@ -1592,6 +1723,7 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1615,6 +1747,9 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUpsertWithoutDefaultAgentInput = {
@@ -1637,6 +1772,7 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1661,6 +1797,9 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
@@ -1672,6 +1811,7 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1696,6 +1836,9 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAgentConfigsInput = {
@@ -1707,6 +1850,7 @@ export type TenantCreateWithoutAgentConfigsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1731,6 +1875,9 @@ export type TenantCreateWithoutAgentConfigsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAgentConfigsInput = {
@@ -1744,6 +1891,7 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1767,6 +1915,9 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAgentConfigsInput = {
@@ -1794,6 +1945,7 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1818,6 +1970,9 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
@@ -1831,6 +1986,7 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1854,6 +2010,9 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutConversationsInput = {
@@ -1865,6 +2024,7 @@ export type TenantCreateWithoutConversationsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1889,6 +2049,9 @@ export type TenantCreateWithoutConversationsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutConversationsInput = {
@@ -1902,6 +2065,7 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -1925,6 +2089,9 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutConversationsInput = {
@@ -1952,6 +2119,7 @@ export type TenantUpdateWithoutConversationsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -1976,6 +2144,9 @@ export type TenantUpdateWithoutConversationsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutConversationsInput = {
@@ -1989,6 +2160,7 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2012,6 +2184,9 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutMessagesInput = {
@@ -2023,6 +2198,7 @@ export type TenantCreateWithoutMessagesInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2047,6 +2223,9 @@ export type TenantCreateWithoutMessagesInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutMessagesInput = {
@@ -2060,6 +2239,7 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2083,6 +2263,9 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutMessagesInput = {
@@ -2110,6 +2293,7 @@ export type TenantUpdateWithoutMessagesInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2134,6 +2318,9 @@ export type TenantUpdateWithoutMessagesInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutMessagesInput = {
@@ -2147,6 +2334,7 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2170,6 +2358,9 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutRunsInput = {
@@ -2181,6 +2372,7 @@ export type TenantCreateWithoutRunsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2205,6 +2397,9 @@ export type TenantCreateWithoutRunsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutRunsInput = {
@@ -2218,6 +2413,7 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2241,6 +2437,9 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutRunsInput = {
@@ -2268,6 +2467,7 @@ export type TenantUpdateWithoutRunsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2292,6 +2492,9 @@ export type TenantUpdateWithoutRunsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutRunsInput = {
@@ -2305,6 +2508,7 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2328,6 +2532,9 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutUsageRecordsInput = {
@@ -2339,6 +2546,7 @@ export type TenantCreateWithoutUsageRecordsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2363,6 +2571,9 @@ export type TenantCreateWithoutUsageRecordsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutUsageRecordsInput = {
@@ -2376,6 +2587,7 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2399,6 +2611,9 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutUsageRecordsInput = {
@@ -2426,6 +2641,7 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2450,6 +2666,9 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
@@ -2463,6 +2682,7 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2486,6 +2706,9 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutCallAttemptsInput = {
@@ -2497,6 +2720,7 @@ export type TenantCreateWithoutCallAttemptsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2521,6 +2745,9 @@ export type TenantCreateWithoutCallAttemptsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutCallAttemptsInput = {
@@ -2534,6 +2761,7 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2557,6 +2785,9 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutCallAttemptsInput = {
@@ -2584,6 +2815,7 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2608,6 +2840,9 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
@@ -2621,6 +2856,7 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2644,6 +2880,531 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutPricesInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutPricesInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutPricesInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutPricesInput, Prisma.TenantUncheckedCreateWithoutPricesInput>
+}
+
+export type TenantUpsertWithoutPricesInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutPricesInput, Prisma.TenantUncheckedUpdateWithoutPricesInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutPricesInput, Prisma.TenantUncheckedCreateWithoutPricesInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutPricesInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutPricesInput, Prisma.TenantUncheckedUpdateWithoutPricesInput>
+}
+
+export type TenantUpdateWithoutPricesInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutPricesInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutCreditsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutCreditsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutCreditsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutCreditsInput, Prisma.TenantUncheckedCreateWithoutCreditsInput>
+}
+
+export type TenantUpsertWithoutCreditsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutCreditsInput, Prisma.TenantUncheckedUpdateWithoutCreditsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutCreditsInput, Prisma.TenantUncheckedCreateWithoutCreditsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutCreditsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutCreditsInput, Prisma.TenantUncheckedUpdateWithoutCreditsInput>
+}
+
+export type TenantUpdateWithoutCreditsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutCreditsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutUsageRollupsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutUsageRollupsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutUsageRollupsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutUsageRollupsInput, Prisma.TenantUncheckedCreateWithoutUsageRollupsInput>
+}
+
+export type TenantUpsertWithoutUsageRollupsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutUsageRollupsInput, Prisma.TenantUncheckedUpdateWithoutUsageRollupsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutUsageRollupsInput, Prisma.TenantUncheckedCreateWithoutUsageRollupsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutUsageRollupsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutUsageRollupsInput, Prisma.TenantUncheckedUpdateWithoutUsageRollupsInput>
+}
+
+export type TenantUpdateWithoutUsageRollupsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutUsageRollupsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutIdempotencyKeysInput = {
@@ -2655,6 +3416,7 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2679,6 +3441,9 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
@@ -2692,6 +3457,7 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2715,6 +3481,9 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutIdempotencyKeysInput = {
@@ -2742,6 +3511,7 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2766,6 +3536,9 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
@@ -2779,6 +3552,7 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2802,6 +3576,9 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutQuotaOverridesInput = {
@@ -2813,6 +3590,7 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2837,6 +3615,9 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
@@ -2850,6 +3631,7 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2873,6 +3655,9 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutQuotaOverridesInput = {
@@ -2900,6 +3685,7 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2924,6 +3710,9 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
@@ -2937,6 +3726,7 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -2960,6 +3750,9 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutNotificationsInput = {
@@ -2971,6 +3764,7 @@ export type TenantCreateWithoutNotificationsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -2995,6 +3789,9 @@ export type TenantCreateWithoutNotificationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutNotificationsInput = {
@@ -3008,6 +3805,7 @@ export type TenantUncheckedCreateWithoutNotificationsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3031,6 +3829,9 @@ export type TenantUncheckedCreateWithoutNotificationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutNotificationsInput = {
@@ -3058,6 +3859,7 @@ export type TenantUpdateWithoutNotificationsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3082,6 +3884,9 @@ export type TenantUpdateWithoutNotificationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutNotificationsInput = {
@@ -3095,6 +3900,7 @@ export type TenantUncheckedUpdateWithoutNotificationsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3118,6 +3924,9 @@ export type TenantUncheckedUpdateWithoutNotificationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutWebhooksInput = {
@@ -3129,6 +3938,7 @@ export type TenantCreateWithoutWebhooksInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3153,6 +3963,9 @@ export type TenantCreateWithoutWebhooksInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutWebhooksInput = {
@@ -3166,6 +3979,7 @@ export type TenantUncheckedCreateWithoutWebhooksInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3189,6 +4003,9 @@ export type TenantUncheckedCreateWithoutWebhooksInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutWebhooksInput = {
@@ -3216,6 +4033,7 @@ export type TenantUpdateWithoutWebhooksInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3240,6 +4058,9 @@ export type TenantUpdateWithoutWebhooksInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutWebhooksInput = {
@@ -3253,6 +4074,7 @@ export type TenantUncheckedUpdateWithoutWebhooksInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3276,6 +4098,9 @@ export type TenantUncheckedUpdateWithoutWebhooksInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutOutboxInput = {
@@ -3287,6 +4112,7 @@ export type TenantCreateWithoutOutboxInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3311,6 +4137,9 @@ export type TenantCreateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutOutboxInput = {
@@ -3324,6 +4153,7 @@ export type TenantUncheckedCreateWithoutOutboxInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3347,6 +4177,9 @@ export type TenantUncheckedCreateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutOutboxInput = {
@@ -3374,6 +4207,7 @@ export type TenantUpdateWithoutOutboxInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3398,6 +4232,9 @@ export type TenantUpdateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutOutboxInput = {
@@ -3411,6 +4248,7 @@ export type TenantUncheckedUpdateWithoutOutboxInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3434,6 +4272,9 @@ export type TenantUncheckedUpdateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutAuditEventsInput = {
@@ -3445,6 +4286,7 @@ export type TenantCreateWithoutAuditEventsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3469,6 +4311,9 @@ export type TenantCreateWithoutAuditEventsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutAuditEventsInput = {
@@ -3482,6 +4327,7 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3505,6 +4351,9 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutAuditEventsInput = {
@@ -3532,6 +4381,7 @@ export type TenantUpdateWithoutAuditEventsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3556,6 +4406,9 @@ export type TenantUpdateWithoutAuditEventsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutAuditEventsInput = {
@@ -3569,6 +4422,7 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3592,6 +4446,9 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutDataKeysInput = {
@@ -3603,6 +4460,7 @@ export type TenantCreateWithoutDataKeysInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3627,6 +4485,9 @@ export type TenantCreateWithoutDataKeysInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutDataKeysInput = {
@@ -3640,6 +4501,7 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3663,6 +4525,9 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutDataKeysInput = {
@@ -3690,6 +4555,7 @@ export type TenantUpdateWithoutDataKeysInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3714,6 +4580,9 @@ export type TenantUpdateWithoutDataKeysInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutDataKeysInput = {
@@ -3727,6 +4596,7 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3750,6 +4620,9 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutSecretsInput = {
@@ -3761,6 +4634,7 @@ export type TenantCreateWithoutSecretsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3785,6 +4659,9 @@ export type TenantCreateWithoutSecretsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutSecretsInput = {
@@ -3798,6 +4675,7 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3821,6 +4699,9 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutSecretsInput = {
@@ -3848,6 +4729,7 @@ export type TenantUpdateWithoutSecretsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3872,6 +4754,9 @@ export type TenantUpdateWithoutSecretsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutSecretsInput = {
@@ -3885,6 +4770,7 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -3908,6 +4794,9 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutUserPseudonymsInput = {
@@ -3919,6 +4808,7 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3943,6 +4833,9 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
@@ -3956,6 +4849,7 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -3979,6 +4873,9 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutUserPseudonymsInput = {
@@ -4006,6 +4903,7 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -4030,6 +4928,9 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
@@ -4043,6 +4944,7 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -4066,6 +4968,9 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantCreateWithoutExportsInput = {
@@ -4077,6 +4982,7 @@ export type TenantCreateWithoutExportsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -4101,6 +5007,9 @@ export type TenantCreateWithoutExportsInput = {
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
 }
 
 export type TenantUncheckedCreateWithoutExportsInput = {
@@ -4114,6 +5023,7 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   databaseId?: string | null
   limitsVersion?: number
   timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
@@ -4137,6 +5047,9 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
 }
 
 export type TenantCreateOrConnectWithoutExportsInput = {
@@ -4164,6 +5077,7 @@ export type TenantUpdateWithoutExportsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -4188,6 +5102,9 @@ export type TenantUpdateWithoutExportsInput = {
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
 }
 
 export type TenantUncheckedUpdateWithoutExportsInput = {
@@ -4201,6 +5118,7 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
   timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
@@ -4224,6 +5142,9 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
 }
 
 
@@ -4251,6 +5172,9 @@ export type TenantCountOutputType = {
   notifications: number
   webhooks: number
   outbox: number
+  prices: number
+  credits: number
+  usageRollups: number
 }
 
 export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -4273,6 +5197,9 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   notifications?: boolean | TenantCountOutputTypeCountNotificationsArgs
   webhooks?: boolean | TenantCountOutputTypeCountWebhooksArgs
   outbox?: boolean | TenantCountOutputTypeCountOutboxArgs
+  prices?: boolean | TenantCountOutputTypeCountPricesArgs
+  credits?: boolean | TenantCountOutputTypeCountCreditsArgs
+  usageRollups?: boolean | TenantCountOutputTypeCountUsageRollupsArgs
 }
 
 /**
@@ -4418,6 +5345,27 @@ export type TenantCountOutputTypeCountOutboxArgs<ExtArgs extends runtime.Types.E
   where?: Prisma.OutboxEntryWhereInput
 }
 
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountPricesArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.TenantPriceWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountCreditsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.CreditWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountUsageRollupsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.UsageRollupWhereInput
+}
+
 
 export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
   id?: boolean
@@ -4430,6 +5378,7 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   databaseId?: boolean
   limitsVersion?: boolean
   timeZone?: boolean
+  pastTimeZones?: boolean
   quotaThresholds?: boolean
   budgetBehaviour?: boolean
   downgradeModel?: boolean
@@ -4455,6 +5404,9 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
   webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
   outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
+  prices?: boolean | Prisma.Tenant$pricesArgs<ExtArgs>
+  credits?: boolean | Prisma.Tenant$creditsArgs<ExtArgs>
+  usageRollups?: boolean | Prisma.Tenant$usageRollupsArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
 
@@ -4469,6 +5421,7 @@ export type TenantSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   databaseId?: boolean
   limitsVersion?: boolean
   timeZone?: boolean
+  pastTimeZones?: boolean
   quotaThresholds?: boolean
   budgetBehaviour?: boolean
   downgradeModel?: boolean
@@ -4488,6 +5441,7 @@ export type TenantSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   databaseId?: boolean
   limitsVersion?: boolean
   timeZone?: boolean
+  pastTimeZones?: boolean
   quotaThresholds?: boolean
   budgetBehaviour?: boolean
   downgradeModel?: boolean
@@ -4507,6 +5461,7 @@ export type TenantSelectScalar = {
   databaseId?: boolean
   limitsVersion?: boolean
   timeZone?: boolean
+  pastTimeZones?: boolean
   quotaThresholds?: boolean
   budgetBehaviour?: boolean
   downgradeModel?: boolean
@@ -4514,7 +5469,7 @@ export type TenantSelectScalar = {
   createdAt?: boolean
 }
 
-export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "limitsVersion" | "timeZone" | "quotaThresholds" | "budgetBehaviour" | "downgradeModel" | "downgradeAt" | "createdAt", ExtArgs["result"]["tenant"]>
+export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "limitsVersion" | "timeZone" | "pastTimeZones" | "quotaThresholds" | "budgetBehaviour" | "downgradeModel" | "downgradeAt" | "createdAt", ExtArgs["result"]["tenant"]>
 export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -4536,6 +5491,9 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
   webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
   outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
+  prices?: boolean | Prisma.Tenant$pricesArgs<ExtArgs>
+  credits?: boolean | Prisma.Tenant$creditsArgs<ExtArgs>
+  usageRollups?: boolean | Prisma.Tenant$usageRollupsArgs<ExtArgs>
   _count?: boolean | Prisma.TenantCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type TenantIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -4568,6 +5526,9 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     notifications: Prisma.$NotificationPayload<ExtArgs>[]
     webhooks: Prisma.$WebhookPayload<ExtArgs>[]
     outbox: Prisma.$OutboxEntryPayload<ExtArgs>[]
+    prices: Prisma.$TenantPricePayload<ExtArgs>[]
+    credits: Prisma.$CreditPayload<ExtArgs>[]
+    usageRollups: Prisma.$UsageRollupPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -4598,6 +5559,10 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
      * An IANA time zone: when the tenant's days and months begin.
      */
     timeZone: string
+    /**
+     * The zones before that one, `[{ zone, until }]`, the oldest first: a month that was charged keeps its beginning and end.
+     */
+    pastTimeZones: runtime.JsonValue
     /**
      * At which percentages of a limit the tenant's admins are notified.
      */
@@ -5023,6 +5988,9 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   notifications<T extends Prisma.Tenant$notificationsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$notificationsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$NotificationPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   webhooks<T extends Prisma.Tenant$webhooksArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$webhooksArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$WebhookPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   outbox<T extends Prisma.Tenant$outboxArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$outboxArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$OutboxEntryPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  prices<T extends Prisma.Tenant$pricesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$pricesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TenantPricePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  credits<T extends Prisma.Tenant$creditsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$creditsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$CreditPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  usageRollups<T extends Prisma.Tenant$usageRollupsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$usageRollupsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UsageRollupPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -5062,6 +6030,7 @@ export interface TenantFieldRefs {
   readonly databaseId: Prisma.FieldRef<"Tenant", 'String'>
   readonly limitsVersion: Prisma.FieldRef<"Tenant", 'Int'>
   readonly timeZone: Prisma.FieldRef<"Tenant", 'String'>
+  readonly pastTimeZones: Prisma.FieldRef<"Tenant", 'Json'>
   readonly quotaThresholds: Prisma.FieldRef<"Tenant", 'Int[]'>
   readonly budgetBehaviour: Prisma.FieldRef<"Tenant", 'BudgetBehaviour'>
   readonly downgradeModel: Prisma.FieldRef<"Tenant", 'String'>
@@ -5940,6 +6909,78 @@ export type Tenant$outboxArgs<ExtArgs extends runtime.Types.Extensions.InternalA
   take?: number
   skip?: number
   distinct?: Prisma.OutboxEntryScalarFieldEnum | Prisma.OutboxEntryScalarFieldEnum[]
+}
+
+/**
+ * Tenant.prices
+ */
+export type Tenant$pricesArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the TenantPrice
+   */
+  select?: Prisma.TenantPriceSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the TenantPrice
+   */
+  omit?: Prisma.TenantPriceOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.TenantPriceInclude<ExtArgs> | null
+  where?: Prisma.TenantPriceWhereInput
+  orderBy?: Prisma.TenantPriceOrderByWithRelationInput | Prisma.TenantPriceOrderByWithRelationInput[]
+  cursor?: Prisma.TenantPriceWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.TenantPriceScalarFieldEnum | Prisma.TenantPriceScalarFieldEnum[]
+}
+
+/**
+ * Tenant.credits
+ */
+export type Tenant$creditsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Credit
+   */
+  select?: Prisma.CreditSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Credit
+   */
+  omit?: Prisma.CreditOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.CreditInclude<ExtArgs> | null
+  where?: Prisma.CreditWhereInput
+  orderBy?: Prisma.CreditOrderByWithRelationInput | Prisma.CreditOrderByWithRelationInput[]
+  cursor?: Prisma.CreditWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.CreditScalarFieldEnum | Prisma.CreditScalarFieldEnum[]
+}
+
+/**
+ * Tenant.usageRollups
+ */
+export type Tenant$usageRollupsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the UsageRollup
+   */
+  select?: Prisma.UsageRollupSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the UsageRollup
+   */
+  omit?: Prisma.UsageRollupOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.UsageRollupInclude<ExtArgs> | null
+  where?: Prisma.UsageRollupWhereInput
+  orderBy?: Prisma.UsageRollupOrderByWithRelationInput | Prisma.UsageRollupOrderByWithRelationInput[]
+  cursor?: Prisma.UsageRollupWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.UsageRollupScalarFieldEnum | Prisma.UsageRollupScalarFieldEnum[]
 }
 
 /**

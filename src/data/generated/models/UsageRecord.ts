@@ -14,7 +14,8 @@ import type * as Prisma from "../internal/prismaNamespace.ts"
 
 /**
  * Model UsageRecord
- * The ledger: one row per model call attempt, appended in the transaction that stores the call's result.
+ * The ledger: one row per model call attempt, appended in the transaction that stores the call's result. What turns out to be wrong is
+ * corrected by a further row, which holds the differences.
  * Conversation and run are plain ids, so that deleting content never deletes what was spent.
  */
 export type UsageRecordModel = runtime.Types.Result.DefaultSelection<Prisma.$UsageRecordPayload>
@@ -32,6 +33,7 @@ export type UsageRecordAvgAggregateOutputType = {
   turn: number | null
   call: number | null
   attempt: number | null
+  correction: number | null
   inputTokens: number | null
   cachedInputTokens: number | null
   outputTokens: number | null
@@ -44,6 +46,7 @@ export type UsageRecordSumAggregateOutputType = {
   turn: number | null
   call: number | null
   attempt: number | null
+  correction: number | null
   inputTokens: number | null
   cachedInputTokens: number | null
   outputTokens: number | null
@@ -62,6 +65,8 @@ export type UsageRecordMinAggregateOutputType = {
   turn: number | null
   call: number | null
   attempt: number | null
+  correction: number | null
+  correctsId: string | null
   model: string | null
   inputTokens: number | null
   cachedInputTokens: number | null
@@ -71,6 +76,7 @@ export type UsageRecordMinAggregateOutputType = {
   costNanos: bigint | null
   currency: string | null
   priceId: string | null
+  tenantPriceId: string | null
   createdAt: Date | null
 }
 
@@ -85,6 +91,8 @@ export type UsageRecordMaxAggregateOutputType = {
   turn: number | null
   call: number | null
   attempt: number | null
+  correction: number | null
+  correctsId: string | null
   model: string | null
   inputTokens: number | null
   cachedInputTokens: number | null
@@ -94,6 +102,7 @@ export type UsageRecordMaxAggregateOutputType = {
   costNanos: bigint | null
   currency: string | null
   priceId: string | null
+  tenantPriceId: string | null
   createdAt: Date | null
 }
 
@@ -108,6 +117,8 @@ export type UsageRecordCountAggregateOutputType = {
   turn: number
   call: number
   attempt: number
+  correction: number
+  correctsId: number
   model: number
   inputTokens: number
   cachedInputTokens: number
@@ -117,6 +128,7 @@ export type UsageRecordCountAggregateOutputType = {
   costNanos: number
   currency: number
   priceId: number
+  tenantPriceId: number
   createdAt: number
   _all: number
 }
@@ -127,6 +139,7 @@ export type UsageRecordAvgAggregateInputType = {
   turn?: true
   call?: true
   attempt?: true
+  correction?: true
   inputTokens?: true
   cachedInputTokens?: true
   outputTokens?: true
@@ -139,6 +152,7 @@ export type UsageRecordSumAggregateInputType = {
   turn?: true
   call?: true
   attempt?: true
+  correction?: true
   inputTokens?: true
   cachedInputTokens?: true
   outputTokens?: true
@@ -157,6 +171,8 @@ export type UsageRecordMinAggregateInputType = {
   turn?: true
   call?: true
   attempt?: true
+  correction?: true
+  correctsId?: true
   model?: true
   inputTokens?: true
   cachedInputTokens?: true
@@ -166,6 +182,7 @@ export type UsageRecordMinAggregateInputType = {
   costNanos?: true
   currency?: true
   priceId?: true
+  tenantPriceId?: true
   createdAt?: true
 }
 
@@ -180,6 +197,8 @@ export type UsageRecordMaxAggregateInputType = {
   turn?: true
   call?: true
   attempt?: true
+  correction?: true
+  correctsId?: true
   model?: true
   inputTokens?: true
   cachedInputTokens?: true
@@ -189,6 +208,7 @@ export type UsageRecordMaxAggregateInputType = {
   costNanos?: true
   currency?: true
   priceId?: true
+  tenantPriceId?: true
   createdAt?: true
 }
 
@@ -203,6 +223,8 @@ export type UsageRecordCountAggregateInputType = {
   turn?: true
   call?: true
   attempt?: true
+  correction?: true
+  correctsId?: true
   model?: true
   inputTokens?: true
   cachedInputTokens?: true
@@ -212,6 +234,7 @@ export type UsageRecordCountAggregateInputType = {
   costNanos?: true
   currency?: true
   priceId?: true
+  tenantPriceId?: true
   createdAt?: true
   _all?: true
 }
@@ -313,6 +336,8 @@ export type UsageRecordGroupByOutputType = {
   turn: number
   call: number
   attempt: number
+  correction: number
+  correctsId: string | null
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -322,6 +347,7 @@ export type UsageRecordGroupByOutputType = {
   costNanos: bigint
   currency: string
   priceId: string | null
+  tenantPriceId: string | null
   createdAt: Date
   _count: UsageRecordCountAggregateOutputType | null
   _avg: UsageRecordAvgAggregateOutputType | null
@@ -359,6 +385,8 @@ export type UsageRecordWhereInput = {
   turn?: Prisma.IntFilter<"UsageRecord"> | number
   call?: Prisma.IntFilter<"UsageRecord"> | number
   attempt?: Prisma.IntFilter<"UsageRecord"> | number
+  correction?: Prisma.IntFilter<"UsageRecord"> | number
+  correctsId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   model?: Prisma.StringFilter<"UsageRecord"> | string
   inputTokens?: Prisma.IntFilter<"UsageRecord"> | number
   cachedInputTokens?: Prisma.IntFilter<"UsageRecord"> | number
@@ -368,9 +396,13 @@ export type UsageRecordWhereInput = {
   costNanos?: Prisma.BigIntFilter<"UsageRecord"> | bigint | number
   currency?: Prisma.StringFilter<"UsageRecord"> | string
   priceId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
+  tenantPriceId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   createdAt?: Prisma.DateTimeFilter<"UsageRecord"> | Date | string
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
   price?: Prisma.XOR<Prisma.PriceNullableScalarRelationFilter, Prisma.PriceWhereInput> | null
+  tenantPrice?: Prisma.XOR<Prisma.TenantPriceNullableScalarRelationFilter, Prisma.TenantPriceWhereInput> | null
+  corrects?: Prisma.XOR<Prisma.UsageRecordNullableScalarRelationFilter, Prisma.UsageRecordWhereInput> | null
+  corrections?: Prisma.UsageRecordListRelationFilter
 }
 
 export type UsageRecordOrderByWithRelationInput = {
@@ -384,6 +416,8 @@ export type UsageRecordOrderByWithRelationInput = {
   turn?: Prisma.SortOrder
   call?: Prisma.SortOrder
   attempt?: Prisma.SortOrder
+  correction?: Prisma.SortOrder
+  correctsId?: Prisma.SortOrderInput | Prisma.SortOrder
   model?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   cachedInputTokens?: Prisma.SortOrder
@@ -393,13 +427,17 @@ export type UsageRecordOrderByWithRelationInput = {
   costNanos?: Prisma.SortOrder
   currency?: Prisma.SortOrder
   priceId?: Prisma.SortOrderInput | Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   tenant?: Prisma.TenantOrderByWithRelationInput
   price?: Prisma.PriceOrderByWithRelationInput
+  tenantPrice?: Prisma.TenantPriceOrderByWithRelationInput
+  corrects?: Prisma.UsageRecordOrderByWithRelationInput
+  corrections?: Prisma.UsageRecordOrderByRelationAggregateInput
 }
 
 export type UsageRecordWhereUniqueInput = Prisma.AtLeast<{
-  tenantId_runId_turn_call_attempt?: Prisma.UsageRecordTenantIdRunIdTurnCallAttemptCompoundUniqueInput
+  tenantId_runId_turn_call_attempt_correction?: Prisma.UsageRecordTenantIdRunIdTurnCallAttemptCorrectionCompoundUniqueInput
   tenantId_id?: Prisma.UsageRecordTenantIdIdCompoundUniqueInput
   AND?: Prisma.UsageRecordWhereInput | Prisma.UsageRecordWhereInput[]
   OR?: Prisma.UsageRecordWhereInput[]
@@ -414,6 +452,8 @@ export type UsageRecordWhereUniqueInput = Prisma.AtLeast<{
   turn?: Prisma.IntFilter<"UsageRecord"> | number
   call?: Prisma.IntFilter<"UsageRecord"> | number
   attempt?: Prisma.IntFilter<"UsageRecord"> | number
+  correction?: Prisma.IntFilter<"UsageRecord"> | number
+  correctsId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   model?: Prisma.StringFilter<"UsageRecord"> | string
   inputTokens?: Prisma.IntFilter<"UsageRecord"> | number
   cachedInputTokens?: Prisma.IntFilter<"UsageRecord"> | number
@@ -423,10 +463,14 @@ export type UsageRecordWhereUniqueInput = Prisma.AtLeast<{
   costNanos?: Prisma.BigIntFilter<"UsageRecord"> | bigint | number
   currency?: Prisma.StringFilter<"UsageRecord"> | string
   priceId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
+  tenantPriceId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   createdAt?: Prisma.DateTimeFilter<"UsageRecord"> | Date | string
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
   price?: Prisma.XOR<Prisma.PriceNullableScalarRelationFilter, Prisma.PriceWhereInput> | null
-}, "tenantId_id" | "tenantId_runId_turn_call_attempt">
+  tenantPrice?: Prisma.XOR<Prisma.TenantPriceNullableScalarRelationFilter, Prisma.TenantPriceWhereInput> | null
+  corrects?: Prisma.XOR<Prisma.UsageRecordNullableScalarRelationFilter, Prisma.UsageRecordWhereInput> | null
+  corrections?: Prisma.UsageRecordListRelationFilter
+}, "tenantId_id" | "tenantId_runId_turn_call_attempt_correction">
 
 export type UsageRecordOrderByWithAggregationInput = {
   id?: Prisma.SortOrder
@@ -439,6 +483,8 @@ export type UsageRecordOrderByWithAggregationInput = {
   turn?: Prisma.SortOrder
   call?: Prisma.SortOrder
   attempt?: Prisma.SortOrder
+  correction?: Prisma.SortOrder
+  correctsId?: Prisma.SortOrderInput | Prisma.SortOrder
   model?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   cachedInputTokens?: Prisma.SortOrder
@@ -448,6 +494,7 @@ export type UsageRecordOrderByWithAggregationInput = {
   costNanos?: Prisma.SortOrder
   currency?: Prisma.SortOrder
   priceId?: Prisma.SortOrderInput | Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   _count?: Prisma.UsageRecordCountOrderByAggregateInput
   _avg?: Prisma.UsageRecordAvgOrderByAggregateInput
@@ -470,6 +517,8 @@ export type UsageRecordScalarWhereWithAggregatesInput = {
   turn?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
   call?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
   attempt?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
+  correction?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
+  correctsId?: Prisma.UuidNullableWithAggregatesFilter<"UsageRecord"> | string | null
   model?: Prisma.StringWithAggregatesFilter<"UsageRecord"> | string
   inputTokens?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
   cachedInputTokens?: Prisma.IntWithAggregatesFilter<"UsageRecord"> | number
@@ -479,6 +528,7 @@ export type UsageRecordScalarWhereWithAggregatesInput = {
   costNanos?: Prisma.BigIntWithAggregatesFilter<"UsageRecord"> | bigint | number
   currency?: Prisma.StringWithAggregatesFilter<"UsageRecord"> | string
   priceId?: Prisma.UuidNullableWithAggregatesFilter<"UsageRecord"> | string | null
+  tenantPriceId?: Prisma.UuidNullableWithAggregatesFilter<"UsageRecord"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"UsageRecord"> | Date | string
 }
 
@@ -492,6 +542,7 @@ export type UsageRecordCreateInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -503,6 +554,9 @@ export type UsageRecordCreateInput = {
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutUsageRecordsInput
   price?: Prisma.PriceCreateNestedOneWithoutUsageRecordsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutUsageRecordsInput
+  corrects?: Prisma.UsageRecordCreateNestedOneWithoutCorrectionsInput
+  corrections?: Prisma.UsageRecordCreateNestedManyWithoutCorrectsInput
 }
 
 export type UsageRecordUncheckedCreateInput = {
@@ -516,6 +570,8 @@ export type UsageRecordUncheckedCreateInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
+  correctsId?: string | null
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -525,7 +581,9 @@ export type UsageRecordUncheckedCreateInput = {
   costNanos: bigint | number
   currency: string
   priceId?: string | null
+  tenantPriceId?: string | null
   createdAt?: Date | string
+  corrections?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutCorrectsInput
 }
 
 export type UsageRecordUpdateInput = {
@@ -538,6 +596,7 @@ export type UsageRecordUpdateInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -549,6 +608,9 @@ export type UsageRecordUpdateInput = {
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutUsageRecordsNestedInput
   price?: Prisma.PriceUpdateOneWithoutUsageRecordsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutUsageRecordsNestedInput
+  corrects?: Prisma.UsageRecordUpdateOneWithoutCorrectionsNestedInput
+  corrections?: Prisma.UsageRecordUpdateManyWithoutCorrectsNestedInput
 }
 
 export type UsageRecordUncheckedUpdateInput = {
@@ -562,6 +624,8 @@ export type UsageRecordUncheckedUpdateInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -571,7 +635,9 @@ export type UsageRecordUncheckedUpdateInput = {
   costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   currency?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  corrections?: Prisma.UsageRecordUncheckedUpdateManyWithoutCorrectsNestedInput
 }
 
 export type UsageRecordCreateManyInput = {
@@ -585,6 +651,8 @@ export type UsageRecordCreateManyInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
+  correctsId?: string | null
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -594,6 +662,7 @@ export type UsageRecordCreateManyInput = {
   costNanos: bigint | number
   currency: string
   priceId?: string | null
+  tenantPriceId?: string | null
   createdAt?: Date | string
 }
 
@@ -607,6 +676,7 @@ export type UsageRecordUpdateManyMutationInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -629,6 +699,8 @@ export type UsageRecordUncheckedUpdateManyInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -638,6 +710,7 @@ export type UsageRecordUncheckedUpdateManyInput = {
   costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   currency?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -651,12 +724,18 @@ export type UsageRecordOrderByRelationAggregateInput = {
   _count?: Prisma.SortOrder
 }
 
-export type UsageRecordTenantIdRunIdTurnCallAttemptCompoundUniqueInput = {
+export type UsageRecordNullableScalarRelationFilter = {
+  is?: Prisma.UsageRecordWhereInput | null
+  isNot?: Prisma.UsageRecordWhereInput | null
+}
+
+export type UsageRecordTenantIdRunIdTurnCallAttemptCorrectionCompoundUniqueInput = {
   tenantId: string
   runId: string
   turn: number
   call: number
   attempt: number
+  correction: number
 }
 
 export type UsageRecordTenantIdIdCompoundUniqueInput = {
@@ -675,6 +754,8 @@ export type UsageRecordCountOrderByAggregateInput = {
   turn?: Prisma.SortOrder
   call?: Prisma.SortOrder
   attempt?: Prisma.SortOrder
+  correction?: Prisma.SortOrder
+  correctsId?: Prisma.SortOrder
   model?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   cachedInputTokens?: Prisma.SortOrder
@@ -684,6 +765,7 @@ export type UsageRecordCountOrderByAggregateInput = {
   costNanos?: Prisma.SortOrder
   currency?: Prisma.SortOrder
   priceId?: Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -692,6 +774,7 @@ export type UsageRecordAvgOrderByAggregateInput = {
   turn?: Prisma.SortOrder
   call?: Prisma.SortOrder
   attempt?: Prisma.SortOrder
+  correction?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   cachedInputTokens?: Prisma.SortOrder
   outputTokens?: Prisma.SortOrder
@@ -710,6 +793,8 @@ export type UsageRecordMaxOrderByAggregateInput = {
   turn?: Prisma.SortOrder
   call?: Prisma.SortOrder
   attempt?: Prisma.SortOrder
+  correction?: Prisma.SortOrder
+  correctsId?: Prisma.SortOrder
   model?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   cachedInputTokens?: Prisma.SortOrder
@@ -719,6 +804,7 @@ export type UsageRecordMaxOrderByAggregateInput = {
   costNanos?: Prisma.SortOrder
   currency?: Prisma.SortOrder
   priceId?: Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -733,6 +819,8 @@ export type UsageRecordMinOrderByAggregateInput = {
   turn?: Prisma.SortOrder
   call?: Prisma.SortOrder
   attempt?: Prisma.SortOrder
+  correction?: Prisma.SortOrder
+  correctsId?: Prisma.SortOrder
   model?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   cachedInputTokens?: Prisma.SortOrder
@@ -742,6 +830,7 @@ export type UsageRecordMinOrderByAggregateInput = {
   costNanos?: Prisma.SortOrder
   currency?: Prisma.SortOrder
   priceId?: Prisma.SortOrder
+  tenantPriceId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -750,6 +839,7 @@ export type UsageRecordSumOrderByAggregateInput = {
   turn?: Prisma.SortOrder
   call?: Prisma.SortOrder
   attempt?: Prisma.SortOrder
+  correction?: Prisma.SortOrder
   inputTokens?: Prisma.SortOrder
   cachedInputTokens?: Prisma.SortOrder
   outputTokens?: Prisma.SortOrder
@@ -799,8 +889,66 @@ export type UsageRecordUncheckedUpdateManyWithoutTenantNestedInput = {
   deleteMany?: Prisma.UsageRecordScalarWhereInput | Prisma.UsageRecordScalarWhereInput[]
 }
 
+export type UsageRecordCreateNestedOneWithoutCorrectionsInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectionsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectionsInput>
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutCorrectionsInput
+  connect?: Prisma.UsageRecordWhereUniqueInput
+}
+
+export type UsageRecordCreateNestedManyWithoutCorrectsInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput> | Prisma.UsageRecordCreateWithoutCorrectsInput[] | Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput | Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput[]
+  createMany?: Prisma.UsageRecordCreateManyCorrectsInputEnvelope
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+}
+
+export type UsageRecordUncheckedCreateNestedManyWithoutCorrectsInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput> | Prisma.UsageRecordCreateWithoutCorrectsInput[] | Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput | Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput[]
+  createMany?: Prisma.UsageRecordCreateManyCorrectsInputEnvelope
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+}
+
 export type BoolFieldUpdateOperationsInput = {
   set?: boolean
+}
+
+export type UsageRecordUpdateOneWithoutCorrectionsNestedInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectionsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectionsInput>
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutCorrectionsInput
+  upsert?: Prisma.UsageRecordUpsertWithoutCorrectionsInput
+  disconnect?: Prisma.UsageRecordWhereInput | boolean
+  delete?: Prisma.UsageRecordWhereInput | boolean
+  connect?: Prisma.UsageRecordWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.UsageRecordUpdateToOneWithWhereWithoutCorrectionsInput, Prisma.UsageRecordUpdateWithoutCorrectionsInput>, Prisma.UsageRecordUncheckedUpdateWithoutCorrectionsInput>
+}
+
+export type UsageRecordUpdateManyWithoutCorrectsNestedInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput> | Prisma.UsageRecordCreateWithoutCorrectsInput[] | Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput | Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput[]
+  upsert?: Prisma.UsageRecordUpsertWithWhereUniqueWithoutCorrectsInput | Prisma.UsageRecordUpsertWithWhereUniqueWithoutCorrectsInput[]
+  createMany?: Prisma.UsageRecordCreateManyCorrectsInputEnvelope
+  set?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  disconnect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  delete?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  update?: Prisma.UsageRecordUpdateWithWhereUniqueWithoutCorrectsInput | Prisma.UsageRecordUpdateWithWhereUniqueWithoutCorrectsInput[]
+  updateMany?: Prisma.UsageRecordUpdateManyWithWhereWithoutCorrectsInput | Prisma.UsageRecordUpdateManyWithWhereWithoutCorrectsInput[]
+  deleteMany?: Prisma.UsageRecordScalarWhereInput | Prisma.UsageRecordScalarWhereInput[]
+}
+
+export type UsageRecordUncheckedUpdateManyWithoutCorrectsNestedInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput> | Prisma.UsageRecordCreateWithoutCorrectsInput[] | Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput | Prisma.UsageRecordCreateOrConnectWithoutCorrectsInput[]
+  upsert?: Prisma.UsageRecordUpsertWithWhereUniqueWithoutCorrectsInput | Prisma.UsageRecordUpsertWithWhereUniqueWithoutCorrectsInput[]
+  createMany?: Prisma.UsageRecordCreateManyCorrectsInputEnvelope
+  set?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  disconnect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  delete?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  update?: Prisma.UsageRecordUpdateWithWhereUniqueWithoutCorrectsInput | Prisma.UsageRecordUpdateWithWhereUniqueWithoutCorrectsInput[]
+  updateMany?: Prisma.UsageRecordUpdateManyWithWhereWithoutCorrectsInput | Prisma.UsageRecordUpdateManyWithWhereWithoutCorrectsInput[]
+  deleteMany?: Prisma.UsageRecordScalarWhereInput | Prisma.UsageRecordScalarWhereInput[]
 }
 
 export type UsageRecordCreateNestedManyWithoutPriceInput = {
@@ -845,6 +993,48 @@ export type UsageRecordUncheckedUpdateManyWithoutPriceNestedInput = {
   deleteMany?: Prisma.UsageRecordScalarWhereInput | Prisma.UsageRecordScalarWhereInput[]
 }
 
+export type UsageRecordCreateNestedManyWithoutTenantPriceInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput> | Prisma.UsageRecordCreateWithoutTenantPriceInput[] | Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput | Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput[]
+  createMany?: Prisma.UsageRecordCreateManyTenantPriceInputEnvelope
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+}
+
+export type UsageRecordUncheckedCreateNestedManyWithoutTenantPriceInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput> | Prisma.UsageRecordCreateWithoutTenantPriceInput[] | Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput | Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput[]
+  createMany?: Prisma.UsageRecordCreateManyTenantPriceInputEnvelope
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+}
+
+export type UsageRecordUpdateManyWithoutTenantPriceNestedInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput> | Prisma.UsageRecordCreateWithoutTenantPriceInput[] | Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput | Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput[]
+  upsert?: Prisma.UsageRecordUpsertWithWhereUniqueWithoutTenantPriceInput | Prisma.UsageRecordUpsertWithWhereUniqueWithoutTenantPriceInput[]
+  createMany?: Prisma.UsageRecordCreateManyTenantPriceInputEnvelope
+  set?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  disconnect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  delete?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  update?: Prisma.UsageRecordUpdateWithWhereUniqueWithoutTenantPriceInput | Prisma.UsageRecordUpdateWithWhereUniqueWithoutTenantPriceInput[]
+  updateMany?: Prisma.UsageRecordUpdateManyWithWhereWithoutTenantPriceInput | Prisma.UsageRecordUpdateManyWithWhereWithoutTenantPriceInput[]
+  deleteMany?: Prisma.UsageRecordScalarWhereInput | Prisma.UsageRecordScalarWhereInput[]
+}
+
+export type UsageRecordUncheckedUpdateManyWithoutTenantPriceNestedInput = {
+  create?: Prisma.XOR<Prisma.UsageRecordCreateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput> | Prisma.UsageRecordCreateWithoutTenantPriceInput[] | Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput[]
+  connectOrCreate?: Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput | Prisma.UsageRecordCreateOrConnectWithoutTenantPriceInput[]
+  upsert?: Prisma.UsageRecordUpsertWithWhereUniqueWithoutTenantPriceInput | Prisma.UsageRecordUpsertWithWhereUniqueWithoutTenantPriceInput[]
+  createMany?: Prisma.UsageRecordCreateManyTenantPriceInputEnvelope
+  set?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  disconnect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  delete?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  connect?: Prisma.UsageRecordWhereUniqueInput | Prisma.UsageRecordWhereUniqueInput[]
+  update?: Prisma.UsageRecordUpdateWithWhereUniqueWithoutTenantPriceInput | Prisma.UsageRecordUpdateWithWhereUniqueWithoutTenantPriceInput[]
+  updateMany?: Prisma.UsageRecordUpdateManyWithWhereWithoutTenantPriceInput | Prisma.UsageRecordUpdateManyWithWhereWithoutTenantPriceInput[]
+  deleteMany?: Prisma.UsageRecordScalarWhereInput | Prisma.UsageRecordScalarWhereInput[]
+}
+
 export type UsageRecordCreateWithoutTenantInput = {
   id: string
   conversationId: string
@@ -855,6 +1045,7 @@ export type UsageRecordCreateWithoutTenantInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -865,6 +1056,9 @@ export type UsageRecordCreateWithoutTenantInput = {
   currency: string
   createdAt?: Date | string
   price?: Prisma.PriceCreateNestedOneWithoutUsageRecordsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutUsageRecordsInput
+  corrects?: Prisma.UsageRecordCreateNestedOneWithoutCorrectionsInput
+  corrections?: Prisma.UsageRecordCreateNestedManyWithoutCorrectsInput
 }
 
 export type UsageRecordUncheckedCreateWithoutTenantInput = {
@@ -877,6 +1071,8 @@ export type UsageRecordUncheckedCreateWithoutTenantInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
+  correctsId?: string | null
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -886,7 +1082,9 @@ export type UsageRecordUncheckedCreateWithoutTenantInput = {
   costNanos: bigint | number
   currency: string
   priceId?: string | null
+  tenantPriceId?: string | null
   createdAt?: Date | string
+  corrections?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutCorrectsInput
 }
 
 export type UsageRecordCreateOrConnectWithoutTenantInput = {
@@ -929,6 +1127,8 @@ export type UsageRecordScalarWhereInput = {
   turn?: Prisma.IntFilter<"UsageRecord"> | number
   call?: Prisma.IntFilter<"UsageRecord"> | number
   attempt?: Prisma.IntFilter<"UsageRecord"> | number
+  correction?: Prisma.IntFilter<"UsageRecord"> | number
+  correctsId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   model?: Prisma.StringFilter<"UsageRecord"> | string
   inputTokens?: Prisma.IntFilter<"UsageRecord"> | number
   cachedInputTokens?: Prisma.IntFilter<"UsageRecord"> | number
@@ -938,7 +1138,205 @@ export type UsageRecordScalarWhereInput = {
   costNanos?: Prisma.BigIntFilter<"UsageRecord"> | bigint | number
   currency?: Prisma.StringFilter<"UsageRecord"> | string
   priceId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
+  tenantPriceId?: Prisma.UuidNullableFilter<"UsageRecord"> | string | null
   createdAt?: Prisma.DateTimeFilter<"UsageRecord"> | Date | string
+}
+
+export type UsageRecordCreateWithoutCorrectionsInput = {
+  id: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  createdAt?: Date | string
+  tenant: Prisma.TenantCreateNestedOneWithoutUsageRecordsInput
+  price?: Prisma.PriceCreateNestedOneWithoutUsageRecordsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutUsageRecordsInput
+  corrects?: Prisma.UsageRecordCreateNestedOneWithoutCorrectionsInput
+}
+
+export type UsageRecordUncheckedCreateWithoutCorrectionsInput = {
+  id: string
+  tenantId: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  correctsId?: string | null
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  priceId?: string | null
+  tenantPriceId?: string | null
+  createdAt?: Date | string
+}
+
+export type UsageRecordCreateOrConnectWithoutCorrectionsInput = {
+  where: Prisma.UsageRecordWhereUniqueInput
+  create: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectionsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectionsInput>
+}
+
+export type UsageRecordCreateWithoutCorrectsInput = {
+  id: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  createdAt?: Date | string
+  tenant: Prisma.TenantCreateNestedOneWithoutUsageRecordsInput
+  price?: Prisma.PriceCreateNestedOneWithoutUsageRecordsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutUsageRecordsInput
+  corrections?: Prisma.UsageRecordCreateNestedManyWithoutCorrectsInput
+}
+
+export type UsageRecordUncheckedCreateWithoutCorrectsInput = {
+  id: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  priceId?: string | null
+  tenantPriceId?: string | null
+  createdAt?: Date | string
+  corrections?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutCorrectsInput
+}
+
+export type UsageRecordCreateOrConnectWithoutCorrectsInput = {
+  where: Prisma.UsageRecordWhereUniqueInput
+  create: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput>
+}
+
+export type UsageRecordCreateManyCorrectsInputEnvelope = {
+  data: Prisma.UsageRecordCreateManyCorrectsInput | Prisma.UsageRecordCreateManyCorrectsInput[]
+  skipDuplicates?: boolean
+}
+
+export type UsageRecordUpsertWithoutCorrectionsInput = {
+  update: Prisma.XOR<Prisma.UsageRecordUpdateWithoutCorrectionsInput, Prisma.UsageRecordUncheckedUpdateWithoutCorrectionsInput>
+  create: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectionsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectionsInput>
+  where?: Prisma.UsageRecordWhereInput
+}
+
+export type UsageRecordUpdateToOneWithWhereWithoutCorrectionsInput = {
+  where?: Prisma.UsageRecordWhereInput
+  data: Prisma.XOR<Prisma.UsageRecordUpdateWithoutCorrectionsInput, Prisma.UsageRecordUncheckedUpdateWithoutCorrectionsInput>
+}
+
+export type UsageRecordUpdateWithoutCorrectionsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  tenant?: Prisma.TenantUpdateOneRequiredWithoutUsageRecordsNestedInput
+  price?: Prisma.PriceUpdateOneWithoutUsageRecordsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutUsageRecordsNestedInput
+  corrects?: Prisma.UsageRecordUpdateOneWithoutCorrectionsNestedInput
+}
+
+export type UsageRecordUncheckedUpdateWithoutCorrectionsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+}
+
+export type UsageRecordUpsertWithWhereUniqueWithoutCorrectsInput = {
+  where: Prisma.UsageRecordWhereUniqueInput
+  update: Prisma.XOR<Prisma.UsageRecordUpdateWithoutCorrectsInput, Prisma.UsageRecordUncheckedUpdateWithoutCorrectsInput>
+  create: Prisma.XOR<Prisma.UsageRecordCreateWithoutCorrectsInput, Prisma.UsageRecordUncheckedCreateWithoutCorrectsInput>
+}
+
+export type UsageRecordUpdateWithWhereUniqueWithoutCorrectsInput = {
+  where: Prisma.UsageRecordWhereUniqueInput
+  data: Prisma.XOR<Prisma.UsageRecordUpdateWithoutCorrectsInput, Prisma.UsageRecordUncheckedUpdateWithoutCorrectsInput>
+}
+
+export type UsageRecordUpdateManyWithWhereWithoutCorrectsInput = {
+  where: Prisma.UsageRecordScalarWhereInput
+  data: Prisma.XOR<Prisma.UsageRecordUpdateManyMutationInput, Prisma.UsageRecordUncheckedUpdateManyWithoutCorrectsInput>
 }
 
 export type UsageRecordCreateWithoutPriceInput = {
@@ -951,6 +1349,7 @@ export type UsageRecordCreateWithoutPriceInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -961,6 +1360,9 @@ export type UsageRecordCreateWithoutPriceInput = {
   currency: string
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutUsageRecordsInput
+  tenantPrice?: Prisma.TenantPriceCreateNestedOneWithoutUsageRecordsInput
+  corrects?: Prisma.UsageRecordCreateNestedOneWithoutCorrectionsInput
+  corrections?: Prisma.UsageRecordCreateNestedManyWithoutCorrectsInput
 }
 
 export type UsageRecordUncheckedCreateWithoutPriceInput = {
@@ -974,6 +1376,8 @@ export type UsageRecordUncheckedCreateWithoutPriceInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
+  correctsId?: string | null
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -982,7 +1386,9 @@ export type UsageRecordUncheckedCreateWithoutPriceInput = {
   estimated: boolean
   costNanos: bigint | number
   currency: string
+  tenantPriceId?: string | null
   createdAt?: Date | string
+  corrections?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutCorrectsInput
 }
 
 export type UsageRecordCreateOrConnectWithoutPriceInput = {
@@ -1011,6 +1417,83 @@ export type UsageRecordUpdateManyWithWhereWithoutPriceInput = {
   data: Prisma.XOR<Prisma.UsageRecordUpdateManyMutationInput, Prisma.UsageRecordUncheckedUpdateManyWithoutPriceInput>
 }
 
+export type UsageRecordCreateWithoutTenantPriceInput = {
+  id: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  createdAt?: Date | string
+  tenant: Prisma.TenantCreateNestedOneWithoutUsageRecordsInput
+  price?: Prisma.PriceCreateNestedOneWithoutUsageRecordsInput
+  corrects?: Prisma.UsageRecordCreateNestedOneWithoutCorrectionsInput
+  corrections?: Prisma.UsageRecordCreateNestedManyWithoutCorrectsInput
+}
+
+export type UsageRecordUncheckedCreateWithoutTenantPriceInput = {
+  id: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  correctsId?: string | null
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  priceId?: string | null
+  createdAt?: Date | string
+  corrections?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutCorrectsInput
+}
+
+export type UsageRecordCreateOrConnectWithoutTenantPriceInput = {
+  where: Prisma.UsageRecordWhereUniqueInput
+  create: Prisma.XOR<Prisma.UsageRecordCreateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput>
+}
+
+export type UsageRecordCreateManyTenantPriceInputEnvelope = {
+  data: Prisma.UsageRecordCreateManyTenantPriceInput | Prisma.UsageRecordCreateManyTenantPriceInput[]
+  skipDuplicates?: boolean
+}
+
+export type UsageRecordUpsertWithWhereUniqueWithoutTenantPriceInput = {
+  where: Prisma.UsageRecordWhereUniqueInput
+  update: Prisma.XOR<Prisma.UsageRecordUpdateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedUpdateWithoutTenantPriceInput>
+  create: Prisma.XOR<Prisma.UsageRecordCreateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedCreateWithoutTenantPriceInput>
+}
+
+export type UsageRecordUpdateWithWhereUniqueWithoutTenantPriceInput = {
+  where: Prisma.UsageRecordWhereUniqueInput
+  data: Prisma.XOR<Prisma.UsageRecordUpdateWithoutTenantPriceInput, Prisma.UsageRecordUncheckedUpdateWithoutTenantPriceInput>
+}
+
+export type UsageRecordUpdateManyWithWhereWithoutTenantPriceInput = {
+  where: Prisma.UsageRecordScalarWhereInput
+  data: Prisma.XOR<Prisma.UsageRecordUpdateManyMutationInput, Prisma.UsageRecordUncheckedUpdateManyWithoutTenantPriceInput>
+}
+
 export type UsageRecordCreateManyTenantInput = {
   id: string
   conversationId: string
@@ -1021,6 +1504,8 @@ export type UsageRecordCreateManyTenantInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
+  correctsId?: string | null
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -1030,6 +1515,7 @@ export type UsageRecordCreateManyTenantInput = {
   costNanos: bigint | number
   currency: string
   priceId?: string | null
+  tenantPriceId?: string | null
   createdAt?: Date | string
 }
 
@@ -1043,6 +1529,7 @@ export type UsageRecordUpdateWithoutTenantInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1053,6 +1540,9 @@ export type UsageRecordUpdateWithoutTenantInput = {
   currency?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   price?: Prisma.PriceUpdateOneWithoutUsageRecordsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutUsageRecordsNestedInput
+  corrects?: Prisma.UsageRecordUpdateOneWithoutCorrectionsNestedInput
+  corrections?: Prisma.UsageRecordUpdateManyWithoutCorrectsNestedInput
 }
 
 export type UsageRecordUncheckedUpdateWithoutTenantInput = {
@@ -1065,6 +1555,8 @@ export type UsageRecordUncheckedUpdateWithoutTenantInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1074,7 +1566,9 @@ export type UsageRecordUncheckedUpdateWithoutTenantInput = {
   costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   currency?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  corrections?: Prisma.UsageRecordUncheckedUpdateManyWithoutCorrectsNestedInput
 }
 
 export type UsageRecordUncheckedUpdateManyWithoutTenantInput = {
@@ -1087,6 +1581,8 @@ export type UsageRecordUncheckedUpdateManyWithoutTenantInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1096,6 +1592,106 @@ export type UsageRecordUncheckedUpdateManyWithoutTenantInput = {
   costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   currency?: Prisma.StringFieldUpdateOperationsInput | string
   priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+}
+
+export type UsageRecordCreateManyCorrectsInput = {
+  id: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  priceId?: string | null
+  tenantPriceId?: string | null
+  createdAt?: Date | string
+}
+
+export type UsageRecordUpdateWithoutCorrectsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  tenant?: Prisma.TenantUpdateOneRequiredWithoutUsageRecordsNestedInput
+  price?: Prisma.PriceUpdateOneWithoutUsageRecordsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutUsageRecordsNestedInput
+  corrections?: Prisma.UsageRecordUpdateManyWithoutCorrectsNestedInput
+}
+
+export type UsageRecordUncheckedUpdateWithoutCorrectsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  corrections?: Prisma.UsageRecordUncheckedUpdateManyWithoutCorrectsNestedInput
+}
+
+export type UsageRecordUncheckedUpdateManyWithoutCorrectsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -1110,6 +1706,8 @@ export type UsageRecordCreateManyPriceInput = {
   turn: number
   call: number
   attempt: number
+  correction?: number
+  correctsId?: string | null
   model: string
   inputTokens: number
   cachedInputTokens: number
@@ -1118,6 +1716,7 @@ export type UsageRecordCreateManyPriceInput = {
   estimated: boolean
   costNanos: bigint | number
   currency: string
+  tenantPriceId?: string | null
   createdAt?: Date | string
 }
 
@@ -1131,6 +1730,7 @@ export type UsageRecordUpdateWithoutPriceInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1141,6 +1741,9 @@ export type UsageRecordUpdateWithoutPriceInput = {
   currency?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutUsageRecordsNestedInput
+  tenantPrice?: Prisma.TenantPriceUpdateOneWithoutUsageRecordsNestedInput
+  corrects?: Prisma.UsageRecordUpdateOneWithoutCorrectionsNestedInput
+  corrections?: Prisma.UsageRecordUpdateManyWithoutCorrectsNestedInput
 }
 
 export type UsageRecordUncheckedUpdateWithoutPriceInput = {
@@ -1154,6 +1757,8 @@ export type UsageRecordUncheckedUpdateWithoutPriceInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1162,7 +1767,9 @@ export type UsageRecordUncheckedUpdateWithoutPriceInput = {
   estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
   costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   currency?: Prisma.StringFieldUpdateOperationsInput | string
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  corrections?: Prisma.UsageRecordUncheckedUpdateManyWithoutCorrectsNestedInput
 }
 
 export type UsageRecordUncheckedUpdateManyWithoutPriceInput = {
@@ -1176,6 +1783,55 @@ export type UsageRecordUncheckedUpdateManyWithoutPriceInput = {
   turn?: Prisma.IntFieldUpdateOperationsInput | number
   call?: Prisma.IntFieldUpdateOperationsInput | number
   attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  tenantPriceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+}
+
+export type UsageRecordCreateManyTenantPriceInput = {
+  id: string
+  conversationId: string
+  runId: string
+  userPseudonym?: string | null
+  agentId: string
+  configVersion: number
+  turn: number
+  call: number
+  attempt: number
+  correction?: number
+  correctsId?: string | null
+  model: string
+  inputTokens: number
+  cachedInputTokens: number
+  outputTokens: number
+  reasoningTokens: number
+  estimated: boolean
+  costNanos: bigint | number
+  currency: string
+  priceId?: string | null
+  createdAt?: Date | string
+}
+
+export type UsageRecordUpdateWithoutTenantPriceInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
   model?: Prisma.StringFieldUpdateOperationsInput | string
   inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
   cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
@@ -1185,8 +1841,90 @@ export type UsageRecordUncheckedUpdateManyWithoutPriceInput = {
   costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   currency?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  tenant?: Prisma.TenantUpdateOneRequiredWithoutUsageRecordsNestedInput
+  price?: Prisma.PriceUpdateOneWithoutUsageRecordsNestedInput
+  corrects?: Prisma.UsageRecordUpdateOneWithoutCorrectionsNestedInput
+  corrections?: Prisma.UsageRecordUpdateManyWithoutCorrectsNestedInput
 }
 
+export type UsageRecordUncheckedUpdateWithoutTenantPriceInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  corrections?: Prisma.UsageRecordUncheckedUpdateManyWithoutCorrectsNestedInput
+}
+
+export type UsageRecordUncheckedUpdateManyWithoutTenantPriceInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  runId?: Prisma.StringFieldUpdateOperationsInput | string
+  userPseudonym?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  turn?: Prisma.IntFieldUpdateOperationsInput | number
+  call?: Prisma.IntFieldUpdateOperationsInput | number
+  attempt?: Prisma.IntFieldUpdateOperationsInput | number
+  correction?: Prisma.IntFieldUpdateOperationsInput | number
+  correctsId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  inputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  cachedInputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  outputTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  reasoningTokens?: Prisma.IntFieldUpdateOperationsInput | number
+  estimated?: Prisma.BoolFieldUpdateOperationsInput | boolean
+  costNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
+  currency?: Prisma.StringFieldUpdateOperationsInput | string
+  priceId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+}
+
+
+/**
+ * Count Type UsageRecordCountOutputType
+ */
+
+export type UsageRecordCountOutputType = {
+  corrections: number
+}
+
+export type UsageRecordCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  corrections?: boolean | UsageRecordCountOutputTypeCountCorrectionsArgs
+}
+
+/**
+ * UsageRecordCountOutputType without action
+ */
+export type UsageRecordCountOutputTypeDefaultArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the UsageRecordCountOutputType
+   */
+  select?: Prisma.UsageRecordCountOutputTypeSelect<ExtArgs> | null
+}
+
+/**
+ * UsageRecordCountOutputType without action
+ */
+export type UsageRecordCountOutputTypeCountCorrectionsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.UsageRecordWhereInput
+}
 
 
 export type UsageRecordSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
@@ -1200,6 +1938,8 @@ export type UsageRecordSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   turn?: boolean
   call?: boolean
   attempt?: boolean
+  correction?: boolean
+  correctsId?: boolean
   model?: boolean
   inputTokens?: boolean
   cachedInputTokens?: boolean
@@ -1209,9 +1949,14 @@ export type UsageRecordSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   costNanos?: boolean
   currency?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   createdAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.UsageRecord$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.UsageRecord$tenantPriceArgs<ExtArgs>
+  corrects?: boolean | Prisma.UsageRecord$correctsArgs<ExtArgs>
+  corrections?: boolean | Prisma.UsageRecord$correctionsArgs<ExtArgs>
+  _count?: boolean | Prisma.UsageRecordCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["usageRecord"]>
 
 export type UsageRecordSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
@@ -1225,6 +1970,8 @@ export type UsageRecordSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   turn?: boolean
   call?: boolean
   attempt?: boolean
+  correction?: boolean
+  correctsId?: boolean
   model?: boolean
   inputTokens?: boolean
   cachedInputTokens?: boolean
@@ -1234,9 +1981,12 @@ export type UsageRecordSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   costNanos?: boolean
   currency?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   createdAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.UsageRecord$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.UsageRecord$tenantPriceArgs<ExtArgs>
+  corrects?: boolean | Prisma.UsageRecord$correctsArgs<ExtArgs>
 }, ExtArgs["result"]["usageRecord"]>
 
 export type UsageRecordSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
@@ -1250,6 +2000,8 @@ export type UsageRecordSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   turn?: boolean
   call?: boolean
   attempt?: boolean
+  correction?: boolean
+  correctsId?: boolean
   model?: boolean
   inputTokens?: boolean
   cachedInputTokens?: boolean
@@ -1259,9 +2011,12 @@ export type UsageRecordSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   costNanos?: boolean
   currency?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   createdAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.UsageRecord$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.UsageRecord$tenantPriceArgs<ExtArgs>
+  corrects?: boolean | Prisma.UsageRecord$correctsArgs<ExtArgs>
 }, ExtArgs["result"]["usageRecord"]>
 
 export type UsageRecordSelectScalar = {
@@ -1275,6 +2030,8 @@ export type UsageRecordSelectScalar = {
   turn?: boolean
   call?: boolean
   attempt?: boolean
+  correction?: boolean
+  correctsId?: boolean
   model?: boolean
   inputTokens?: boolean
   cachedInputTokens?: boolean
@@ -1284,21 +2041,30 @@ export type UsageRecordSelectScalar = {
   costNanos?: boolean
   currency?: boolean
   priceId?: boolean
+  tenantPriceId?: boolean
   createdAt?: boolean
 }
 
-export type UsageRecordOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "runId" | "userPseudonym" | "agentId" | "configVersion" | "turn" | "call" | "attempt" | "model" | "inputTokens" | "cachedInputTokens" | "outputTokens" | "reasoningTokens" | "estimated" | "costNanos" | "currency" | "priceId" | "createdAt", ExtArgs["result"]["usageRecord"]>
+export type UsageRecordOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "conversationId" | "runId" | "userPseudonym" | "agentId" | "configVersion" | "turn" | "call" | "attempt" | "correction" | "correctsId" | "model" | "inputTokens" | "cachedInputTokens" | "outputTokens" | "reasoningTokens" | "estimated" | "costNanos" | "currency" | "priceId" | "tenantPriceId" | "createdAt", ExtArgs["result"]["usageRecord"]>
 export type UsageRecordInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.UsageRecord$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.UsageRecord$tenantPriceArgs<ExtArgs>
+  corrects?: boolean | Prisma.UsageRecord$correctsArgs<ExtArgs>
+  corrections?: boolean | Prisma.UsageRecord$correctionsArgs<ExtArgs>
+  _count?: boolean | Prisma.UsageRecordCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type UsageRecordIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.UsageRecord$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.UsageRecord$tenantPriceArgs<ExtArgs>
+  corrects?: boolean | Prisma.UsageRecord$correctsArgs<ExtArgs>
 }
 export type UsageRecordIncludeUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   price?: boolean | Prisma.UsageRecord$priceArgs<ExtArgs>
+  tenantPrice?: boolean | Prisma.UsageRecord$tenantPriceArgs<ExtArgs>
+  corrects?: boolean | Prisma.UsageRecord$correctsArgs<ExtArgs>
 }
 
 export type $UsageRecordPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -1306,6 +2072,9 @@ export type $UsageRecordPayload<ExtArgs extends runtime.Types.Extensions.Interna
   objects: {
     tenant: Prisma.$TenantPayload<ExtArgs>
     price: Prisma.$PricePayload<ExtArgs> | null
+    tenantPrice: Prisma.$TenantPricePayload<ExtArgs> | null
+    corrects: Prisma.$UsageRecordPayload<ExtArgs> | null
+    corrections: Prisma.$UsageRecordPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -1321,6 +2090,14 @@ export type $UsageRecordPayload<ExtArgs extends runtime.Types.Extensions.Interna
     turn: number
     call: number
     attempt: number
+    /**
+     * 0 for the call itself; its corrections are counted from 1.
+     */
+    correction: number
+    /**
+     * The row of the call that this one corrects.
+     */
+    correctsId: string | null
     model: string
     inputTokens: number
     cachedInputTokens: number
@@ -1333,9 +2110,13 @@ export type $UsageRecordPayload<ExtArgs extends runtime.Types.Extensions.Interna
     costNanos: bigint
     currency: string
     /**
-     * The price it was charged at; null means the model had none (possible in development only).
+     * The price list's entry it was charged at; null when the tenant has a price of its own and the list has none.
      */
     priceId: string | null
+    /**
+     * What was agreed with the tenant in its place, or beside it: its own price, or a margin.
+     */
+    tenantPriceId: string | null
     createdAt: Date
   }, ExtArgs["result"]["usageRecord"]>
   composites: {}
@@ -1733,6 +2514,9 @@ export interface Prisma__UsageRecordClient<T, Null = never, ExtArgs extends runt
   readonly [Symbol.toStringTag]: "PrismaPromise"
   tenant<T extends Prisma.TenantDefaultArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.TenantDefaultArgs<ExtArgs>>): Prisma.Prisma__TenantClient<runtime.Types.Result.GetResult<Prisma.$TenantPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | Null, Null, ExtArgs, GlobalOmitOptions>
   price<T extends Prisma.UsageRecord$priceArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.UsageRecord$priceArgs<ExtArgs>>): Prisma.Prisma__PriceClient<runtime.Types.Result.GetResult<Prisma.$PricePayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
+  tenantPrice<T extends Prisma.UsageRecord$tenantPriceArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.UsageRecord$tenantPriceArgs<ExtArgs>>): Prisma.Prisma__TenantPriceClient<runtime.Types.Result.GetResult<Prisma.$TenantPricePayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
+  corrects<T extends Prisma.UsageRecord$correctsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.UsageRecord$correctsArgs<ExtArgs>>): Prisma.Prisma__UsageRecordClient<runtime.Types.Result.GetResult<Prisma.$UsageRecordPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | null, null, ExtArgs, GlobalOmitOptions>
+  corrections<T extends Prisma.UsageRecord$correctionsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.UsageRecord$correctionsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UsageRecordPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -1772,6 +2556,8 @@ export interface UsageRecordFieldRefs {
   readonly turn: Prisma.FieldRef<"UsageRecord", 'Int'>
   readonly call: Prisma.FieldRef<"UsageRecord", 'Int'>
   readonly attempt: Prisma.FieldRef<"UsageRecord", 'Int'>
+  readonly correction: Prisma.FieldRef<"UsageRecord", 'Int'>
+  readonly correctsId: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly model: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly inputTokens: Prisma.FieldRef<"UsageRecord", 'Int'>
   readonly cachedInputTokens: Prisma.FieldRef<"UsageRecord", 'Int'>
@@ -1781,6 +2567,7 @@ export interface UsageRecordFieldRefs {
   readonly costNanos: Prisma.FieldRef<"UsageRecord", 'BigInt'>
   readonly currency: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly priceId: Prisma.FieldRef<"UsageRecord", 'String'>
+  readonly tenantPriceId: Prisma.FieldRef<"UsageRecord", 'String'>
   readonly createdAt: Prisma.FieldRef<"UsageRecord", 'DateTime'>
 }
     
@@ -2199,6 +2986,68 @@ export type UsageRecord$priceArgs<ExtArgs extends runtime.Types.Extensions.Inter
    */
   include?: Prisma.PriceInclude<ExtArgs> | null
   where?: Prisma.PriceWhereInput
+}
+
+/**
+ * UsageRecord.tenantPrice
+ */
+export type UsageRecord$tenantPriceArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the TenantPrice
+   */
+  select?: Prisma.TenantPriceSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the TenantPrice
+   */
+  omit?: Prisma.TenantPriceOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.TenantPriceInclude<ExtArgs> | null
+  where?: Prisma.TenantPriceWhereInput
+}
+
+/**
+ * UsageRecord.corrects
+ */
+export type UsageRecord$correctsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the UsageRecord
+   */
+  select?: Prisma.UsageRecordSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the UsageRecord
+   */
+  omit?: Prisma.UsageRecordOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.UsageRecordInclude<ExtArgs> | null
+  where?: Prisma.UsageRecordWhereInput
+}
+
+/**
+ * UsageRecord.corrections
+ */
+export type UsageRecord$correctionsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the UsageRecord
+   */
+  select?: Prisma.UsageRecordSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the UsageRecord
+   */
+  omit?: Prisma.UsageRecordOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.UsageRecordInclude<ExtArgs> | null
+  where?: Prisma.UsageRecordWhereInput
+  orderBy?: Prisma.UsageRecordOrderByWithRelationInput | Prisma.UsageRecordOrderByWithRelationInput[]
+  cursor?: Prisma.UsageRecordWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.UsageRecordScalarFieldEnum | Prisma.UsageRecordScalarFieldEnum[]
 }
 
 /**

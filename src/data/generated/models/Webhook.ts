@@ -49,6 +49,7 @@ export type WebhookCountAggregateOutputType = {
   tenantId: number
   url: number
   description: number
+  events: number
   ciphertext: number
   dataKeyId: number
   createdAt: number
@@ -81,6 +82,7 @@ export type WebhookCountAggregateInputType = {
   tenantId?: true
   url?: true
   description?: true
+  events?: true
   ciphertext?: true
   dataKeyId?: true
   createdAt?: true
@@ -164,6 +166,7 @@ export type WebhookGroupByOutputType = {
   tenantId: string
   url: string
   description: string | null
+  events: $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt: Date
@@ -195,6 +198,7 @@ export type WebhookWhereInput = {
   tenantId?: Prisma.UuidFilter<"Webhook"> | string
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
+  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -208,6 +212,7 @@ export type WebhookOrderByWithRelationInput = {
   tenantId?: Prisma.SortOrder
   url?: Prisma.SortOrder
   description?: Prisma.SortOrderInput | Prisma.SortOrder
+  events?: Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -225,6 +230,7 @@ export type WebhookWhereUniqueInput = Prisma.AtLeast<{
   tenantId?: Prisma.UuidFilter<"Webhook"> | string
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
+  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -238,6 +244,7 @@ export type WebhookOrderByWithAggregationInput = {
   tenantId?: Prisma.SortOrder
   url?: Prisma.SortOrder
   description?: Prisma.SortOrderInput | Prisma.SortOrder
+  events?: Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -254,6 +261,7 @@ export type WebhookScalarWhereWithAggregatesInput = {
   tenantId?: Prisma.UuidWithAggregatesFilter<"Webhook"> | string
   url?: Prisma.StringWithAggregatesFilter<"Webhook"> | string
   description?: Prisma.StringNullableWithAggregatesFilter<"Webhook"> | string | null
+  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesWithAggregatesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidWithAggregatesFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Webhook"> | Date | string
@@ -263,6 +271,7 @@ export type WebhookCreateInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -275,6 +284,7 @@ export type WebhookUncheckedCreateInput = {
   tenantId: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -285,6 +295,7 @@ export type WebhookUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -297,6 +308,7 @@ export type WebhookUncheckedUpdateInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -308,6 +320,7 @@ export type WebhookCreateManyInput = {
   tenantId: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -317,6 +330,7 @@ export type WebhookUpdateManyMutationInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -326,6 +340,7 @@ export type WebhookUncheckedUpdateManyInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -341,6 +356,14 @@ export type WebhookOrderByRelationAggregateInput = {
   _count?: Prisma.SortOrder
 }
 
+export type EnumWebhookEventNullableListFilter<$PrismaModel = never> = {
+  equals?: $Enums.WebhookEvent[] | Prisma.ListEnumWebhookEventFieldRefInput<$PrismaModel> | null
+  has?: $Enums.WebhookEvent | Prisma.EnumWebhookEventFieldRefInput<$PrismaModel> | null
+  hasEvery?: $Enums.WebhookEvent[] | Prisma.ListEnumWebhookEventFieldRefInput<$PrismaModel>
+  hasSome?: $Enums.WebhookEvent[] | Prisma.ListEnumWebhookEventFieldRefInput<$PrismaModel>
+  isEmpty?: boolean
+}
+
 export type WebhookTenantIdIdCompoundUniqueInput = {
   tenantId: string
   id: string
@@ -351,6 +374,7 @@ export type WebhookCountOrderByAggregateInput = {
   tenantId?: Prisma.SortOrder
   url?: Prisma.SortOrder
   description?: Prisma.SortOrder
+  events?: Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -423,6 +447,15 @@ export type WebhookUncheckedUpdateManyWithoutTenantNestedInput = {
   deleteMany?: Prisma.WebhookScalarWhereInput | Prisma.WebhookScalarWhereInput[]
 }
 
+export type WebhookCreateeventsInput = {
+  set: $Enums.WebhookEvent[]
+}
+
+export type WebhookUpdateeventsInput = {
+  set?: $Enums.WebhookEvent[]
+  push?: $Enums.WebhookEvent | $Enums.WebhookEvent[]
+}
+
 export type WebhookCreateNestedOneWithoutOutboxInput = {
   create?: Prisma.XOR<Prisma.WebhookCreateWithoutOutboxInput, Prisma.WebhookUncheckedCreateWithoutOutboxInput>
   connectOrCreate?: Prisma.WebhookCreateOrConnectWithoutOutboxInput
@@ -485,6 +518,7 @@ export type WebhookCreateWithoutTenantInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   dataKey: Prisma.DataKeyCreateNestedOneWithoutWebhooksInput
@@ -495,6 +529,7 @@ export type WebhookUncheckedCreateWithoutTenantInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -535,6 +570,7 @@ export type WebhookScalarWhereInput = {
   tenantId?: Prisma.UuidFilter<"Webhook"> | string
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
+  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -544,6 +580,7 @@ export type WebhookCreateWithoutOutboxInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -555,6 +592,7 @@ export type WebhookUncheckedCreateWithoutOutboxInput = {
   tenantId: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -580,6 +618,7 @@ export type WebhookUpdateWithoutOutboxInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -591,6 +630,7 @@ export type WebhookUncheckedUpdateWithoutOutboxInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -600,6 +640,7 @@ export type WebhookCreateWithoutDataKeyInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -610,6 +651,7 @@ export type WebhookUncheckedCreateWithoutDataKeyInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutWebhookInput
@@ -645,6 +687,7 @@ export type WebhookCreateManyTenantInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -654,6 +697,7 @@ export type WebhookUpdateWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   dataKey?: Prisma.DataKeyUpdateOneRequiredWithoutWebhooksNestedInput
@@ -664,6 +708,7 @@ export type WebhookUncheckedUpdateWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -674,6 +719,7 @@ export type WebhookUncheckedUpdateManyWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -683,6 +729,7 @@ export type WebhookCreateManyDataKeyInput = {
   id: string
   url: string
   description?: string | null
+  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
 }
@@ -691,6 +738,7 @@ export type WebhookUpdateWithoutDataKeyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -701,6 +749,7 @@ export type WebhookUncheckedUpdateWithoutDataKeyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutWebhookNestedInput
@@ -710,6 +759,7 @@ export type WebhookUncheckedUpdateManyWithoutDataKeyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -750,6 +800,7 @@ export type WebhookSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   tenantId?: boolean
   url?: boolean
   description?: boolean
+  events?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
@@ -764,6 +815,7 @@ export type WebhookSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Exten
   tenantId?: boolean
   url?: boolean
   description?: boolean
+  events?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
@@ -776,6 +828,7 @@ export type WebhookSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Exten
   tenantId?: boolean
   url?: boolean
   description?: boolean
+  events?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
@@ -788,12 +841,13 @@ export type WebhookSelectScalar = {
   tenantId?: boolean
   url?: boolean
   description?: boolean
+  events?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
 }
 
-export type WebhookOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "url" | "description" | "ciphertext" | "dataKeyId" | "createdAt", ExtArgs["result"]["webhook"]>
+export type WebhookOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "url" | "description" | "events" | "ciphertext" | "dataKeyId" | "createdAt", ExtArgs["result"]["webhook"]>
 export type WebhookInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   dataKey?: boolean | Prisma.DataKeyDefaultArgs<ExtArgs>
@@ -821,6 +875,7 @@ export type $WebhookPayload<ExtArgs extends runtime.Types.Extensions.InternalArg
     tenantId: string
     url: string
     description: string | null
+    events: $Enums.WebhookEvent[]
     /**
      * The signing secret, encrypted as the tenant's secrets are.
      */
@@ -1257,6 +1312,7 @@ export interface WebhookFieldRefs {
   readonly tenantId: Prisma.FieldRef<"Webhook", 'String'>
   readonly url: Prisma.FieldRef<"Webhook", 'String'>
   readonly description: Prisma.FieldRef<"Webhook", 'String'>
+  readonly events: Prisma.FieldRef<"Webhook", 'WebhookEvent[]'>
   readonly ciphertext: Prisma.FieldRef<"Webhook", 'Bytes'>
   readonly dataKeyId: Prisma.FieldRef<"Webhook", 'String'>
   readonly createdAt: Prisma.FieldRef<"Webhook", 'DateTime'>
