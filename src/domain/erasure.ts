@@ -14,7 +14,6 @@ export type { ErasureRecord } from '../data/erasures.ts'
 const retained: Readonly<Record<string, string>> = {
   usage_records: 'The law asks for the books. They know end users by a pseudonym, and what it stands for is erased.',
   tenant_prices: 'What the books were charged at.',
-  credits: 'They are part of the invoices.',
 }
 
 /** What the certificate calls what is kept outside of Postgres: runs that there are events of, and what counts against the limits. */

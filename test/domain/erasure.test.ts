@@ -76,10 +76,15 @@ const traces = (rows: DumpedRow[], canary: string) =>
 
 /** The party with another name, and in the ledger, which stays, what a real one holds. */
 function withLedger(party: Party, name: string): Party {
-  const { Tenant, UsageRecord } = party.rows
+  const { Tenant, UsageRecord, TenantPrice } = party.rows
   return {
     ...party,
-    rows: { ...party.rows, Tenant: { ...Tenant, name }, UsageRecord: { ...UsageRecord, model: 'm', currency: 'USD' } },
+    rows: {
+      ...party.rows,
+      Tenant: { ...Tenant, name },
+      UsageRecord: { ...UsageRecord, model: 'm', currency: 'USD' },
+      TenantPrice: { ...TenantPrice, model: 'm' },
+    },
   }
 }
 
@@ -100,7 +105,7 @@ describe('eraseTenant', () => {
     expect(new Set(held.map(({ table }) => table))).toEqual(
       new Set(
         ['tenants', ...tenantTables.map(({ name }) => name)].filter(
-          (name) => !['usage_records', 'tenant_exports'].includes(name),
+          (name) => !['usage_records', 'tenant_prices', 'tenant_exports'].includes(name),
         ),
       ),
     )
@@ -110,14 +115,15 @@ describe('eraseTenant', () => {
     const isNeighbours = ({ owner }: DumpedRow) => owner === neighbour.wall.tenantId
     expect(traces(after, canary).filter((row) => !isNeighbours(row))).toEqual([])
     expect(after.filter(isNeighbours)).toEqual(before.filter(isNeighbours))
-    expect(await rowsLeft(id)).toEqual({ usage_records: 1 })
+    const retained = { usage_records: 1, tenant_prices: 1 }
+    expect(await rowsLeft(id)).toEqual(retained)
     expect([await story.ports.eventLog.count(id), await story.ports.admission.count(id)]).toEqual([0, 0])
     expect(JSON.stringify(await story.ports.eventLog.read(run, null))).not.toContain(canary)
 
-    const each = Object.fromEntries(tenantTables.map(({ name }) => [name, 1]))
+    const each = { ...Object.fromEntries(tenantTables.map(({ name }) => [name, 1])), usage_rollups: 2 }
     expect(certificate).toMatchObject({
       ...{ tenantId: id, operatorName: 'Olga', found: { ...each, event_streams: 1, quota_counters: 1 } },
-      ...{ erased: { ...each, event_streams: 1, quota_counters: 1, usage_records: 0 }, retained: { usage_records: 1 } },
+      ...{ erased: { ...each, event_streams: 1, quota_counters: 1, usage_records: 0, tenant_prices: 0 }, retained },
     })
     const { finishedAt, backupsExpireAt } = certificate
     expect((backupsExpireAt?.getTime() ?? 0) - (finishedAt?.getTime() ?? 0)).toBe(30 * 24 * 60 * 60_000)

@@ -10,6 +10,7 @@ import type { Scope } from '../../src/domain/scope.ts'
 import { ask, follow, shownAfter, startWorker } from '../support/run-story.ts'
 import { callsTools, failsAfter, says, scriptedModel, usage } from '../support/scripted-model.ts'
 import { type Story, startStory } from '../support/story.ts'
+import { asAdmin } from '../support/tenant-rows.ts'
 
 const tools: Tool[] = [
   {
@@ -290,7 +291,8 @@ describe('a model without a price', () => {
     await using closing = new AsyncDisposableStack()
     closing.defer(() => strict.close())
     closing.use(await startWorker(strict, { model }))
-    const { member } = await strict.tenant({ agent: { model: 'priceless' } })
+    const { member } = await strict.tenant({ agent: { model: 'gpt-4o' } })
+    await asAdmin(strict.database, (client) => client.query('delete from prices'))
     const { run } = await ask(member)
     expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunFailed', failure: { code: 'MODEL_UNPRICED' } })
     expect(model.requests).toHaveLength(0)

@@ -86,11 +86,13 @@ async function storedRows({ name, fields }: (typeof archivedTables)[number], ten
 }
 
 /** Of the type bigint. */
-const largeNumbers: ReadonlySet<string> = new Set(['costNanos', 'max'])
+const largeNumbers: ReadonlySet<string> = new Set([
+  ...['costNanos', 'max', 'inputNanos', 'cachedInputNanos', 'outputNanos', 'amountNanos'],
+])
 
 /** Postgres and JavaScript write times and large numbers differently. */
 function plain(field: string, value: unknown): unknown {
-  if (field.endsWith('At') && typeof value === 'string') return new Date(value).toISOString()
+  if (/(At|^validFrom|^validTo)$/.test(field) && typeof value === 'string') return new Date(value).toISOString()
   return largeNumbers.has(field) ? String(value) : value
 }
 
@@ -131,7 +133,7 @@ describe('an archive', () => {
       `select c.relname::text as table, a.attname::text as column from pg_class c join pg_attribute a on a.attrelid = c.oid
        where c.relnamespace = 'public'::regnamespace and c.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped
          and (c.relname = 'tenants' or not c.relname = any ($1))`,
-      [Object.keys(globalTables)],
+      [[...Object.keys(globalTables), 'usage_rollups']],
     )
     const archived = new Set(archivedTables.flatMap(({ name, fields }) => fields.map((field) => `${name}.${columnOf(field)}`)))
     const missing = rows.map(({ table, column }) => `${table}.${column}`).filter((column) => !archived.has(column))

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
+import { termsAt } from '../../src/domain/pricing.ts'
 import { quotaSourceOf } from '../../src/domain/quota-terms.ts'
 import { claimRun } from '../../src/domain/run-claim.ts'
 import { superseded } from '../../src/domain/run-ending.ts'
@@ -129,6 +130,25 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, free, 0),
   },
   {
+    table: 'usage_rollups',
+    reading: 'a report',
+    read: (db) => {
+      const staff = { db, tenant: { id: party.wall.tenantId }, actor: { role: 'ADMIN' } } as unknown as Scope
+      const range = { from: new Date('2025-12-31T10:07:00Z'), to: new Date('2026-01-02T00:01:00Z') }
+      return reportUsage({ kind: 'tenant', scope: staff, expiresAt: null }, { range, groupBy: ['DAY', 'MODEL'] })
+    },
+  },
+  {
+    table: 'tenant_prices',
+    reading: 'what a call costs',
+    read: (db) => termsAt(db, tenantIdOf(party.wall.tenantId), 'm', Date.now()),
+  },
+  {
+    table: 'credits',
+    reading: "a month's",
+    read: (db) => db.credit.findMany({ where: { createdAt: { gte: new Date(0), lt: new Date() } } }),
+  },
+  {
     table: 'idempotency_keys',
     reading: 'one',
     read: (db) => db.idempotencyKey.findFirst({ where: { actor: 'a', mutation: 'm', key: 'k' } }),
@@ -168,14 +188,16 @@ afterAll(async () => {
   await database.drop()
 })
 
+/** Of these a tenant cannot have copies: one override of a limit, one version of a price, one first part of a quarter. */
+const onceEach = new Set(['quota_overrides', 'tenant_prices', 'usage_rollups'])
+
 /** 2,000 rows more in each table, of 100 tenants: so many that Postgres itself would rather use an index. */
 async function populate(): Promise<void> {
   const columns = ['name', 'email', 'slug', 'key', 'dedupe_key', 'user_id'].map((column) => `'${column}', md5(n::text)`)
   const ids = ['agent_id', 'conversation_id', 'run_id'].map((column) => `'${column}', gen_random_uuid()`)
   const copies = tables.map((table) => {
     const rowId = `'id', gen_random_uuid()`
-    // Of a limit a tenant has one override.
-    const tenant = table === 'quota_overrides' ? 'n' : 'n % 100'
+    const tenant = onceEach.has(table) ? 'n' : 'n % 100'
     const changes = [rowId, `'tenant_id', md5((${tenant})::text)::uuid`, ...columns, ...ids].join(', ')
     return `insert into ${table} select r.* from ${table} t, generate_series(1, 2000) n,
       lateral jsonb_populate_record(t, jsonb_build_object(${changes})) r; analyze ${table};`

@@ -54,7 +54,7 @@ export function tenantParty(canary: string): Party {
   const content = contentRows({ Agent: agent }, tenantId, canary)
   const tenantPrice = {
     ...{ id: newId(), tenantId, model: canary, version: 1, inputNanos: 1n, cachedInputNanos: 1n, outputNanos: 1n },
-    ...{ marginBasisPoints: 1, reason: canary, validFrom: createdAt, createdAt },
+    ...{ marginBasisPoints: 1, validFrom: createdAt, createdAt },
   }
   const credit = { id: newId(), tenantId, amountNanos: 1n, currency: canary, reason: canary, createdAt }
   const rollup = {
@@ -62,9 +62,10 @@ export function tenantParty(canary: string): Party {
     ...{ isCorrection: false, estimated: false, calls: 1n, inputTokens: 1n, cachedInputTokens: 1n, outputTokens: 1n },
     ...{ reasoningTokens: 1n, costNanos: 1n },
   }
+  const usageId = newId()
   const usage = {
     ...{
-      id: newId(),
+      id: usageId,
       tenantId,
       conversationId: content.Conversation.id,
       runId: content.Run.id,
@@ -72,7 +73,8 @@ export function tenantParty(canary: string): Party {
       agentId: agent.id,
     },
     ...{ configVersion: 1, turn: 1, call: 1, attempt: 1, model: canary, currency: canary, priceId: price.id, createdAt },
-    tenantPriceId: tenantPrice.id,
+    // It corrects itself, so that there is something to correct.
+    ...{ tenantPriceId: tenantPrice.id, correction: 1, correctsId: usageId },
     ...{ inputTokens: 1, cachedInputTokens: 1, outputTokens: 1, reasoningTokens: 1, estimated: false, costNanos: 1n },
   }
   const callAttempt = {
@@ -199,7 +201,7 @@ export const changes: Readonly<Record<string, Row>> = {
   Run: { failureMessage: 'changed' },
   Message: { content: 'changed' },
   UsageRecord: { model: 'changed' },
-  TenantPrice: { reason: 'changed' },
+  TenantPrice: { marginBasisPoints: 2 },
   Credit: { reason: 'changed' },
   UsageRollup: { part: 3 },
   ModelCallAttempt: { model: 'changed' },

@@ -76,7 +76,7 @@ describe('eraseTenant', () => {
     expect(certificate).toMatchObject({ tenantId: idOf(story), requestedBy: 'Olga', finishedAt: expect.any(String) })
     expect(at - Date.parse(certificate.requestedAt)).toBeLessThan(1_000)
     expect(certificate.found).toContainEqual({ kind: 'members', count: 2 })
-    expect(certificate.retained.map(({ kind }) => kind)).toEqual(['usage_records'])
+    expect(certificate.retained.map(({ kind }) => kind)).toEqual(['tenant_prices', 'usage_records'])
     const { tenant } = await operator.data(erasureQuery, { id: idOf(story) })
     expect(tenant).toEqual({
       status: 'ERASED',

@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { dataModel } from '../../src/data/generated/data-model.ts'
-import { tenantTables } from '../../src/data/tenant-tables.ts'
+import { originalTables } from '../../src/data/tenant-tables.ts'
 import type { TestDatabase } from './postgres.ts'
 
 /** Runs `work` as the superuser. */
@@ -26,7 +26,7 @@ export function selectRows(database: Pick<TestDatabase, 'adminUrl'>, query: stri
 export function rowsOf(database: TestDatabase, tenantId: string): Promise<Record<string, string[]>> {
   return asAdmin(database, async (admin) => {
     const found: Record<string, string[]> = {}
-    for (const { name } of tenantTables) {
+    for (const { name } of originalTables) {
       const { rows } = await admin.query(`select t::text as row from ${name} t where tenant_id = $1 order by t::text`, [tenantId])
       found[name] = rows.map(({ row }) => row)
     }

@@ -1,6 +1,3 @@
--- CreateEnum
-CREATE TYPE "webhook_event" AS ENUM ('NOTIFICATION', 'USAGE');
-
 -- AlterEnum
 ALTER TYPE "outbox_channel" ADD VALUE 'USAGE_FEED';
 
@@ -8,7 +5,7 @@ ALTER TYPE "outbox_channel" ADD VALUE 'USAGE_FEED';
 ALTER TABLE "tenants" ADD COLUMN     "past_time_zones" JSONB NOT NULL DEFAULT '[]';
 
 -- AlterTable
-ALTER TABLE "webhooks" ADD COLUMN     "events" "webhook_event"[] DEFAULT ARRAY['NOTIFICATION']::"webhook_event"[];
+ALTER TABLE "webhooks" ADD COLUMN     "events" TEXT[] DEFAULT ARRAY['NOTIFICATION']::TEXT[];
 
 -- AlterTable
 ALTER TABLE "outbox" ALTER COLUMN "notification_id" DROP NOT NULL;
@@ -31,7 +28,6 @@ CREATE TABLE "tenant_prices" (
     "cached_input_nanos" BIGINT,
     "output_nanos" BIGINT,
     "margin_basis_points" INTEGER NOT NULL,
-    "reason" TEXT NOT NULL,
     "valid_from" TIMESTAMPTZ(3) NOT NULL,
     "valid_to" TIMESTAMPTZ(3),
     "created_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
@@ -129,6 +125,7 @@ ALTER TABLE tenant_prices ADD CONSTRAINT tenant_prices_sound CHECK (
   AND margin_basis_points >= -10000
   AND num_nulls(input_nanos, cached_input_nanos, output_nanos) IN (0, 3)
   AND (model <> '*' OR input_nanos IS NULL));
+ALTER TABLE webhooks ADD CONSTRAINT webhooks_events CHECK (events <@ ARRAY['NOTIFICATION', 'USAGE'] AND events <> '{}');
 ALTER TABLE credits ADD CONSTRAINT credits_positive CHECK (amount_nanos > 0);
 
 -- A call used what it used; only a correction takes away.

@@ -801,7 +801,6 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "cachedInputNanos",
       "outputNanos",
       "marginBasisPoints",
-      "reason",
       "validFrom",
       "validTo",
       "createdAt"

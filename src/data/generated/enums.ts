@@ -136,14 +136,6 @@ export const OutboxChannel = {
 export type OutboxChannel = (typeof OutboxChannel)[keyof typeof OutboxChannel]
 
 
-export const WebhookEvent = {
-  NOTIFICATION: 'NOTIFICATION',
-  USAGE: 'USAGE'
-} as const
-
-export type WebhookEvent = (typeof WebhookEvent)[keyof typeof WebhookEvent]
-
-
 export const OutboxStatus = {
   PENDING: 'PENDING',
   DELIVERED: 'DELIVERED',

@@ -3009,7 +3009,6 @@ export const TenantPriceScalarFieldEnum = {
   cachedInputNanos: 'cachedInputNanos',
   outputNanos: 'outputNanos',
   marginBasisPoints: 'marginBasisPoints',
-  reason: 'reason',
   validFrom: 'validFrom',
   validTo: 'validTo',
   createdAt: 'createdAt'
@@ -3551,20 +3550,6 @@ export type EnumNotificationKindFieldRefInput<$PrismaModel> = FieldRefInputType<
  * Reference to a field of type 'NotificationKind[]'
  */
 export type ListEnumNotificationKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'NotificationKind[]'>
-    
-
-
-/**
- * Reference to a field of type 'WebhookEvent[]'
- */
-export type ListEnumWebhookEventFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'WebhookEvent[]'>
-    
-
-
-/**
- * Reference to a field of type 'WebhookEvent'
- */
-export type EnumWebhookEventFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'WebhookEvent'>
     
 
 

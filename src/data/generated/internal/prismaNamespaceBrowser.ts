@@ -329,7 +329,6 @@ export const TenantPriceScalarFieldEnum = {
   cachedInputNanos: 'cachedInputNanos',
   outputNanos: 'outputNanos',
   marginBasisPoints: 'marginBasisPoints',
-  reason: 'reason',
   validFrom: 'validFrom',
   validTo: 'validTo',
   createdAt: 'createdAt'

@@ -52,7 +52,6 @@ export type TenantPriceMinAggregateOutputType = {
   cachedInputNanos: bigint | null
   outputNanos: bigint | null
   marginBasisPoints: number | null
-  reason: string | null
   validFrom: Date | null
   validTo: Date | null
   createdAt: Date | null
@@ -67,7 +66,6 @@ export type TenantPriceMaxAggregateOutputType = {
   cachedInputNanos: bigint | null
   outputNanos: bigint | null
   marginBasisPoints: number | null
-  reason: string | null
   validFrom: Date | null
   validTo: Date | null
   createdAt: Date | null
@@ -82,7 +80,6 @@ export type TenantPriceCountAggregateOutputType = {
   cachedInputNanos: number
   outputNanos: number
   marginBasisPoints: number
-  reason: number
   validFrom: number
   validTo: number
   createdAt: number
@@ -115,7 +112,6 @@ export type TenantPriceMinAggregateInputType = {
   cachedInputNanos?: true
   outputNanos?: true
   marginBasisPoints?: true
-  reason?: true
   validFrom?: true
   validTo?: true
   createdAt?: true
@@ -130,7 +126,6 @@ export type TenantPriceMaxAggregateInputType = {
   cachedInputNanos?: true
   outputNanos?: true
   marginBasisPoints?: true
-  reason?: true
   validFrom?: true
   validTo?: true
   createdAt?: true
@@ -145,7 +140,6 @@ export type TenantPriceCountAggregateInputType = {
   cachedInputNanos?: true
   outputNanos?: true
   marginBasisPoints?: true
-  reason?: true
   validFrom?: true
   validTo?: true
   createdAt?: true
@@ -247,7 +241,6 @@ export type TenantPriceGroupByOutputType = {
   cachedInputNanos: bigint | null
   outputNanos: bigint | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date
   validTo: Date | null
   createdAt: Date
@@ -285,7 +278,6 @@ export type TenantPriceWhereInput = {
   cachedInputNanos?: Prisma.BigIntNullableFilter<"TenantPrice"> | bigint | number | null
   outputNanos?: Prisma.BigIntNullableFilter<"TenantPrice"> | bigint | number | null
   marginBasisPoints?: Prisma.IntFilter<"TenantPrice"> | number
-  reason?: Prisma.StringFilter<"TenantPrice"> | string
   validFrom?: Prisma.DateTimeFilter<"TenantPrice"> | Date | string
   validTo?: Prisma.DateTimeNullableFilter<"TenantPrice"> | Date | string | null
   createdAt?: Prisma.DateTimeFilter<"TenantPrice"> | Date | string
@@ -303,7 +295,6 @@ export type TenantPriceOrderByWithRelationInput = {
   cachedInputNanos?: Prisma.SortOrderInput | Prisma.SortOrder
   outputNanos?: Prisma.SortOrderInput | Prisma.SortOrder
   marginBasisPoints?: Prisma.SortOrder
-  reason?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -326,7 +317,6 @@ export type TenantPriceWhereUniqueInput = Prisma.AtLeast<{
   cachedInputNanos?: Prisma.BigIntNullableFilter<"TenantPrice"> | bigint | number | null
   outputNanos?: Prisma.BigIntNullableFilter<"TenantPrice"> | bigint | number | null
   marginBasisPoints?: Prisma.IntFilter<"TenantPrice"> | number
-  reason?: Prisma.StringFilter<"TenantPrice"> | string
   validFrom?: Prisma.DateTimeFilter<"TenantPrice"> | Date | string
   validTo?: Prisma.DateTimeNullableFilter<"TenantPrice"> | Date | string | null
   createdAt?: Prisma.DateTimeFilter<"TenantPrice"> | Date | string
@@ -344,7 +334,6 @@ export type TenantPriceOrderByWithAggregationInput = {
   cachedInputNanos?: Prisma.SortOrderInput | Prisma.SortOrder
   outputNanos?: Prisma.SortOrderInput | Prisma.SortOrder
   marginBasisPoints?: Prisma.SortOrder
-  reason?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -367,7 +356,6 @@ export type TenantPriceScalarWhereWithAggregatesInput = {
   cachedInputNanos?: Prisma.BigIntNullableWithAggregatesFilter<"TenantPrice"> | bigint | number | null
   outputNanos?: Prisma.BigIntNullableWithAggregatesFilter<"TenantPrice"> | bigint | number | null
   marginBasisPoints?: Prisma.IntWithAggregatesFilter<"TenantPrice"> | number
-  reason?: Prisma.StringWithAggregatesFilter<"TenantPrice"> | string
   validFrom?: Prisma.DateTimeWithAggregatesFilter<"TenantPrice"> | Date | string
   validTo?: Prisma.DateTimeNullableWithAggregatesFilter<"TenantPrice"> | Date | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"TenantPrice"> | Date | string
@@ -381,7 +369,6 @@ export type TenantPriceCreateInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -399,7 +386,6 @@ export type TenantPriceUncheckedCreateInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -415,7 +401,6 @@ export type TenantPriceUpdateInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -433,7 +418,6 @@ export type TenantPriceUncheckedUpdateInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -450,7 +434,6 @@ export type TenantPriceCreateManyInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -464,7 +447,6 @@ export type TenantPriceUpdateManyMutationInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -479,7 +461,6 @@ export type TenantPriceUncheckedUpdateManyInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -520,7 +501,6 @@ export type TenantPriceCountOrderByAggregateInput = {
   cachedInputNanos?: Prisma.SortOrder
   outputNanos?: Prisma.SortOrder
   marginBasisPoints?: Prisma.SortOrder
-  reason?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -543,7 +523,6 @@ export type TenantPriceMaxOrderByAggregateInput = {
   cachedInputNanos?: Prisma.SortOrder
   outputNanos?: Prisma.SortOrder
   marginBasisPoints?: Prisma.SortOrder
-  reason?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -558,7 +537,6 @@ export type TenantPriceMinOrderByAggregateInput = {
   cachedInputNanos?: Prisma.SortOrder
   outputNanos?: Prisma.SortOrder
   marginBasisPoints?: Prisma.SortOrder
-  reason?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -662,7 +640,6 @@ export type TenantPriceCreateWithoutTenantInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -678,7 +655,6 @@ export type TenantPriceUncheckedCreateWithoutTenantInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -724,7 +700,6 @@ export type TenantPriceScalarWhereInput = {
   cachedInputNanos?: Prisma.BigIntNullableFilter<"TenantPrice"> | bigint | number | null
   outputNanos?: Prisma.BigIntNullableFilter<"TenantPrice"> | bigint | number | null
   marginBasisPoints?: Prisma.IntFilter<"TenantPrice"> | number
-  reason?: Prisma.StringFilter<"TenantPrice"> | string
   validFrom?: Prisma.DateTimeFilter<"TenantPrice"> | Date | string
   validTo?: Prisma.DateTimeNullableFilter<"TenantPrice"> | Date | string | null
   createdAt?: Prisma.DateTimeFilter<"TenantPrice"> | Date | string
@@ -738,7 +713,6 @@ export type TenantPriceCreateWithoutUsageRecordsInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -755,7 +729,6 @@ export type TenantPriceUncheckedCreateWithoutUsageRecordsInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -786,7 +759,6 @@ export type TenantPriceUpdateWithoutUsageRecordsInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -803,7 +775,6 @@ export type TenantPriceUncheckedUpdateWithoutUsageRecordsInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -818,7 +789,6 @@ export type TenantPriceCreateWithoutCallAttemptsInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -835,7 +805,6 @@ export type TenantPriceUncheckedCreateWithoutCallAttemptsInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -866,7 +835,6 @@ export type TenantPriceUpdateWithoutCallAttemptsInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -883,7 +851,6 @@ export type TenantPriceUncheckedUpdateWithoutCallAttemptsInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -898,7 +865,6 @@ export type TenantPriceCreateManyTenantInput = {
   cachedInputNanos?: bigint | number | null
   outputNanos?: bigint | number | null
   marginBasisPoints: number
-  reason: string
   validFrom: Date | string
   validTo?: Date | string | null
   createdAt?: Date | string
@@ -912,7 +878,6 @@ export type TenantPriceUpdateWithoutTenantInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -928,7 +893,6 @@ export type TenantPriceUncheckedUpdateWithoutTenantInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -944,7 +908,6 @@ export type TenantPriceUncheckedUpdateManyWithoutTenantInput = {
   cachedInputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   outputNanos?: Prisma.NullableBigIntFieldUpdateOperationsInput | bigint | number | null
   marginBasisPoints?: Prisma.IntFieldUpdateOperationsInput | number
-  reason?: Prisma.StringFieldUpdateOperationsInput | string
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -999,7 +962,6 @@ export type TenantPriceSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   cachedInputNanos?: boolean
   outputNanos?: boolean
   marginBasisPoints?: boolean
-  reason?: boolean
   validFrom?: boolean
   validTo?: boolean
   createdAt?: boolean
@@ -1018,7 +980,6 @@ export type TenantPriceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   cachedInputNanos?: boolean
   outputNanos?: boolean
   marginBasisPoints?: boolean
-  reason?: boolean
   validFrom?: boolean
   validTo?: boolean
   createdAt?: boolean
@@ -1034,7 +995,6 @@ export type TenantPriceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   cachedInputNanos?: boolean
   outputNanos?: boolean
   marginBasisPoints?: boolean
-  reason?: boolean
   validFrom?: boolean
   validTo?: boolean
   createdAt?: boolean
@@ -1050,13 +1010,12 @@ export type TenantPriceSelectScalar = {
   cachedInputNanos?: boolean
   outputNanos?: boolean
   marginBasisPoints?: boolean
-  reason?: boolean
   validFrom?: boolean
   validTo?: boolean
   createdAt?: boolean
 }
 
-export type TenantPriceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "model" | "version" | "inputNanos" | "cachedInputNanos" | "outputNanos" | "marginBasisPoints" | "reason" | "validFrom" | "validTo" | "createdAt", ExtArgs["result"]["tenantPrice"]>
+export type TenantPriceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "model" | "version" | "inputNanos" | "cachedInputNanos" | "outputNanos" | "marginBasisPoints" | "validFrom" | "validTo" | "createdAt", ExtArgs["result"]["tenantPrice"]>
 export type TenantPriceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   usageRecords?: boolean | Prisma.TenantPrice$usageRecordsArgs<ExtArgs>
@@ -1095,7 +1054,6 @@ export type $TenantPricePayload<ExtArgs extends runtime.Types.Extensions.Interna
      * Hundredths of a percent of the cost; negative for a discount.
      */
     marginBasisPoints: number
-    reason: string
     validFrom: Date
     validTo: Date | null
     createdAt: Date
@@ -1533,7 +1491,6 @@ export interface TenantPriceFieldRefs {
   readonly cachedInputNanos: Prisma.FieldRef<"TenantPrice", 'BigInt'>
   readonly outputNanos: Prisma.FieldRef<"TenantPrice", 'BigInt'>
   readonly marginBasisPoints: Prisma.FieldRef<"TenantPrice", 'Int'>
-  readonly reason: Prisma.FieldRef<"TenantPrice", 'String'>
   readonly validFrom: Prisma.FieldRef<"TenantPrice", 'DateTime'>
   readonly validTo: Prisma.FieldRef<"TenantPrice", 'DateTime'>
   readonly createdAt: Prisma.FieldRef<"TenantPrice", 'DateTime'>

@@ -166,7 +166,7 @@ export type WebhookGroupByOutputType = {
   tenantId: string
   url: string
   description: string | null
-  events: $Enums.WebhookEvent[]
+  events: string[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt: Date
@@ -198,7 +198,7 @@ export type WebhookWhereInput = {
   tenantId?: Prisma.UuidFilter<"Webhook"> | string
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
-  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
+  events?: Prisma.StringNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -230,7 +230,7 @@ export type WebhookWhereUniqueInput = Prisma.AtLeast<{
   tenantId?: Prisma.UuidFilter<"Webhook"> | string
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
-  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
+  events?: Prisma.StringNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -261,7 +261,7 @@ export type WebhookScalarWhereWithAggregatesInput = {
   tenantId?: Prisma.UuidWithAggregatesFilter<"Webhook"> | string
   url?: Prisma.StringWithAggregatesFilter<"Webhook"> | string
   description?: Prisma.StringNullableWithAggregatesFilter<"Webhook"> | string | null
-  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
+  events?: Prisma.StringNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesWithAggregatesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidWithAggregatesFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Webhook"> | Date | string
@@ -271,7 +271,7 @@ export type WebhookCreateInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -284,7 +284,7 @@ export type WebhookUncheckedCreateInput = {
   tenantId: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -295,7 +295,7 @@ export type WebhookUpdateInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -308,7 +308,7 @@ export type WebhookUncheckedUpdateInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -320,7 +320,7 @@ export type WebhookCreateManyInput = {
   tenantId: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -330,7 +330,7 @@ export type WebhookUpdateManyMutationInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -340,7 +340,7 @@ export type WebhookUncheckedUpdateManyInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -354,14 +354,6 @@ export type WebhookListRelationFilter = {
 
 export type WebhookOrderByRelationAggregateInput = {
   _count?: Prisma.SortOrder
-}
-
-export type EnumWebhookEventNullableListFilter<$PrismaModel = never> = {
-  equals?: $Enums.WebhookEvent[] | Prisma.ListEnumWebhookEventFieldRefInput<$PrismaModel> | null
-  has?: $Enums.WebhookEvent | Prisma.EnumWebhookEventFieldRefInput<$PrismaModel> | null
-  hasEvery?: $Enums.WebhookEvent[] | Prisma.ListEnumWebhookEventFieldRefInput<$PrismaModel>
-  hasSome?: $Enums.WebhookEvent[] | Prisma.ListEnumWebhookEventFieldRefInput<$PrismaModel>
-  isEmpty?: boolean
 }
 
 export type WebhookTenantIdIdCompoundUniqueInput = {
@@ -448,12 +440,12 @@ export type WebhookUncheckedUpdateManyWithoutTenantNestedInput = {
 }
 
 export type WebhookCreateeventsInput = {
-  set: $Enums.WebhookEvent[]
+  set: string[]
 }
 
 export type WebhookUpdateeventsInput = {
-  set?: $Enums.WebhookEvent[]
-  push?: $Enums.WebhookEvent | $Enums.WebhookEvent[]
+  set?: string[]
+  push?: string | string[]
 }
 
 export type WebhookCreateNestedOneWithoutOutboxInput = {
@@ -518,7 +510,7 @@ export type WebhookCreateWithoutTenantInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   dataKey: Prisma.DataKeyCreateNestedOneWithoutWebhooksInput
@@ -529,7 +521,7 @@ export type WebhookUncheckedCreateWithoutTenantInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -570,7 +562,7 @@ export type WebhookScalarWhereInput = {
   tenantId?: Prisma.UuidFilter<"Webhook"> | string
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
-  events?: Prisma.EnumWebhookEventNullableListFilter<"Webhook">
+  events?: Prisma.StringNullableListFilter<"Webhook">
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -580,7 +572,7 @@ export type WebhookCreateWithoutOutboxInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -592,7 +584,7 @@ export type WebhookUncheckedCreateWithoutOutboxInput = {
   tenantId: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -618,7 +610,7 @@ export type WebhookUpdateWithoutOutboxInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -630,7 +622,7 @@ export type WebhookUncheckedUpdateWithoutOutboxInput = {
   tenantId?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -640,7 +632,7 @@ export type WebhookCreateWithoutDataKeyInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -651,7 +643,7 @@ export type WebhookUncheckedCreateWithoutDataKeyInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutWebhookInput
@@ -687,7 +679,7 @@ export type WebhookCreateManyTenantInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -697,7 +689,7 @@ export type WebhookUpdateWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   dataKey?: Prisma.DataKeyUpdateOneRequiredWithoutWebhooksNestedInput
@@ -708,7 +700,7 @@ export type WebhookUncheckedUpdateWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -719,7 +711,7 @@ export type WebhookUncheckedUpdateManyWithoutTenantInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -729,7 +721,7 @@ export type WebhookCreateManyDataKeyInput = {
   id: string
   url: string
   description?: string | null
-  events?: Prisma.WebhookCreateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookCreateeventsInput | string[]
   ciphertext: runtime.Bytes
   createdAt?: Date | string
 }
@@ -738,7 +730,7 @@ export type WebhookUpdateWithoutDataKeyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -749,7 +741,7 @@ export type WebhookUncheckedUpdateWithoutDataKeyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutWebhookNestedInput
@@ -759,7 +751,7 @@ export type WebhookUncheckedUpdateManyWithoutDataKeyInput = {
   id?: Prisma.StringFieldUpdateOperationsInput | string
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
-  events?: Prisma.WebhookUpdateeventsInput | $Enums.WebhookEvent[]
+  events?: Prisma.WebhookUpdateeventsInput | string[]
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -875,7 +867,10 @@ export type $WebhookPayload<ExtArgs extends runtime.Types.Extensions.InternalArg
     tenantId: string
     url: string
     description: string | null
-    events: $Enums.WebhookEvent[]
+    /**
+     * What it is told of: NOTIFICATION for what the admins are told, USAGE for each model call as it enters the ledger.
+     */
+    events: string[]
     /**
      * The signing secret, encrypted as the tenant's secrets are.
      */
@@ -1312,7 +1307,7 @@ export interface WebhookFieldRefs {
   readonly tenantId: Prisma.FieldRef<"Webhook", 'String'>
   readonly url: Prisma.FieldRef<"Webhook", 'String'>
   readonly description: Prisma.FieldRef<"Webhook", 'String'>
-  readonly events: Prisma.FieldRef<"Webhook", 'WebhookEvent[]'>
+  readonly events: Prisma.FieldRef<"Webhook", 'String[]'>
   readonly ciphertext: Prisma.FieldRef<"Webhook", 'Bytes'>
   readonly dataKeyId: Prisma.FieldRef<"Webhook", 'String'>
   readonly createdAt: Prisma.FieldRef<"Webhook", 'DateTime'>
