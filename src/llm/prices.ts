@@ -37,9 +37,13 @@ function dearest(price: PackagePrice): number | null {
 }
 
 function ceilingOf(prices: readonly SeedPrice[]): SeedPrice {
-  const most = (rate: keyof TokenPrice) => prices.reduce((found, price) => (price[rate] > found ? price[rate] : found), 0n)
+  const most = (rate: keyof TokenPrice) => prices.map((price) => price[rate]).reduce(larger)
   const rates = { inputNanos: most('inputNanos'), cachedInputNanos: most('cachedInputNanos'), outputNanos: most('outputNanos') }
   return { model: everyModel, currency: 'USD', ...rates, validFrom }
+}
+
+function larger(one: bigint, other: bigint): bigint {
+  return one > other ? one : other
 }
 
 /** Dollars per million tokens. */
