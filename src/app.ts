@@ -13,13 +13,14 @@ import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
 import { startErasureSweep } from './domain/erasure.ts'
+import { isUuid, tenantIdOf } from './domain/ids.ts'
 import { OutboxWorker } from './domain/outbox.ts'
 import type { Model, PlatformCipher, Ports } from './domain/ports.ts'
 import { type Drift, startReconciler } from './domain/quota-drift.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
-import { startRollups } from './domain/usage-rollup.ts'
+import { rebuildRollups, startRollups } from './domain/usage-rollup.ts'
 
 import { startDemoUpstream } from './llm/demo-upstream.ts'
 import { createMissingModel } from './llm/missing-model.ts'
@@ -361,6 +362,17 @@ export async function placeTenant(config: Config, tenant: string, to: Destinatio
   } finally {
     await mover.close()
   }
+}
+
+/** `bulkhead rebuild-sums`: has the sums of a tenant, by name or id, made anew from its ledger. */
+export async function rebuildSums(config: Config, logger: Logger, named: string, progress: Progress): Promise<void> {
+  await using opened = new AsyncDisposableStack()
+  const { data, catalog } = await openData(config, logger, progress, opened)
+  const tenant = (isUuid(named) ? await catalog.findTenant(named) : null) ?? (await catalog.findTenantByName(named))
+  if (!tenant) throw new ConfigError(`There is no tenant ${named}.`)
+  const id = tenantIdOf(tenant.id)
+  const quarters = await rebuildRollups(data.of({ tenantId: id, userId: null }), id)
+  progress(`${quarters} quarters of an hour are summed anew by the workers; until then reports read the ledger itself.`)
 }
 
 /** `bulkhead seed`: the demo accounts, in whatever database is configured. */

@@ -3,6 +3,7 @@ import { openData, openPorts } from './app.ts'
 import type { Config } from './config.ts'
 import { inspectDatabase } from './data/boot-gate.ts'
 import { pendingMigrations } from './data/migrate.ts'
+import { findLedgerDrift } from './domain/conservation.ts'
 import { findDrift } from './domain/quota-drift.ts'
 
 /** What was looked at, and how it is. `detail` says what to do about a problem. */
@@ -57,6 +58,14 @@ export async function examine(config: Config, logger: Logger): Promise<Finding[]
     if (drift.length === 0) return 'as the ledgers of the tenants that were active within the hour'
     const each = drift.map(({ tenantId, tokens }) => `${tenantId} by ${tokens > 0 ? '+' : ''}${tokens}`)
     throw new Error(`differ from the ledger, in tokens: ${each.join(', ')}`)
+  })
+  await look('ledgers', async () => {
+    const drift = await findLedgerDrift({ ...(await data), ports: await ports })
+    if (drift.length === 0) return 'their sums and invoices, as of the tenants that were active within the hour'
+    const each = drift.map(({ tenantId, month, sums, invoice }) => `${tenantId} in ${month} by ${sums} and ${invoice}`)
+    throw new Error(
+      `differ from their sums and invoices, in nano-units: ${each.join(', ')}. Run \`bulkhead rebuild-sums <tenant>\`.`,
+    )
   })
   return findings
 }

@@ -3,7 +3,7 @@ import { text } from 'node:stream/consumers'
 import closeWithGrace from 'close-with-grace'
 import { Command } from 'commander'
 import { type Logger, pino } from 'pino'
-import { createApp, type Destination, migrateDatabase, placeTenant, seedDatabase } from './app.ts'
+import { createApp, type Destination, migrateDatabase, placeTenant, rebuildSums, seedDatabase } from './app.ts'
 import { ask } from './ask.ts'
 import { type Config, ConfigError, readConfig } from './config.ts'
 import { examine, tableOf } from './doctor.ts'
@@ -59,8 +59,14 @@ program
 
 program
   .command('doctor')
-  .description("check the configuration, the databases, Redis, and each tenant's counters against its ledger")
+  .description("check the configuration, the databases, Redis, and each tenant's counters, sums and invoices against its ledger")
   .action(() => run(doctor))
+
+program
+  .command('rebuild-sums')
+  .description("make the sums of a tenant's ledger anew, by name or id; nothing is charged otherwise by it")
+  .argument('<tenant>')
+  .action((tenant: string) => run((config, logger) => rebuildSums(config, logger, tenant, say)))
 
 program
   .command('ask')

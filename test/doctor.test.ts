@@ -47,7 +47,10 @@ describe.runIf(redisAvailable)(redisSuite('the doctor'), () => {
   it('finds nothing wrong where all is well', async () => {
     const findings = await examine(configOf({ DATABASE_ADMIN_URL: database.adminUrl }), logger)
     expect(findings.map(({ what, verdict }) => [what, verdict])).toEqual(
-      ['configuration', 'migrations', 'database role', 'catalogue', 'redis', 'quota counters'].map((what) => [what, 'ok']),
+      ['configuration', 'migrations', 'database role', 'catalogue', 'redis', 'quota counters', 'ledgers'].map((what) => [
+        what,
+        'ok',
+      ]),
     )
   })
 

@@ -6,6 +6,7 @@ import { type OperatorKey, Prisma, type PrismaClient, type Tenant } from './gene
 import type { PriceCreateManyInput } from './generated/models.ts'
 import { Placements } from './placements.ts'
 import { openPlatformPool, PlatformDatabase, type PlatformDatabaseOptions } from './platform-database.ts'
+import { PriceRegister } from './price-register.ts'
 import { QuotaRegister } from './quota-register.ts'
 import { TenantRegister } from './tenant-register.ts'
 
@@ -26,6 +27,7 @@ export class Catalog {
   readonly erasures: Erasures
   readonly placements: Placements
   readonly quotas: QuotaRegister
+  readonly prices: PriceRegister
   readonly #database: PlatformDatabase
   /**
    * A connection of their own for heartbeats and access versions: no worker must look dead, and no revoked key be heard of late,
@@ -46,6 +48,7 @@ export class Catalog {
     this.erasures = new Erasures(this.#database.pool, this.placements)
     this.tenants = new TenantRegister(this.#client, this.#pulse, this.placements)
     this.quotas = new QuotaRegister(this.#client, this.placements)
+    this.prices = new PriceRegister(this.#client, this.placements)
   }
 
   findOperatorKey(id: string): Promise<OperatorKey | null> {

@@ -118,6 +118,13 @@ export class Placements {
     )
   }
 
+  /** Does `work` in each database but the catalogue's, all at once. Throws what one of them throws, when all are done. */
+  async forEachElsewhere(work: (client: PrismaClient) => Promise<void>): Promise<void> {
+    const elsewhere = new Set([...this.#placed.values()].map(({ databaseId }) => databaseId))
+    const done = await Promise.allSettled([...elsewhere].map(async (id) => work((await this.at(id)).client)))
+    for (const each of done) if (each.status === 'rejected') throw each.reason
+  }
+
   /** Repeats what the catalogue says of the tenant in the database that it is in. Does nothing when that is the catalogue's own. */
   async repeatStanding(tenantId: string): Promise<void> {
     const { rows } = await this.#catalogue.pool.query<PlacedRow>(

@@ -1,12 +1,11 @@
 import type { TenantId } from '../domain/ids.ts'
-import type { Plan, Prisma, PrismaClient, QuotaLimit, Tenant } from './generated/client.ts'
+import type { Plan, PrismaClient, QuotaLimit, Tenant } from './generated/client.ts'
 import type { AuditEventCreateManyInput } from './generated/models.ts'
 import type { Placements } from './placements.ts'
+import { holdTenant, type TransactionClient } from './tenant-hold.ts'
 
 /** A limit in the place of the plan's, until `expiresAt`, or for good when that is null. */
 export type OverrideRow = { limit: QuotaLimit; max: bigint; reason: string; expiresAt: Date | null; createdAt: Date }
-
-type Client = Prisma.TransactionClient
 
 /**
  * What tenants may use, as operators decide it. Each change is in the tenant's audit log, by the same transaction, and outdates the
@@ -29,7 +28,7 @@ export class QuotaRegister {
 
   /** Gives the tenant another plan. Does nothing when it has it, or is erased. */
   async changePlan(tenantId: TenantId, plan: Plan, audit: AuditEventCreateManyInput): Promise<void> {
-    await this.#hold(tenantId, async (tx, atHome) => {
+    await holdTenant(this.#client, this.#placements, tenantId, async (tx, atHome) => {
       const { count } = await tx.tenant.updateMany({
         where: { id: tenantId, plan: { not: plan } },
         data: { plan, limitsVersion: { increment: 1 } },
@@ -61,34 +60,17 @@ export class QuotaRegister {
     })
   }
 
-  async #change(tenantId: TenantId, audit: AuditEventCreateManyInput, change: (home: Client) => Promise<boolean>): Promise<void> {
-    await this.#hold(tenantId, (_tx, atHome) =>
+  async #change(
+    tenantId: TenantId,
+    audit: AuditEventCreateManyInput,
+    change: (home: TransactionClient) => Promise<boolean>,
+  ): Promise<void> {
+    await holdTenant(this.#client, this.#placements, tenantId, (_tx, atHome) =>
       atHome(async (home) => {
         if (!(await change(home))) return
         await home.tenant.updateMany({ where: { id: tenantId }, data: { limitsVersion: { increment: 1 } } })
         await home.auditEvent.createMany({ data: audit })
       }),
     )
-  }
-
-  /**
-   * Runs `work` in a transaction of the catalogue while the tenant stays where it is, and nobody else changes what it may use. What
-   * is done `atHome` is one transaction of the database that has the tenant's rows.
-   */
-  async #hold(
-    tenantId: TenantId,
-    work: (tx: Client, atHome: <T>(change: (home: Client) => Promise<T>) => Promise<T>) => Promise<void>,
-  ): Promise<void> {
-    await this.#client.$transaction(async (tx) => {
-      const [tenant] = await tx.$queryRaw<{ databaseId: string | null }[]>`
-        select database_id as "databaseId" from tenants where id = ${tenantId}::uuid and status <> 'ERASED' for no key update`
-      if (!tenant) return
-      const { databaseId } = tenant
-      await work(tx, async (change) => {
-        if (databaseId === null) return change(tx)
-        const { client } = await this.#placements.at(databaseId)
-        return client.$transaction(change)
-      })
-    })
   }
 }

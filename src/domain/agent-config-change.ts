@@ -29,7 +29,7 @@ export type AgentConfigChange = {
   branding?: Record<string, unknown> | null
 }
 
-const modelName = /^[A-Za-z0-9][\w.:/@+-]{0,199}$/
+export const modelName = /^[A-Za-z0-9][\w.:/@+-]{0,199}$/
 
 /**
  * The fields of `change` that are set, each within its bounds; else throws a ValidationProblem that names the field. Tools

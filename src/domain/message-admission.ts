@@ -10,6 +10,11 @@ import type { Scope } from './scope.ts'
 /** Tokens of output that are set aside for a message until its run holds what its first model call needs. */
 const firstSlice = 512
 
+/** What is set aside for a message of so many tokens. */
+export function reserveOf(contentTokens: number): number {
+  return contentTokens + firstSlice
+}
+
 /** What was done, and what the tenant has used by then. */
 type Admitted<T> = { result: T; quota: QuotaReading }
 
@@ -25,7 +30,7 @@ export async function admitMessage<T>(
   work: (runId: string, isRepeated: boolean) => Promise<T>,
 ): Promise<Admitted<T>> {
   const { tenant, ports } = scope
-  const request = { runId: newId(), key: sharedKey(scope, call), contentTokens, reserve: contentTokens + firstSlice }
+  const request = { runId: newId(), key: sharedKey(scope, call), contentTokens, reserve: reserveOf(contentTokens) }
   const decision = await seeded(scope, (version) => ports.admission.admit(tenant.id, { version, ...request }))
   const { quota } = decision
   void noticeThresholds(scope, tenant, quota, decision.outcome === 'refused' ? decision.refusal.limit : null)

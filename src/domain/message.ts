@@ -32,7 +32,8 @@ type StoredMessage = { userMessage: Message; run: Run }
 /** `quota` is what the tenant has used since; null when an idempotency key repeats an earlier call, which is not counted again. */
 export type SentMessage = StoredMessage & { quota: QuotaReading | null }
 
-const contentRules = { max: 100_000, multiline: true }
+/** What a message may be. Bytes. */
+export const contentRules = { max: 100_000, multiline: true }
 
 /**
  * Says something in a conversation and queues the run that answers it. Throws NotFound, also for an end user when the

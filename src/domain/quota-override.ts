@@ -86,7 +86,8 @@ export async function clearQuotaOverride(
   return afterwards(scope, tenant.id)
 }
 
-async function presentTenant({ catalog }: OperatorScope, tenantId: string): Promise<TenantProfile> {
+/** The tenant. Throws NotFound when there is none, or it is erased. */
+export async function presentTenant({ catalog }: OperatorScope, tenantId: string): Promise<TenantProfile> {
   const tenant = isUuid(tenantId) ? await catalog.findTenant(tenantId) : null
   if (!tenant || tenant.status === 'ERASED') throw new NotFound('tenant')
   return profileOf(tenant)

@@ -1,5 +1,6 @@
 import type { Message, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
+import type { TenantId } from './ids.ts'
 import { countFitting, type Exchange, exchangeTokens, type Question } from './prompt.ts'
 
 /** Runs looked at, the newest: each has a question and at most one reply, so 200 messages. */
@@ -10,6 +11,20 @@ type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
 
 /** What the run has to answer, and what was said in the conversation before it was asked, newest first. */
 type Said = { question: Question; earlier: Outline[] }
+
+/** What was said in a conversation so far, newest first, as the next run would be told. */
+export async function readEarlier(db: TenantDb, tenantId: TenantId, conversationId: string): Promise<Outline[]> {
+  const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string })[]>`
+    select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId"
+    from (
+      select r.id, r.created_at from runs r
+      where r.tenant_id = ${tenantId}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is not null
+      order by r.created_at desc, r.id desc
+      limit ${mostRuns}) asked
+    join messages m on m.tenant_id = ${tenantId}::uuid and m.run_id = asked.id
+    order by asked.created_at desc, asked.id desc`
+  return [...Map.groupBy(rows, ({ runId }) => runId).values()].map((messages) => ({ messages }))
+}
 
 /** In one round trip: somebody waits for the first token. */
 export async function readSaid(db: TenantDb, run: Run): Promise<Said> {

@@ -1,11 +1,12 @@
 import type { Run, RunStatus } from '../data/generated/client.ts'
+import type { UsageRecordWhereInput } from '../data/generated/models.ts'
 import { NotFound } from './errors.ts'
 import { isUuid } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
 import { isFinished, terminalStatuses } from './run-status.ts'
 import { endWaiting } from './run-stop.ts'
 import { requireRole, type Scope } from './scope.ts'
-import { type RunUsage, sumUsage } from './usage.ts'
+import { type RunUsage, sumCosts, sumUsage } from './usage.ts'
 
 /** Null when there is no such run, or it is not the end user's own. */
 export async function findRun(scope: Scope, id: string): Promise<Run | null> {
@@ -35,10 +36,20 @@ export async function listRuns(scope: Scope, page: PageArgs, filter: RunFilter =
 /** What each of these runs used so far, from the ledger; zero for a run without a model call. */
 export async function usageByRun(scope: Scope, runIds: readonly string[]): Promise<Map<string, RunUsage>> {
   requireRole(scope, 'END_USER')
-  const { userId } = scope.actor
-  if (userId === null) return sumUsage(scope.db, runIds)
-  const own = await scope.db.userPseudonym.findMany({ where: { userId }, select: { id: true } })
-  return sumUsage(scope.db, runIds, { userPseudonym: { in: own.map(({ id }) => id) } })
+  return sumUsage(scope.db, runIds, await ownUsage(scope))
+}
+
+/** What each conversation cost so far, in nano-units. End users see that of their own. */
+export async function costByConversation(scope: Scope, conversationIds: readonly string[]): Promise<Map<string, bigint>> {
+  requireRole(scope, 'END_USER')
+  return sumCosts(scope.db, conversationIds, await ownUsage(scope))
+}
+
+/** Which rows of the ledger the actor may see. */
+async function ownUsage({ db, actor: { userId } }: Scope): Promise<UsageRecordWhereInput> {
+  if (userId === null) return {}
+  const own = await db.userPseudonym.findMany({ where: { userId }, select: { id: true } })
+  return { userPseudonym: { in: own.map(({ id }) => id) } }
 }
 
 /**

@@ -3,6 +3,7 @@ import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { checkModel } from './agent-config-change.ts'
 import { recordAudit } from './audit.ts'
 import type { OperatorScope, Principal } from './authenticate.ts'
+import type { PastTimeZone } from './billing-month.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { requireRole, type Scope, type TenantProfile, type TenantSettings } from './scope.ts'
 import { profileOf } from './tenant.ts'
@@ -12,20 +13,22 @@ import { checkTimeZone } from './time-zone.ts'
 export type TenantSettingsChange = { [Setting in keyof TenantSettings]?: TenantSettings[Setting] | null }
 
 const mostThresholds = 10
+const mostTimeZones = 100
 
 /**
  * Changes what a tenant decides about itself. Another time zone moves the days and months that are counted in, on every instance when
  * this returns. What is as it was changes nothing. Throws a ValidationProblem for a zone that the IANA database does not have,
- * thresholds that are not 1 to 100 and ascending, or more than 10, and a model that agents could not have either. For admins.
+ * thresholds that are not 1 to 100 and ascending, or more than 10, the 101st time zone, and a model that agents could not have either. For admins.
  */
 export async function updateTenantSettings(scope: Scope, change: TenantSettingsChange): Promise<{ tenant: TenantProfile }> {
   requireRole(scope, 'ADMIN')
   const { id } = scope.tenant
   const row = await scope.db.$transaction(async (tx) => {
     const set = await checkSettings(scope, tx, change)
-    const [before] = await tx.$queryRaw<TenantSettings[]>`
+    const [before] = await tx.$queryRaw<(TenantSettings & { pastTimeZones: PastTimeZone[] })[]>`
       select time_zone as "timeZone", quota_thresholds as "quotaThresholds", budget_behaviour as "budgetBehaviour",
-        downgrade_model as "downgradeModel", downgrade_at as "downgradeAt"
+        downgrade_model as "downgradeModel", downgrade_at as "downgradeAt",
+        past_time_zones as "pastTimeZones"
       from tenants where id = ${id}::uuid for no key update`
     const changed = Object.entries(set).filter(
       ([name, value]) => !isDeepStrictEqual(before?.[name as keyof TenantSettings], value),
@@ -33,7 +36,8 @@ export async function updateTenantSettings(scope: Scope, change: TenantSettingsC
     if (changed.length > 0) {
       const details = Object.fromEntries(changed)
       const isAnotherZone = set.timeZone !== undefined && set.timeZone !== before?.timeZone
-      await tx.tenant.updateMany({ where: { id }, data: { ...details, limitsVersion: { increment: isAnotherZone ? 1 : 0 } } })
+      const zones = isAnotherZone ? { pastTimeZones: zonesUntil(scope.ports.now(), before), limitsVersion: { increment: 1 } } : {}
+      await tx.tenant.updateMany({ where: { id }, data: { ...details, ...zones } })
       await recordAudit(scope, tx, { action: 'updateTenantSettings', subject: 'Tenant', subjectId: id, details })
     }
     return tx.tenant.findFirst({ where: { id } })
@@ -72,6 +76,14 @@ async function checkSettings(
     set.downgradeAt = downgradeAt
   }
   return set
+}
+
+/** The zones before the next one. Months that were charged are told by them, so that none is forgotten. */
+function zonesUntil(now: number, before: (TenantSettings & { pastTimeZones: PastTimeZone[] }) | undefined): PastTimeZone[] {
+  if (!before) return []
+  if (before.pastTimeZones.length >= mostTimeZones)
+    throw new ValidationProblem(['timeZone'], `The time zone can be changed ${mostTimeZones} times at most.`)
+  return [...before.pastTimeZones, { zone: before.timeZone, until: now }]
 }
 
 function checkThresholds(thresholds: number[]): number[] {

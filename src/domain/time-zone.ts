@@ -30,6 +30,11 @@ export function monthIn(zone: string, at: number): Period {
   return { start: beginning(zone, year, month, 1), end: beginning(zone, year, month + 1, 1) }
 }
 
+/** The first moment of a month in the zone, in milliseconds. `month` counts from 1; one beyond the last is of the next year. */
+export function monthBeginning(zone: string, year: number, month: number): number {
+  return beginning(zone, year, month, 1)
+}
+
 /**
  * The first moment of the date in the zone, or of the next date that there is: clocks may skip the midnight of a day, or all of it
  * (Pacific/Apia had no 30 December 2011). A day or month beyond the last is one of the next month or year.

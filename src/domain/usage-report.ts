@@ -55,9 +55,7 @@ const mostRows = 10_000
  * than 10,000 rows; NotFound for a tenant that is not there, is erased, or is another's.
  */
 export async function reportUsage(principal: Principal, query: UsageQuery): Promise<UsageReport> {
-  const { from, to } = query.range
-  if (from >= to) throw new ValidationProblem(['range', 'to'], 'The range must end after it begins.')
-  if (to.getTime() - from.getTime() > longestRange) throw new ValidationProblem(['range', 'to'], 'A range is a year at most.')
+  checkRange(query.range)
   const ledger = await ledgerOf(principal, query)
   const rows = await afterOthersOf(ledger.tenantId, () => groupUsage(ledger, query))
   if (rows.length > mostRows) {
@@ -65,6 +63,12 @@ export async function reportUsage(principal: Principal, query: UsageQuery): Prom
     throw new ValidationProblem(['groupBy'], `The report would have more than ${mostRows.toLocaleString('en')} rows. ${advice}`)
   }
   return { total: totalOf(rows), rows: query.groupBy.length === 0 ? [] : rows }
+}
+
+/** Throws a ValidationProblem for a range that is empty, backwards or longer than a year. */
+export function checkRange({ from, to }: DateRange): void {
+  if (from >= to) throw new ValidationProblem(['range', 'to'], 'The range must end after it begins.')
+  if (to.getTime() - from.getTime() > longestRange) throw new ValidationProblem(['range', 'to'], 'A range is a year at most.')
 }
 
 /** The last report of each tenant that has one under way in this process. */

@@ -79,6 +79,22 @@ export async function sumUsage(
   return sums
 }
 
+/** What each conversation cost so far, in nano-units, from the ledger: zero for one without any call. */
+export async function sumCosts(
+  db: TenantTransaction,
+  conversationIds: readonly string[],
+  filter: UsageRecordWhereInput = {},
+): Promise<Map<string, bigint>> {
+  const groups = await db.usageRecord.groupBy({
+    by: ['conversationId'],
+    where: { ...filter, conversationId: { in: conversationIds.filter(isUuid) } },
+    _sum: { costNanos: true },
+  })
+  const costs = new Map(conversationIds.map((id) => [id, 0n]))
+  for (const { conversationId, _sum } of groups) costs.set(conversationId, _sum.costNanos ?? 0n)
+  return costs
+}
+
 const nothing: RunUsage = {
   inputTokens: 0,
   cachedInputTokens: 0,

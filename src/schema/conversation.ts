@@ -8,7 +8,8 @@ import {
   renameConversation,
 } from '../domain/conversation.ts'
 import { listMessages } from '../domain/message.ts'
-import { listRuns } from '../domain/run.ts'
+import { defaultCurrency } from '../domain/pricing.ts'
+import { costByConversation, listRuns } from '../domain/run.ts'
 import { Agent, agents } from './agent.ts'
 import { builder } from './builder.ts'
 import { connectionOf, pageArgs } from './connection.ts'
@@ -16,6 +17,7 @@ import { scopeOf } from './context.ts'
 import { decodeId, encodeId } from './global-id.ts'
 import { byId, loader } from './loader.ts'
 import { MessageConnection } from './message.ts'
+import { Money } from './money.ts'
 import { mutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 import { RunConnection } from './run.ts'
@@ -23,6 +25,9 @@ import { textBudget } from './text-budget.ts'
 
 /** Conversations by id. */
 export const conversations = loader(async (context, ids) => byId(await conversationsByIds(scopeOf(context), ids)))
+
+/** What conversations cost, in nano-units. */
+const costs = loader((context, ids) => costByConversation(scopeOf(context), ids))
 
 export const Conversation = builder.objectRef<ConversationRow>('Conversation')
 
@@ -45,6 +50,14 @@ Conversation.implement({
     }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it began.' }),
     updatedAt: t.expose('updatedAt', { type: 'DateTime', description: 'When something last happened in it.' }),
+    cost: t.field({
+      type: Money,
+      description: 'What all its model calls cost so far, from the ledger.',
+      resolve: async ({ id }, _args, context) => ({
+        nanos: (await costs(context).load(id)) ?? 0n,
+        currency: defaultCurrency,
+      }),
+    }),
     messages: t.field({
       type: MessageConnection,
       description: 'What was said, oldest first.',

@@ -12,7 +12,7 @@ import { Money } from './money.ts'
 
 const staffAndOperators = { member: true, operator: true } as const
 
-const DateRange = builder.inputType('DateRange', {
+export const DateRange = builder.inputType('DateRange', {
   description: 'A span of time, of a year at most.',
   fields: (t) => ({
     from: t.field({ type: 'DateTime', required: true, description: 'Its first moment.' }),

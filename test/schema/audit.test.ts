@@ -73,6 +73,19 @@ const examples: Readonly<Record<string, Example>> = {
       return { ...override, reason: 'The trial is over.' }
     },
   },
+  setPrice: {
+    input: () => ({ model: 'gpt-4o', inputNanos: 5_000, outputNanos: 20_000 }),
+    silent: 'It is done to no tenant. The price list itself says who did it, and is never changed.',
+  },
+  setTenantPrice: {
+    input: (tenant) => ({ tenantId: tenantId(tenant), model: '*', marginBasisPoints: 1_500, reason: 'The contract.' }),
+  },
+  grantCredit: {
+    input: (tenant) => ({
+      ...{ tenantId: tenantId(tenant), amountMicros: 5_000_000, reason: 'An outage.' },
+      idempotencyKey: `credit-${tenant.tenant.id}`,
+    }),
+  },
   eraseTenant: {
     input: (tenant) => ({ tenantId: tenantId(tenant), confirmName: tenant.tenant.name }),
     silent: 'The audit log is erased with the rest, and the certificate stays.',

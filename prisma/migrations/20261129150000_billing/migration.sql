@@ -16,6 +16,10 @@ ADD COLUMN     "corrects_id" UUID,
 ADD COLUMN     "tenant_price_id" UUID;
 
 -- AlterTable
+ALTER TABLE "prices" ADD COLUMN     "created_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
+ADD COLUMN     "created_by" TEXT NOT NULL DEFAULT 'Bulkhead';
+
+-- AlterTable
 ALTER TABLE "model_call_attempts" ADD COLUMN     "tenant_price_id" UUID;
 
 -- CreateTable

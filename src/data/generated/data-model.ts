@@ -763,7 +763,9 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "cachedInputNanos",
       "outputNanos",
       "validFrom",
-      "validTo"
+      "validTo",
+      "createdBy",
+      "createdAt"
     ],
     "relations": {
       "usageRecords": {

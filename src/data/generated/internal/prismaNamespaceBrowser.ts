@@ -314,7 +314,9 @@ export const PriceScalarFieldEnum = {
   cachedInputNanos: 'cachedInputNanos',
   outputNanos: 'outputNanos',
   validFrom: 'validFrom',
-  validTo: 'validTo'
+  validTo: 'validTo',
+  createdBy: 'createdBy',
+  createdAt: 'createdAt'
 } as const
 
 export type PriceScalarFieldEnum = (typeof PriceScalarFieldEnum)[keyof typeof PriceScalarFieldEnum]

@@ -52,6 +52,8 @@ export type PriceMinAggregateOutputType = {
   outputNanos: bigint | null
   validFrom: Date | null
   validTo: Date | null
+  createdBy: string | null
+  createdAt: Date | null
 }
 
 export type PriceMaxAggregateOutputType = {
@@ -64,6 +66,8 @@ export type PriceMaxAggregateOutputType = {
   outputNanos: bigint | null
   validFrom: Date | null
   validTo: Date | null
+  createdBy: string | null
+  createdAt: Date | null
 }
 
 export type PriceCountAggregateOutputType = {
@@ -76,6 +80,8 @@ export type PriceCountAggregateOutputType = {
   outputNanos: number
   validFrom: number
   validTo: number
+  createdBy: number
+  createdAt: number
   _all: number
 }
 
@@ -104,6 +110,8 @@ export type PriceMinAggregateInputType = {
   outputNanos?: true
   validFrom?: true
   validTo?: true
+  createdBy?: true
+  createdAt?: true
 }
 
 export type PriceMaxAggregateInputType = {
@@ -116,6 +124,8 @@ export type PriceMaxAggregateInputType = {
   outputNanos?: true
   validFrom?: true
   validTo?: true
+  createdBy?: true
+  createdAt?: true
 }
 
 export type PriceCountAggregateInputType = {
@@ -128,6 +138,8 @@ export type PriceCountAggregateInputType = {
   outputNanos?: true
   validFrom?: true
   validTo?: true
+  createdBy?: true
+  createdAt?: true
   _all?: true
 }
 
@@ -227,6 +239,8 @@ export type PriceGroupByOutputType = {
   outputNanos: bigint
   validFrom: Date
   validTo: Date | null
+  createdBy: string
+  createdAt: Date
   _count: PriceCountAggregateOutputType | null
   _avg: PriceAvgAggregateOutputType | null
   _sum: PriceSumAggregateOutputType | null
@@ -262,6 +276,8 @@ export type PriceWhereInput = {
   outputNanos?: Prisma.BigIntFilter<"Price"> | bigint | number
   validFrom?: Prisma.DateTimeFilter<"Price"> | Date | string
   validTo?: Prisma.DateTimeNullableFilter<"Price"> | Date | string | null
+  createdBy?: Prisma.StringFilter<"Price"> | string
+  createdAt?: Prisma.DateTimeFilter<"Price"> | Date | string
   usageRecords?: Prisma.UsageRecordListRelationFilter
   callAttempts?: Prisma.ModelCallAttemptListRelationFilter
 }
@@ -276,6 +292,8 @@ export type PriceOrderByWithRelationInput = {
   outputNanos?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrderInput | Prisma.SortOrder
+  createdBy?: Prisma.SortOrder
+  createdAt?: Prisma.SortOrder
   usageRecords?: Prisma.UsageRecordOrderByRelationAggregateInput
   callAttempts?: Prisma.ModelCallAttemptOrderByRelationAggregateInput
 }
@@ -294,6 +312,8 @@ export type PriceWhereUniqueInput = Prisma.AtLeast<{
   outputNanos?: Prisma.BigIntFilter<"Price"> | bigint | number
   validFrom?: Prisma.DateTimeFilter<"Price"> | Date | string
   validTo?: Prisma.DateTimeNullableFilter<"Price"> | Date | string | null
+  createdBy?: Prisma.StringFilter<"Price"> | string
+  createdAt?: Prisma.DateTimeFilter<"Price"> | Date | string
   usageRecords?: Prisma.UsageRecordListRelationFilter
   callAttempts?: Prisma.ModelCallAttemptListRelationFilter
 }, "id" | "model_version">
@@ -308,6 +328,8 @@ export type PriceOrderByWithAggregationInput = {
   outputNanos?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrderInput | Prisma.SortOrder
+  createdBy?: Prisma.SortOrder
+  createdAt?: Prisma.SortOrder
   _count?: Prisma.PriceCountOrderByAggregateInput
   _avg?: Prisma.PriceAvgOrderByAggregateInput
   _max?: Prisma.PriceMaxOrderByAggregateInput
@@ -328,6 +350,8 @@ export type PriceScalarWhereWithAggregatesInput = {
   outputNanos?: Prisma.BigIntWithAggregatesFilter<"Price"> | bigint | number
   validFrom?: Prisma.DateTimeWithAggregatesFilter<"Price"> | Date | string
   validTo?: Prisma.DateTimeNullableWithAggregatesFilter<"Price"> | Date | string | null
+  createdBy?: Prisma.StringWithAggregatesFilter<"Price"> | string
+  createdAt?: Prisma.DateTimeWithAggregatesFilter<"Price"> | Date | string
 }
 
 export type PriceCreateInput = {
@@ -340,6 +364,8 @@ export type PriceCreateInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  createdBy?: string
+  createdAt?: Date | string
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutPriceInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutPriceInput
 }
@@ -354,6 +380,8 @@ export type PriceUncheckedCreateInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  createdBy?: string
+  createdAt?: Date | string
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutPriceInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutPriceInput
 }
@@ -368,6 +396,8 @@ export type PriceUpdateInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutPriceNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutPriceNestedInput
 }
@@ -382,6 +412,8 @@ export type PriceUncheckedUpdateInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutPriceNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutPriceNestedInput
 }
@@ -396,6 +428,8 @@ export type PriceCreateManyInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  createdBy?: string
+  createdAt?: Date | string
 }
 
 export type PriceUpdateManyMutationInput = {
@@ -408,6 +442,8 @@ export type PriceUpdateManyMutationInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
 export type PriceUncheckedUpdateManyInput = {
@@ -420,6 +456,8 @@ export type PriceUncheckedUpdateManyInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
 export type PriceNullableScalarRelationFilter = {
@@ -442,6 +480,8 @@ export type PriceCountOrderByAggregateInput = {
   outputNanos?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrder
+  createdBy?: Prisma.SortOrder
+  createdAt?: Prisma.SortOrder
 }
 
 export type PriceAvgOrderByAggregateInput = {
@@ -461,6 +501,8 @@ export type PriceMaxOrderByAggregateInput = {
   outputNanos?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrder
+  createdBy?: Prisma.SortOrder
+  createdAt?: Prisma.SortOrder
 }
 
 export type PriceMinOrderByAggregateInput = {
@@ -473,6 +515,8 @@ export type PriceMinOrderByAggregateInput = {
   outputNanos?: Prisma.SortOrder
   validFrom?: Prisma.SortOrder
   validTo?: Prisma.SortOrder
+  createdBy?: Prisma.SortOrder
+  createdAt?: Prisma.SortOrder
 }
 
 export type PriceSumOrderByAggregateInput = {
@@ -524,6 +568,8 @@ export type PriceCreateWithoutUsageRecordsInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  createdBy?: string
+  createdAt?: Date | string
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutPriceInput
 }
 
@@ -537,6 +583,8 @@ export type PriceUncheckedCreateWithoutUsageRecordsInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  createdBy?: string
+  createdAt?: Date | string
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutPriceInput
 }
 
@@ -566,6 +614,8 @@ export type PriceUpdateWithoutUsageRecordsInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutPriceNestedInput
 }
 
@@ -579,6 +629,8 @@ export type PriceUncheckedUpdateWithoutUsageRecordsInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutPriceNestedInput
 }
 
@@ -592,6 +644,8 @@ export type PriceCreateWithoutCallAttemptsInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  createdBy?: string
+  createdAt?: Date | string
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutPriceInput
 }
 
@@ -605,6 +659,8 @@ export type PriceUncheckedCreateWithoutCallAttemptsInput = {
   outputNanos: bigint | number
   validFrom: Date | string
   validTo?: Date | string | null
+  createdBy?: string
+  createdAt?: Date | string
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutPriceInput
 }
 
@@ -634,6 +690,8 @@ export type PriceUpdateWithoutCallAttemptsInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutPriceNestedInput
 }
 
@@ -647,6 +705,8 @@ export type PriceUncheckedUpdateWithoutCallAttemptsInput = {
   outputNanos?: Prisma.BigIntFieldUpdateOperationsInput | bigint | number
   validFrom?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   validTo?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  createdBy?: Prisma.StringFieldUpdateOperationsInput | string
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutPriceNestedInput
 }
 
@@ -700,6 +760,8 @@ export type PriceSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
   outputNanos?: boolean
   validFrom?: boolean
   validTo?: boolean
+  createdBy?: boolean
+  createdAt?: boolean
   usageRecords?: boolean | Prisma.Price$usageRecordsArgs<ExtArgs>
   callAttempts?: boolean | Prisma.Price$callAttemptsArgs<ExtArgs>
   _count?: boolean | Prisma.PriceCountOutputTypeDefaultArgs<ExtArgs>
@@ -715,6 +777,8 @@ export type PriceSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensi
   outputNanos?: boolean
   validFrom?: boolean
   validTo?: boolean
+  createdBy?: boolean
+  createdAt?: boolean
 }, ExtArgs["result"]["price"]>
 
 export type PriceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetSelect<{
@@ -727,6 +791,8 @@ export type PriceSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensi
   outputNanos?: boolean
   validFrom?: boolean
   validTo?: boolean
+  createdBy?: boolean
+  createdAt?: boolean
 }, ExtArgs["result"]["price"]>
 
 export type PriceSelectScalar = {
@@ -739,9 +805,11 @@ export type PriceSelectScalar = {
   outputNanos?: boolean
   validFrom?: boolean
   validTo?: boolean
+  createdBy?: boolean
+  createdAt?: boolean
 }
 
-export type PriceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "model" | "version" | "currency" | "inputNanos" | "cachedInputNanos" | "outputNanos" | "validFrom" | "validTo", ExtArgs["result"]["price"]>
+export type PriceOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "model" | "version" | "currency" | "inputNanos" | "cachedInputNanos" | "outputNanos" | "validFrom" | "validTo" | "createdBy" | "createdAt", ExtArgs["result"]["price"]>
 export type PriceInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   usageRecords?: boolean | Prisma.Price$usageRecordsArgs<ExtArgs>
   callAttempts?: boolean | Prisma.Price$callAttemptsArgs<ExtArgs>
@@ -769,6 +837,11 @@ export type $PricePayload<ExtArgs extends runtime.Types.Extensions.InternalArgs 
      * When it ends though no other version has begun; null for never.
      */
     validTo: Date | null
+    /**
+     * The operator who set it.
+     */
+    createdBy: string
+    createdAt: Date
   }, ExtArgs["result"]["price"]>
   composites: {}
 }
@@ -1203,6 +1276,8 @@ export interface PriceFieldRefs {
   readonly outputNanos: Prisma.FieldRef<"Price", 'BigInt'>
   readonly validFrom: Prisma.FieldRef<"Price", 'DateTime'>
   readonly validTo: Prisma.FieldRef<"Price", 'DateTime'>
+  readonly createdBy: Prisma.FieldRef<"Price", 'String'>
+  readonly createdAt: Prisma.FieldRef<"Price", 'DateTime'>
 }
     
 
