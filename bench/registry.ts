@@ -4,6 +4,7 @@ import { cluster } from './cluster.ts'
 import { distance } from './distance.ts'
 import { fairness } from './fairness.ts'
 import { reads } from './reads.ts'
+import { reports } from './reports.ts'
 import { roundTrips } from './round-trips.ts'
 import { startUp } from './start-up.ts'
 import { streams } from './streams.ts'
@@ -22,4 +23,5 @@ export const benches: Readonly<Record<string, Bench>> = {
   'start-up': startUp,
   cluster,
   sweep,
+  reports,
 }

@@ -104,17 +104,19 @@ type LineRow = Omit<InvoiceLine, 'marginNanos' | 'rates'> & InvoiceLine['rates']
 
 async function readLines(db: TenantDb, tenantId: TenantId, range: DateRange): Promise<InvoiceLine[]> {
   const rows = await db.$queryRaw<LineRow[]>`
-    select u.model, u.is_correction as "isCorrection", sum(u.calls)::bigint as calls,
-      sum(u.input_tokens - u.cached_input_tokens)::bigint as "inputTokens", sum(u.cached_input_tokens)::bigint as "cachedInputTokens",
-      sum(u.output_tokens)::bigint as "outputTokens", sum(u.cost_nanos)::bigint as "costNanos",
+    select u.model, u.is_correction as "isCorrection", u.calls, u.input_tokens - u.cached_input_tokens as "inputTokens",
+      u.cached_input_tokens as "cachedInputTokens", u.output_tokens as "outputTokens", u.cost_nanos as "costNanos",
       coalesce(a.input_nanos, l.input_nanos, 0) as "inputNanos",
       coalesce(a.cached_input_nanos, l.cached_input_nanos, 0) as "cachedInputNanos",
       coalesce(a.output_nanos, l.output_nanos, 0) as "outputNanos",
       coalesce(a.margin_basis_points, 0) as "marginBasisPoints"
-    from (${ledgerSums(tenantId, range)}) u
+    from (
+      select model, is_correction, price_id, tenant_price_id, sum(calls)::bigint as calls, sum(input_tokens)::bigint as input_tokens,
+        sum(cached_input_tokens)::bigint as cached_input_tokens, sum(output_tokens)::bigint as output_tokens,
+        sum(cost_nanos)::bigint as cost_nanos
+      from (${ledgerSums(tenantId, range)}) s group by model, is_correction, price_id, tenant_price_id) u
     left join prices l on l.id = u.price_id
     left join tenant_prices a on a.tenant_id = ${tenantId}::uuid and a.id = u.tenant_price_id
-    group by u.model, u.is_correction, u.price_id, u.tenant_price_id, l.id, a.tenant_id, a.id
     order by u.model, u.is_correction, l.version nulls first, a.model nulls first, a.version`
   return rows.map(({ inputNanos, cachedInputNanos, outputNanos, ...row }) => ({
     ...row,

@@ -53,12 +53,12 @@ export async function sumQuarter(db: TenantDb, tenantId: TenantId, bucket: Date)
       insert into usage_rollups (tenant_id, bucket, part, model, agent_id, config_version, price_id, tenant_price_id, currency,
         is_correction, estimated, calls, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos)
       select tenant_id, ${bucket}::timestamptz, row_number() over (), model, agent_id, config_version, price_id, tenant_price_id, currency,
-        correction > 0, estimated, count(*) filter (where correction = 0),
+        correction > 0, bool_or(estimated), count(*) filter (where correction = 0),
         sum(input_tokens), sum(cached_input_tokens), sum(output_tokens), sum(reasoning_tokens), sum(cost_nanos)
       from usage_records
       where tenant_id = ${tenantId}::uuid and created_at >= ${bucket}::timestamptz
         and created_at < ${bucket}::timestamptz + interval '15 minutes'
-      group by tenant_id, model, agent_id, config_version, price_id, tenant_price_id, currency, correction > 0, estimated`
+      group by tenant_id, model, agent_id, config_version, price_id, tenant_price_id, currency, correction > 0`
     return true
   })
 }

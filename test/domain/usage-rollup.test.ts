@@ -115,7 +115,12 @@ describe('the sums of a ledger', () => {
 
   it('are made of all tenants, once a quarter is over, and one that fails keeps no other from it', async () => {
     const [acme, globex] = [await story.tenant(), await story.tenant()]
-    for (const { admin } of [acme, globex]) await enterCalls(story.database, admin, [call, { ...call, at: Date.now() }])
+    const yesterday = Date.now() - 86_400_000
+    for (const { admin } of [acme, globex])
+      await enterCalls(story.database, admin, [
+        { ...call, at: yesterday },
+        { ...call, at: Date.now() },
+      ])
     const broken = Object.assign(Object.create(story.data), {
       of: (wall: Parameters<typeof story.data.of>[0]) => {
         if (wall.tenantId === acme.tenant.id) throw new Error('Broken.')
