@@ -46,7 +46,7 @@ import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { Metrics } from './server/metrics.ts'
 import { createServer } from './server/server.ts'
 import { createBuiltinToolbox } from './tools/builtin.ts'
-import { createEgress } from './tools/egress.ts'
+import { createEgress, createOperatorEgress } from './tools/egress.ts'
 
 /** A running platform. */
 export type App = {
@@ -244,7 +244,8 @@ export async function openPorts(config: Config, logger: Logger, opened: AsyncDis
   const masterKeys = masterKeysIn(config, await localSecretsOf(config))
   const vault = new EnvelopeVault(createLocalKeyProvider(masterKeys))
   const egress = createEgress(config.egress)
-  const courier = createCourier({ egress, mail: config.mail, warn: (message) => logger.warn(message) })
+  const usageFeed = config.usageFeed && { ...config.usageFeed, egress: createOperatorEgress() }
+  const courier = createCourier({ egress, mail: config.mail, usageFeed, warn: (message) => logger.warn(message) })
   const common = {
     ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress, courier },
     ...{ report: onError, now: Date.now },

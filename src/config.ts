@@ -52,6 +52,8 @@ export type Config = {
   modelConcurrency: ModelConcurrency
   /** The server that e-mail is handed to, and whom it is from; null when none is sent. */
   mail: { url: string; from: string } | null
+  /** Where the usage of all tenants is posted, and what it is signed with; null when nowhere. */
+  usageFeed: { url: string; secret: string } | null
   /** What URLs that tenants choose may lead to, beside the public Internet by https. */
   egress: {
     /** Addresses, at one port, or at all of them for null. */
@@ -119,6 +121,11 @@ const addresses = z.string().transform((text, context) =>
     return z.NEVER
   }),
 )
+/** As Standard Webhooks has it. */
+const signingSecret = z.string().regex(/^whsec_[A-Za-z0-9+/]{32,86}={0,2}$/, {
+  error: 'must be whsec_ and 24 to 64 random bytes in base64, as `echo whsec_$(openssl rand -base64 32)` prints them',
+})
+const withoutUser = (text: string) => !URL.canParse(text) || new URL(text).username + new URL(text).password === ''
 /** A bare address, or a name and an address in angle brackets. */
 const sender = z.string().regex(/^[^\s@<>]+@[^\s@<>]+$|^[^<>\p{Cc}]+ <[^\s@<>]+@[^\s@<>]+>$/u, {
   error: 'must be an address such as bulkhead@example.com, or Bulkhead <bulkhead@example.com>',
@@ -164,6 +171,10 @@ const environment = z.object({
   MAIL_FROM: sender.optional(),
   BULKHEAD_EGRESS_ALLOW: addresses.default([]),
   BULKHEAD_EGRESS_HTTP: z.enum(['on', 'off']).default('off'),
+  BULKHEAD_USAGE_FEED_URL: url('http:', 'https:')
+    .refine(withoutUser, { error: 'must have no user name and no password' })
+    .optional(),
+  BULKHEAD_USAGE_FEED_SECRET: signingSecret.optional(),
   BULKHEAD_BACKUP_RETENTION_DAYS: integer(0, 3_650).default(30),
 })
 
@@ -223,6 +234,7 @@ export function readConfig(options: Record<string, string | undefined> = {}): Co
     runConcurrency: values.BULKHEAD_RUN_CONCURRENCY,
     modelConcurrency: values.BULKHEAD_MODEL_CONCURRENCY ?? { named: new Map(), others: null },
     mail: mailOf(values),
+    usageFeed: usageFeedOf(values),
     egress: { allowed: values.BULKHEAD_EGRESS_ALLOW, allowHttp: allowsHttp(values) },
     backupRetentionDays: values.BULKHEAD_BACKUP_RETENTION_DAYS,
   }
@@ -242,6 +254,17 @@ function mailOf({ SMTP_URL: url, MAIL_FROM: from }: Values): Config['mail'] {
   if (from === undefined)
     throw new ConfigError('MAIL_FROM is not set and SMTP_URL is. Set it to the address that e-mail is from.')
   return { url, from }
+}
+
+function usageFeedOf({ BULKHEAD_USAGE_FEED_URL: url, BULKHEAD_USAGE_FEED_SECRET: secret }: Values): Config['usageFeed'] {
+  if (url !== undefined && secret !== undefined) return { url, secret }
+  if (url !== undefined)
+    throw new ConfigError(
+      'BULKHEAD_USAGE_FEED_SECRET is not set and BULKHEAD_USAGE_FEED_URL is. Set it to what usage events are signed with.',
+    )
+  if (secret !== undefined)
+    throw new ConfigError('BULKHEAD_USAGE_FEED_SECRET is set and BULKHEAD_USAGE_FEED_URL is not. Set both, or neither.')
+  return null
 }
 
 function allowsHttp({ NODE_ENV: environment, BULKHEAD_EGRESS_HTTP: http }: Values): boolean {

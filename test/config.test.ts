@@ -51,13 +51,25 @@ describe('Redis', () => {
 })
 
 describe('the way out', () => {
-  const unset = { NODE_ENV: 'development', SMTP_URL: '', MAIL_FROM: '', BULKHEAD_EGRESS_ALLOW: '', BULKHEAD_EGRESS_HTTP: '' }
+  const unset = {
+    ...{ NODE_ENV: 'development', SMTP_URL: '', MAIL_FROM: '', BULKHEAD_EGRESS_ALLOW: '', BULKHEAD_EGRESS_HTTP: '' },
+    ...{ BULKHEAD_USAGE_FEED_URL: '', BULKHEAD_USAGE_FEED_SECRET: '' },
+  }
   const read = (values: Record<string, string>) => readConfig({ ...unset, ...values })
 
   it('is for e-mail the server that is set, and for what tenants choose the public Internet alone', () => {
     expect(read({})).toMatchObject({ mail: null, egress: { allowed: [], allowHttp: false } })
     const mail = { SMTP_URL: 'smtps://user:secret@mail.example:465', MAIL_FROM: 'Bulkhead <bulkhead@example.com>' }
     expect(read(mail).mail).toEqual({ url: mail.SMTP_URL, from: mail.MAIL_FROM })
+  })
+
+  it('is for usage the URL that is set, wherever it leads', () => {
+    expect(read({}).usageFeed).toBeNull()
+    const secret = `whsec_${key()}`
+    const url = 'http://10.1.2.3:81/usage?token=a'
+    const feed = { BULKHEAD_USAGE_FEED_URL: url, BULKHEAD_USAGE_FEED_SECRET: secret }
+    expect(read(feed).usageFeed).toEqual({ url, secret })
+    expect(read({ ...production, ...feed }).usageFeed).toEqual({ url, secret })
   })
 
   it('has what the operator lists, by its address', () => {
@@ -85,6 +97,14 @@ describe('the way out', () => {
         'BULKHEAD_EGRESS_ALLOW must be addresses',
       ],
     ),
+    [
+      { BULKHEAD_USAGE_FEED_URL: 'https://feed.example' },
+      'BULKHEAD_USAGE_FEED_SECRET is not set and BULKHEAD_USAGE_FEED_URL is.',
+    ],
+    [{ BULKHEAD_USAGE_FEED_SECRET: `whsec_${key()}` }, 'BULKHEAD_USAGE_FEED_SECRET is set and BULKHEAD_USAGE_FEED_URL is not.'],
+    [{ BULKHEAD_USAGE_FEED_SECRET: 'secret' }, 'BULKHEAD_USAGE_FEED_SECRET must be whsec_ and 24 to 64 random bytes in base64'],
+    [{ BULKHEAD_USAGE_FEED_URL: 'ftp://secret' }, 'BULKHEAD_USAGE_FEED_URL must be a URL that starts with http:// or https://.'],
+    [{ BULKHEAD_USAGE_FEED_URL: 'https://user:secret@feed.example' }, 'BULKHEAD_USAGE_FEED_URL must have no user name'],
     [{ ...production, BULKHEAD_EGRESS_HTTP: 'on' }, 'BULKHEAD_EGRESS_HTTP is on, which is for development.'],
   ])('is refused in one line when it is %o', (values, message) => {
     expect(() => read(values)).toThrow(ConfigError)

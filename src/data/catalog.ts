@@ -2,13 +2,16 @@ import type pg from 'pg'
 import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
 import type { UrlCipher } from './database-address.ts'
 import { Erasures } from './erasures.ts'
-import { type OperatorKey, Prisma, type PrismaClient, type Tenant } from './generated/client.ts'
+import { type OperatorKey, type OutboxChannel, Prisma, type PrismaClient, type Tenant } from './generated/client.ts'
 import type { PriceCreateManyInput } from './generated/models.ts'
 import { Placements } from './placements.ts'
 import { openPlatformPool, PlatformDatabase, type PlatformDatabaseOptions } from './platform-database.ts'
 import { PriceRegister } from './price-register.ts'
 import { QuotaRegister } from './quota-register.ts'
 import { TenantRegister } from './tenant-register.ts'
+
+/** A message that somebody is to deliver now. */
+export type DueMessage = { tenantId: TenantId; id: string; channel: OutboxChannel }
 
 /** How long the answer to a heartbeat is waited for, in milliseconds. A worker that is not heard of for twice as long is dead. */
 const longestPulse = 4_000
@@ -136,17 +139,20 @@ export class Catalog {
   }
 
   /**
-   * Messages of the outbox that are due, at most 1,000 of each database and 20 of each tenant: first the oldest of every tenant, then
-   * the next, so that nobody's crowd comes before another's first.
+   * Messages of the outbox that are due by these channels, at most 1,000 of each database, 100 of each tenant to its own receivers and
+   * 100 of its usage to the feed: first the oldest of every tenant, then the next, so that nobody's crowd comes before another's first.
    */
-  dueMessages(): Promise<{ tenantId: TenantId; id: string }[]> {
+  dueMessages(channels: readonly OutboxChannel[]): Promise<DueMessage[]> {
     return this.placements.everywhere(async (client) => {
-      const rows = await client.$queryRaw<{ tenant_id: string; id: string }[]>`
-        select tenant_id, id from (
-          select tenant_id, id, due_at, row_number() over (partition by tenant_id order by due_at) as place from outbox
-          where due_at <= now() and exists (select from tenants where tenants.id = outbox.tenant_id and fenced_at is null)
-        ) due where place <= 20 order by place, due_at limit 1000`
-      return rows.map(({ tenant_id, id }) => ({ tenantId: tenantIdOf(tenant_id), id }))
+      const rows = await client.$queryRaw<{ tenant_id: string; id: string; channel: OutboxChannel }[]>`
+        select tenant_id, id, channel::text from (
+          select tenant_id, id, channel, due_at,
+            row_number() over (partition by tenant_id, channel = 'USAGE_FEED' order by due_at) as place
+          from outbox
+          where due_at <= now() and channel = any (${channels}::outbox_channel[])
+            and exists (select from tenants where tenants.id = outbox.tenant_id and fenced_at is null)
+        ) due where place <= 100 order by place, due_at limit 1000`
+      return rows.map(({ tenant_id, id, channel }) => ({ tenantId: tenantIdOf(tenant_id), id, channel }))
     })
   }
 

@@ -10,6 +10,7 @@ import { logEpoch } from './run-log.ts'
 import { textOf, turnsOf } from './run-turn.ts'
 import type { Scope } from './scope.ts'
 import { recordUsage } from './usage.ts'
+import { entryNow } from './usage-feed.ts'
 
 /** A model call that is about to be made. `turn` counts from 0; `userPseudonym` is as the ledger has it. */
 type PlannedCall = { turn: number; prompt: Prompt; terms: CallTerms; userPseudonym: string | null }
@@ -55,7 +56,7 @@ export async function settleCalls({ tenant, db, ports }: Owner, runId: string, l
     }
     const terms = termsOf(attempt.price, attempt.tenantPrice)
     if (!terms) throw new Error('A model call was noted without a price.')
-    calls.push(await recordUsage(db, attempt, usage, terms, ports.now()))
+    calls.push(await recordUsage(db, attempt, usage, terms, entryNow(ports)))
   }
   await settle({ tenant, ports }, { runId, calls, leave: false })
 }

@@ -26,7 +26,7 @@ const eventTypes: Record<NotificationKind, string> = { QUOTA_THRESHOLD_REACHED: 
 
 /**
  * Tells the tenant's admins, each notice once, whoever else tells the same: stores it, with an e-mail for each member who is an
- * admin and a message for each webhook, all or nothing. Whoever follows notifications hears of it when that is committed.
+ * admin and a message for each webhook that wants NOTIFICATION, all or nothing. Whoever follows notifications hears of it when that is committed.
  */
 export async function notifyAdmins(owner: NoticeOwner, notices: readonly Notice[]): Promise<void> {
   const { tenant, db, ports } = owner
@@ -49,7 +49,7 @@ async function store({ tenant, ports }: NoticeOwner, tx: TenantTransaction, noti
   const { count } = await tx.notification.createMany({ data: notification, skipDuplicates: true })
   if (count === 0) return []
   const admins = await tx.member.findMany({ where: { role: 'ADMIN' }, select: { email: true } })
-  const webhooks = await tx.webhook.findMany({ select: { id: true } })
+  const webhooks = await tx.webhook.findMany({ where: { events: { has: 'NOTIFICATION' } }, select: { id: true } })
   const { id, kind, title, body, details } = notification
   const email = (to: string): EmailPayload => ({ to, subject: title, text: body })
   const posted: WebhookPayload = {

@@ -1,11 +1,11 @@
-import type { Catalog } from '../data/catalog.ts'
+import type { Catalog, DueMessage } from '../data/catalog.ts'
 import { isFenced } from '../data/fence.ts'
-import type { OutboxEntry } from '../data/generated/client.ts'
+import type { OutboxChannel, OutboxEntry } from '../data/generated/client.ts'
 import type { TenantData, TenantDb } from '../data/tenant-scope.ts'
 import type { TenantId } from './ids.ts'
 import type { EmailPayload } from './notification.ts'
 import { persist } from './persistence.ts'
-import { DeliveryFailure, type Ports, type Unsubscribe } from './ports.ts'
+import { DeliveryFailure, type OutgoingPost, type Ports, type Unsubscribe } from './ports.ts'
 import { startTicker } from './ticker.ts'
 import { openWebhook } from './webhook.ts'
 
@@ -34,29 +34,38 @@ const defaultTiming: OutboxTiming = { look: 1_000, patience: 20_000, lease: 30_0
 const mostAtOnce = 64
 const mostOfTenant = 4
 
+/** Deliveries to the feed of all tenants, which have room of their own: while it is slow, tenants are told all the same. */
+const mostOfFeed = 16
+
 /** Attempts before a message is given up, a day after the first. */
 const mostAttempts = 11
 
 /** What a worker has claimed: the attempt is the claim. */
-type Claimed = Pick<OutboxEntry, 'id' | 'channel' | 'webhookId' | 'attempts'> & { payload: unknown }
+type Claimed = Pick<OutboxEntry, 'id' | 'channel' | 'webhookId' | 'notificationId' | 'attempts'> & { payload: unknown }
 
 type Outcome = { outcome: 'delivered' } | { outcome: 'failed'; reason: string; final: boolean } | { outcome: 'interrupted' }
 
 /**
  * Delivers what is in the outboxes of all tenants, each message at least once and under one id. Any number of workers may run, in
- * any number of processes: whoever claims a message has it for a while, and when that one dies, another delivers it.
+ * any number of processes: whoever claims a message has it for a while, and when that one dies, another delivers it. What is for the
+ * feed is left to processes that have one.
  */
 export class OutboxWorker {
   readonly #options: OutboxOptions
   readonly #timing: OutboxTiming
-  /** Whose each delivery under way is, by the message. */
-  readonly #underWay = new Map<string, { tenantId: TenantId; done: Promise<void> }>()
+  readonly #channels: readonly OutboxChannel[]
+  /** What was due at the last look, and was not begun yet. */
+  #due: readonly DueMessage[] = []
+  /** The deliveries under way, by the message, and how many each lane has of them. */
+  readonly #underWay = new Map<string, Promise<void>>()
+  readonly #lanes = new Map<string, number>()
   readonly #stopping = new AbortController()
   #stopLooking: Unsubscribe = async () => undefined
 
   constructor(options: OutboxOptions) {
     this.#options = options
     this.#timing = { ...defaultTiming, ...options.timing }
+    this.#channels = options.ports.courier.usageFeed ? ['EMAIL', 'WEBHOOK', 'USAGE_FEED'] : ['EMAIL', 'WEBHOOK']
   }
 
   start(): void {
@@ -68,18 +77,43 @@ export class OutboxWorker {
     const stopped = this.#stopLooking()
     this.#stopping.abort()
     await stopped
-    await Promise.all([...this.#underWay.values()].map(({ done }) => done))
+    await Promise.all(this.#underWay.values())
   }
 
   /** Begins to deliver what is due, and waits for none of it. */
   async #look(): Promise<void> {
-    for (const { tenantId, id } of await this.#options.catalog.dueMessages()) {
-      if (this.#stopping.signal.aborted || this.#underWay.size >= mostAtOnce) return
-      const own = [...this.#underWay.values()].filter((each) => each.tenantId === tenantId)
-      if (this.#underWay.has(id) || own.length >= mostOfTenant) continue
-      const done = this.#serve(tenantId, id).finally(() => this.#underWay.delete(id))
-      this.#underWay.set(id, { tenantId, done })
-    }
+    this.#due = await this.#options.catalog.dueMessages(this.#channels)
+    this.#begin()
+  }
+
+  /** Begins what there is room for, and the rest as room is made: whoever is fast need not wait for the next look. */
+  #begin(): void {
+    if (this.#stopping.signal.aborted) return
+    this.#due = this.#due.filter((message) => {
+      const { tenantId, id } = message
+      if (this.#underWay.has(id)) return false
+      const lane = laneOf(message)
+      if (!this.#hasRoom(lane)) return true
+      this.#count(lane, 1)
+      const done = this.#serve(tenantId, id).finally(() => {
+        this.#underWay.delete(id)
+        this.#count(lane, -1)
+        this.#begin()
+      })
+      this.#underWay.set(id, done)
+      return false
+    })
+  }
+
+  #hasRoom(lane: string): boolean {
+    const [own, feed] = [this.#lanes.get(lane) ?? 0, this.#lanes.get(feedLane) ?? 0]
+    return lane === feedLane ? own < mostOfFeed : own < mostOfTenant && this.#underWay.size - feed < mostAtOnce
+  }
+
+  #count(lane: string, change: 1 | -1): void {
+    const count = (this.#lanes.get(lane) ?? 0) + change
+    if (count === 0) this.#lanes.delete(lane)
+    else this.#lanes.set(lane, count)
   }
 
   async #serve(tenantId: TenantId, id: string): Promise<void> {
@@ -112,7 +146,7 @@ export class OutboxWorker {
   async #send(
     tenantId: TenantId,
     db: TenantDb,
-    { id, channel, webhookId, payload }: Claimed,
+    { id, channel, webhookId, notificationId, payload }: Claimed,
     signal: AbortSignal,
   ): Promise<void> {
     const { courier, vault } = this.#options.ports
@@ -122,20 +156,26 @@ export class OutboxWorker {
       case 'WEBHOOK': {
         const target = await openWebhook({ tenantId, db, vault }, webhookId ?? '')
         if (!target) throw new DeliveryFailure('The webhook was deleted.', { final: true })
-        return courier.webhook({ ...target, id, body: JSON.stringify(payload) }, signal)
+        const post = notificationId === null ? usageEvent(payload) : notice(id, payload)
+        return courier.webhook({ ...target, ...post }, signal)
       }
       case 'USAGE_FEED':
-        throw new DeliveryFailure('There is no feed.', { final: true })
+        // Not claimed without a feed.
+        if (!courier.usageFeed) throw new DeliveryFailure('There is no feed.', { final: false })
+        return courier.usageFeed(usageEvent(payload), signal)
       default:
         return channel satisfies never
     }
   }
 
   /** Whoever delivered it says so, also when another has claimed it since; only its last claim says that it failed. */
-  async #note(db: TenantDb, { id, attempts }: Claimed, outcome: Outcome): Promise<void> {
+  async #note(db: TenantDb, { id, channel, notificationId, attempts }: Claimed, outcome: Outcome): Promise<void> {
     const finishedAt = new Date(this.#options.ports.now())
     const own = { id, status: 'PENDING', attempts } as const
-    if (outcome.outcome === 'delivered') {
+    if (outcome.outcome === 'delivered' && channel !== 'EMAIL' && notificationId === null) {
+      // The ledger keeps what it told.
+      await db.outboxEntry.deleteMany({ where: { id, status: 'PENDING' } })
+    } else if (outcome.outcome === 'delivered') {
       const data = { status: 'DELIVERED', dueAt: null, lastFailure: null, finishedAt } as const
       await db.outboxEntry.updateMany({ where: { id, status: 'PENDING' }, data })
     } else if (outcome.outcome === 'interrupted') {
@@ -149,12 +189,29 @@ export class OutboxWorker {
   }
 }
 
+function notice(id: string, payload: unknown): OutgoingPost {
+  return { id, body: JSON.stringify(payload), contentType: 'application/json' }
+}
+
+/** A usage event as it is posted. Whoever receives it knows it by its own id, which is that of the row in the ledger. */
+function usageEvent(payload: unknown): OutgoingPost {
+  const { id } = payload as { id: string }
+  return { id, body: JSON.stringify(payload), contentType: 'application/cloudevents+json' }
+}
+
+/** What shares room: the messages to a tenant's own receivers, and those of all tenants to the feed. */
+function laneOf({ tenantId, channel }: DueMessage): string {
+  return channel === 'USAGE_FEED' ? feedLane : tenantId
+}
+
+const feedLane = 'feed'
+
 /** Takes the message if it is due and nobody is at it. Time is the database's, so that clocks need not agree. */
 async function claim(db: TenantDb, id: string, lease: number): Promise<Claimed | null> {
   const [claimed] = await db.$queryRaw<Claimed[]>`
     update outbox set attempts = attempts + 1, due_at = now() + make_interval(secs => ${lease / 1_000})
     where id = (select id from outbox where id = ${id}::uuid and due_at <= now() for update skip locked)
-    returning id, channel::text, webhook_id as "webhookId", payload, attempts`
+    returning id, channel::text, webhook_id as "webhookId", notification_id as "notificationId", payload, attempts`
   return claimed ?? null
 }
 

@@ -293,16 +293,19 @@ export class EgressFailure extends Error {
   }
 }
 
-/** `id` is what the receiver knows the message by, however often it comes: part of the Message-ID of an e-mail, `webhook-id` of a webhook. */
+/** `id` is what the receiver knows the message by, however often it comes: part of the Message-ID of an e-mail, `webhook-id` of what is posted. */
 export type OutgoingEmail = { id: string; to: string; subject: string; text: string }
-export type OutgoingWebhook = { id: string; url: string; secret: string; body: string }
+export type OutgoingPost = { id: string; body: string; contentType: 'application/json' | 'application/cloudevents+json' }
+export type OutgoingWebhook = OutgoingPost & { url: string; secret: string }
 
-/** Carries messages to the outside, each as often as it is told to. Both throw a DeliveryFailure, and the signal's reason when aborted. */
+/** Carries messages to the outside, each as often as it is told to. All throw a DeliveryFailure, and the signal's reason when aborted. */
 export type Courier = {
   /** Resolves when the mail server has taken it. */
   email(email: OutgoingEmail, signal: AbortSignal): Promise<void>
-  /** Posts `body`, JSON, signed with the secret by the scheme of Standard Webhooks. Resolves when the receiver has taken it. */
+  /** Posts `body`, signed with the secret by the scheme of Standard Webhooks. Resolves when the receiver has taken it. */
   webhook(webhook: OutgoingWebhook, signal: AbortSignal): Promise<void>
+  /** The same to the feed that the operator chose for all tenants' usage; null when there is none. */
+  usageFeed: ((event: OutgoingPost, signal: AbortSignal) => Promise<void>) | null
 }
 
 /** A message that was not taken. The text says why, and repeats nothing that a tenant or a receiver wrote. */

@@ -13,6 +13,7 @@ import { letOthersGoFirst, pausedEvent, pauseRun } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
 import { type Turn, textOf, turnsOf } from './run-turn.ts'
 import { type CallKey, recordUsage, sumUsage, tokensOf } from './usage.ts'
+import type { LedgerEntry } from './usage-feed.ts'
 
 /** A finished run as its followers are told of it: the whole text, then the event that ends the stream. */
 export type Ending = { text: string; event: TerminalEvent }
@@ -77,11 +78,11 @@ export async function saveTurn(
   turns: Turn[],
   call: CallUsage,
   terms: CallTerms,
-  now: number,
+  entry: LedgerEntry,
 ): Promise<{ isOurs: boolean; settled: SettledCall }> {
   return db.$transaction(async (tx) => {
     const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
-    return { isOurs: count === 1, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, now) }
+    return { isOurs: count === 1, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, entry) }
   })
 }
 
@@ -89,15 +90,15 @@ export async function saveTurn(
  * Ends a claim the way its loop ended: status, reply and usage in one transaction. The usage stands in any case, also when
  * the run is another claim's by now or was deleted. A run that has to end does not wait for budget.
  */
-export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, now: number): Promise<ClosedClaim> {
+export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, entry: LedgerEntry): Promise<ClosedClaim> {
   const { turns, call, terms } = outcome
   const change = changeFor(outcome)
   const closed = await db.$transaction(async (tx): Promise<ClosedClaim> => {
     const paused = outcome.outcome === 'paused' && (await pauseRun(tx, run, turns, new Date(outcome.resumeAt)))
-    const ended = !paused && change && (await endRun(tx, run, ['RUNNING'], { ...change, turns }, now))
+    const ended = !paused && change && (await endRun(tx, run, ['RUNNING'], { ...change, turns }, entry.now))
     if (outcome.outcome === 'handedBack') await requeue(tx, run)
     if (outcome.outcome === 'crowded') await letOthersGoFirst(tx, run)
-    const calls = call && terms ? [await recordUsage(tx, keyOf(run, call), call.usage, terms, now)] : []
+    const calls = call && terms ? [await recordUsage(tx, keyOf(run, call), call.usage, terms, entry)] : []
     const ending = ended ? await endingOf(tx, ended.run, ended.reply) : null
     const isAwaited = ended ? ended.isAwaited : !paused
     return { ending, paused: paused ? pausedEvent(new Date(outcome.resumeAt)) : null, calls, isAwaited }

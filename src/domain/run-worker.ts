@@ -19,6 +19,7 @@ import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run
 import { textOf, turnsOf } from './run-turn.ts'
 import { SideBySide } from './side-by-side.ts'
 import { startTicker } from './ticker.ts'
+import { entryNow } from './usage-feed.ts'
 
 export type RunWorkerOptions = {
   data: TenantData
@@ -194,7 +195,7 @@ export class RunWorker {
   async #execute(task: RunTask): Promise<ClosedClaim> {
     const { run, db, ports } = task
     const outcome = await this.#loop(task)
-    return persist(() => endClaim(db, run, outcome, ports.now()))
+    return persist(() => endClaim(db, run, outcome, entryNow(ports)))
   }
 
   /** The loop. A defect ends the run like any other failure; without the database it is left for later. */
@@ -211,7 +212,7 @@ export class RunWorker {
     try {
       if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
       return await runTurns(task, async (turns, call, terms) => {
-        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, terms, ports.now()))
+        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, terms, entryNow(ports)))
         const quota = await this.#settle(ref, [settled], false)
         if (quota) await this.#notice(ref.tenantId, tenant, quota)
         return isOurs

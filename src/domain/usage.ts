@@ -4,6 +4,7 @@ import type { CallId, SettledCall } from './admission.ts'
 import { isUuid, newId } from './ids.ts'
 import { type CallTerms, costNanos, defaultCurrency } from './pricing.ts'
 import type { TokenUsage } from './run-event.ts'
+import { type LedgerEntry, usageMessages } from './usage-feed.ts'
 
 /** A model call as it is numbered: `turn` counts from 0, and `attempt` is the claim that made it. */
 export type CallKey = { tenantId: string; runId: string; turn: number; attempt: number }
@@ -19,36 +20,41 @@ export type RunUsage = TokenUsage & { costNanos: bigint; currency: string }
 /**
  * Enters a model call into the ledger, in the place of the attempt that was noted before it; null when it used nothing, and nothing
  * is entered. Whoever removes the attempt enters the call, so repeating it changes nothing: when it is not known whether the first
- * time was committed, and when somebody else was faster. A claim makes at most one call per turn that uses anything. Answers the call
- * as the ledger has it.
+ * time was committed, and when somebody else was faster. A claim makes at most one call per turn that uses anything. Whoever is to
+ * hear of usage has a message in the outbox with it. Answers the call as the ledger has it.
  */
 export async function recordUsage(
   tx: TenantTransaction,
   { tenantId, runId, turn, attempt }: CallKey,
   usage: TokenUsage | null,
   terms: Pick<CallTerms, 'rates' | 'currency'>,
-  now: number,
+  entry: LedgerEntry,
 ): Promise<SettledCall> {
+  const { now } = entry
   const id = callIdOf({ runId, turn, attempt })
   if (!usage) {
     await tx.modelCallAttempt.deleteMany({ where: { runId, turn, attempt } })
     return { id, tokens: 0, at: now }
   }
-  const entered = await tx.$executeRaw`
+  const entered = await tx.$queryRaw<unknown[]>`
     with made as (
       delete from model_call_attempts
       where tenant_id = ${tenantId}::uuid and run_id = ${runId}::uuid and turn = ${turn}::int and call = 0 and attempt = ${attempt}::int
-      returning *)
-    insert into usage_records (id, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
-      model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id,
-      tenant_price_id, created_at)
-    select ${newId()}::uuid, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
-      model, ${usage.inputTokens}::int, ${usage.cachedInputTokens}::int, ${usage.outputTokens}::int, ${usage.reasoningTokens}::int,
-      ${usage.estimated}::boolean, ${costNanos(usage, terms.rates)}::bigint, ${terms.currency}, price_id, tenant_price_id,
-      ${new Date(now)}::timestamptz
-    from made
-    on conflict do nothing`
-  if (entered === 1) return { id, tokens: usage.inputTokens + usage.outputTokens, at: now }
+      returning *),
+    entered as (
+      insert into usage_records (id, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
+        model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id,
+        tenant_price_id, created_at)
+      select ${newId()}::uuid, tenant_id, conversation_id, run_id, user_pseudonym, agent_id, config_version, turn, call, attempt,
+        model, ${usage.inputTokens}::int, ${usage.cachedInputTokens}::int, ${usage.outputTokens}::int, ${usage.reasoningTokens}::int,
+        ${usage.estimated}::boolean, ${costNanos(usage, terms.rates)}::bigint, ${terms.currency}, price_id, tenant_price_id,
+        ${new Date(now)}::timestamptz
+      from made
+      on conflict do nothing
+      returning *),
+    ${usageMessages(tenantId, entry)}
+    select id from entered`
+  if (entered.length === 1) return { id, tokens: usage.inputTokens + usage.outputTokens, at: now }
   const row = await tx.usageRecord.findFirst({ where: { runId, turn, call: 0, attempt, correction: 0 } })
   return row ? { id, tokens: row.inputTokens + row.outputTokens, at: row.createdAt.getTime() } : { id, tokens: 0, at: now }
 }

@@ -10,15 +10,25 @@ import { requireRole, type Scope } from './scope.ts'
 import { tenantCipher } from './secret.ts'
 import { cleanText } from './text.ts'
 
-/** What may be known of a webhook: all but its signing secret. */
-export type WebhookEntry = Pick<Webhook, 'id' | 'url' | 'description' | 'createdAt'>
+/** What a webhook may be told of: what the admins are told, and each model call as it enters the ledger. */
+export const webhookEvents = ['NOTIFICATION', 'USAGE'] as const
+export type WebhookEvent = (typeof webhookEvents)[number]
 
-export type CreateWebhookInput = { url: string; description?: string | null; idempotencyKey?: string | null }
+/** What may be known of a webhook: all but its signing secret. */
+export type WebhookEntry = Pick<Webhook, 'id' | 'url' | 'description' | 'createdAt'> & { events: WebhookEvent[] }
+
+/** `events` is by default NOTIFICATION alone. */
+export type CreateWebhookInput = {
+  url: string
+  description?: string | null
+  events?: readonly WebhookEvent[] | null
+  idempotencyKey?: string | null
+}
 
 /** `secret` is shown here and never again: null when an idempotency key repeats an earlier call. */
 export type CreatedWebhook = { webhook: WebhookEntry; secret: string | null }
 
-const entry = { id: true, url: true, description: true, createdAt: true } satisfies Prisma.WebhookSelect
+const entry = { id: true, url: true, description: true, events: true, createdAt: true } satisfies Prisma.WebhookSelect
 
 /** Webhooks of a tenant. */
 const most = 10
@@ -28,28 +38,29 @@ const longestUrl = 2_000
 const longestDescription = 200
 
 /**
- * Registers where the tenant wants to be told what its admins are told. Throws a ValidationProblem for a URL that may not be called,
- * and a Conflict when the tenant has 10 webhooks. For admins.
+ * Registers where the tenant wants to be told of `events`. Throws a ValidationProblem for a URL that may not be called, and for events
+ * that are none or name one twice, and a Conflict when the tenant has 10 webhooks. For admins.
  */
 export async function createWebhook(scope: Scope, { idempotencyKey, ...input }: CreateWebhookInput): Promise<CreatedWebhook> {
   requireRole(scope, 'ADMIN')
   const url = checkUrl(scope, input.url)
   const description = input.description == null ? null : cleanText('description', input.description, { max: longestDescription })
+  const events = checkEvents(input.events ?? ['NOTIFICATION'])
   const { dataKeyId, cipher } = await tenantCipher(scope)
   return idempotent<CreatedWebhook>(
     scope,
-    { mutation: 'createWebhook', key: idempotencyKey, input: { url, description } },
+    { mutation: 'createWebhook', key: idempotencyKey, input: { url, description, events } },
     {
       perform: (remember) =>
         scope.db.$transaction(async (tx) => {
-          const webhook = { id: newId(), url, description, createdAt: new Date(scope.ports.now()) }
+          const webhook = { id: newId(), url, description, events, createdAt: new Date(scope.ports.now()) }
           await remember(tx, webhook.id)
           await checkRoom(scope, tx)
           const secret = newSigningSecret()
           const row = { ...webhook, tenantId: scope.tenant.id, ciphertext: cipher.encrypt(webhook.id, secret), dataKeyId }
           await tx.webhook.createMany({ data: row })
           // A path or query may hold a token of the receiver's.
-          const details = { origin: new URL(url).origin, description }
+          const details = { origin: new URL(url).origin, description, events }
           await recordAudit(scope, tx, { action: 'createWebhook', subject: 'Webhook', subjectId: webhook.id, details })
           return { webhook, secret }
         }),
@@ -78,13 +89,20 @@ export async function deleteWebhook(scope: Scope, { webhookId }: { webhookId: st
 /** All of the tenant's webhooks, the oldest first. For admins. */
 export async function listWebhooks(scope: Scope): Promise<WebhookEntry[]> {
   requireRole(scope, 'ADMIN')
-  return scope.db.webhook.findMany({ select: entry, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] })
+  const webhooks = await scope.db.webhook.findMany({ select: entry, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }] })
+  return webhooks.map(entryOf)
 }
 
 /** Null when there is no such webhook. For admins. */
 export async function findWebhook(scope: Scope, id: string): Promise<WebhookEntry | null> {
   requireRole(scope, 'ADMIN')
-  return isUuid(id) ? scope.db.webhook.findFirst({ where: { id }, select: entry }) : null
+  const webhook = isUuid(id) ? await scope.db.webhook.findFirst({ where: { id }, select: entry }) : null
+  return webhook && entryOf(webhook)
+}
+
+/** The database holds no other events than these. */
+function entryOf(webhook: Omit<WebhookEntry, 'events'> & { events: string[] }): WebhookEntry {
+  return { ...webhook, events: webhook.events as WebhookEvent[] }
 }
 
 type WebhookOwner = { tenantId: TenantId; db: TenantDb; vault: Vault }
@@ -95,6 +113,13 @@ export async function openWebhook(owner: WebhookOwner, id: string): Promise<{ ur
   if (!webhook) return null
   const cipher = await owner.vault.unlock(owner.tenantId, webhook.dataKey)
   return { url: webhook.url, secret: cipher.decrypt(id, webhook.ciphertext) }
+}
+
+/** In the order in which they are listed, so that two calls that mean the same are the same. */
+function checkEvents(events: readonly WebhookEvent[]): WebhookEvent[] {
+  if (events.length === 0) throw new ValidationProblem(['events'], 'Name at least one event.')
+  if (new Set(events).size !== events.length) throw new ValidationProblem(['events'], 'Name each event once.')
+  return webhookEvents.filter((event) => events.includes(event))
 }
 
 function checkUrl({ ports }: Scope, text: string): string {

@@ -7,11 +7,27 @@ export type CourierOptions = {
   egress: Egress
   /** The way to mailboxes; null when there is none, and no e-mail is sent. */
   mail: MailOptions | null
+  /** Where the usage of all tenants goes, and what it is signed with; by default nowhere. */
+  usageFeed?: UsageFeedOptions | null
   /** Given what the operator should know. */
   warn: (message: string) => void
 }
 
-/** Carries e-mail over SMTP, and webhooks through the guard. */
-export function createCourier({ egress, mail, warn }: CourierOptions): Courier {
-  return { email: createMailer(mail, warn), webhook: createWebhookPoster(egress) }
+export type UsageFeedOptions = {
+  url: string
+  secret: string
+  /** The way there: the operator may choose what tenants may not. */
+  egress: Pick<Egress, 'request'>
+}
+
+/** Carries e-mail over SMTP, webhooks through the guard, and usage to where the operator wants it. */
+export function createCourier({ egress, mail, usageFeed = null, warn }: CourierOptions): Courier {
+  return { email: createMailer(mail, warn), webhook: createWebhookPoster(egress), usageFeed: feedOf(usageFeed) }
+}
+
+function feedOf(options: UsageFeedOptions | null): Courier['usageFeed'] {
+  if (!options) return null
+  const { url, secret, egress } = options
+  const post = createWebhookPoster(egress)
+  return (event, signal) => post({ ...event, url, secret }, signal)
 }

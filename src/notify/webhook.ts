@@ -5,11 +5,11 @@ import { type Courier, DeliveryFailure, type Egress, EgressFailure } from '../do
 const mostOfAnswer = 65_536
 
 /** Posts webhooks, signed as https://www.standardwebhooks.com says. */
-export function createWebhookPoster(egress: Egress): Courier['webhook'] {
-  return async ({ id, url, secret, body }, signal) => {
+export function createWebhookPoster(egress: Pick<Egress, 'request'>): Courier['webhook'] {
+  return async ({ id, url, secret, body, contentType }, signal) => {
     const now = new Date()
     const headers = {
-      'content-type': 'application/json',
+      'content-type': contentType,
       'user-agent': 'Bulkhead',
       'webhook-id': id,
       'webhook-timestamp': String(Math.floor(now.getTime() / 1_000)),

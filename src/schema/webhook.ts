@@ -1,4 +1,11 @@
-import { createWebhook, deleteWebhook, findWebhook, listWebhooks, type WebhookEntry } from '../domain/webhook.ts'
+import {
+  createWebhook,
+  deleteWebhook,
+  findWebhook,
+  listWebhooks,
+  type WebhookEntry,
+  type webhookEvents,
+} from '../domain/webhook.ts'
 import { builder } from './builder.ts'
 import { scopeOf } from './context.ts'
 import { decodeId } from './global-id.ts'
@@ -7,14 +14,23 @@ import { idField, Node, resolveNodesOf } from './node.ts'
 
 const admin = { admin: true } as const
 
+const WebhookEvent = builder.enumType('WebhookEvent', {
+  description: 'What a webhook is told of.',
+  values: {
+    NOTIFICATION: { description: 'What the admins are notified of.' },
+    USAGE: { description: 'Each model call as it enters the ledger, and each correction, as a CloudEvents event.' },
+  } satisfies Record<(typeof webhookEvents)[number], object>,
+})
+
 const Webhook = builder.objectRef<WebhookEntry>('Webhook').implement({
-  description: 'A URL that is called, signed, with whatever the admins are notified of. For admins.',
+  description: 'A URL that is called, signed, with what the tenant wants to be told of. For admins.',
   interfaces: [Node],
   authScopes: admin,
   fields: (t) => ({
     id: t.id(idField('Webhook')),
     url: t.exposeString('url', { description: 'What is called.' }),
     description: t.exposeString('description', { nullable: true, description: 'What it is for. Null when nobody said.' }),
+    events: t.expose('events', { type: [WebhookEvent], description: 'What it is told of, each once.' }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was created.' }),
   }),
 })
@@ -32,7 +48,7 @@ builder.queryField('webhooks', (t) =>
 
 mutation('createWebhook', {
   description:
-    'Has a URL called with whatever the admins are notified of, signed by the scheme of Standard Webhooks. A tenant has at most 10. For admins.',
+    'Has a URL called with what the admins are notified of, or with usage, or both, signed by the scheme of Standard Webhooks. A tenant has at most 10. For admins.',
   authScopes: admin,
   input: (t) => ({
     url: t.string({
@@ -40,6 +56,12 @@ mutation('createWebhook', {
       description: 'What is called: https, in the public Internet, at port 443 or one above 1023. Redirects are not followed.',
     }),
     description: t.string({ description: 'What it is for. At most 200 bytes.' }),
+    events: t.field({
+      type: [WebhookEvent],
+      required: true,
+      defaultValue: ['NOTIFICATION'],
+      description: 'What it is told of: at least one, each once.',
+    }),
     idempotencyKey: t.string({
       description: 'Makes repeating the call safe for 24 hours: the same key with the same input makes one webhook.',
     }),

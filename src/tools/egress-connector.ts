@@ -18,7 +18,7 @@ export class AddressRefused extends Error {
 }
 
 /** How long a connection may take to be made, in milliseconds. */
-const connectTimeout = 5_000
+export const connectTimeout = 5_000
 
 /**
  * Connects to public addresses alone. All addresses of a name are looked up for each connection, and one that is not public refuses

@@ -1,8 +1,9 @@
 import { isIP } from 'node:net'
-import { Client } from 'undici'
+import { buildConnector, Client } from 'undici'
 import { type Egress, EgressFailure, type EgressRequest, type EgressResponse } from '../domain/ports.ts'
 import {
   type AllowedAddress,
+  connectTimeout,
   createResolve,
   defaultPort,
   guardedConnector,
@@ -48,6 +49,19 @@ export function createEgress({ allowed = [], allowHttp = false, resolve = create
     return null
   }
 
+  return { refusalOf, request: requestOver(connect, refusalOf) }
+}
+
+/**
+ * The way to URLs that the operator chooses: https or http, at any address and port, by the names that the machine knows. What comes
+ * back is bounded as ever.
+ */
+export function createOperatorEgress(): Pick<Egress, 'request'> {
+  return { request: requestOver(buildConnector({ timeout: connectTimeout, allowH2: false, maxCachedSessions: 0 }), () => null) }
+}
+
+/** Requests on connections that `connect` makes, to URLs that `refusalOf` has nothing against. */
+function requestOver(connect: buildConnector.connector, refusalOf: Egress['refusalOf']): Egress['request'] {
   /** One request, on a connection of its own: every address is looked at, every time. */
   const ask = async (hop: Hop, maxBytes: number, signal: AbortSignal): Promise<EgressResponse> => {
     const { url, method, headers, body } = hop
@@ -75,7 +89,7 @@ export function createEgress({ allowed = [], allowHttp = false, resolve = create
     }
   }
 
-  const request = async (asked: EgressRequest): Promise<EgressResponse> => {
+  return async (asked) => {
     const { maxRedirects = 3, maxBytes = 1_048_576, timeout = 15_000 } = asked
     const late = AbortSignal.timeout(timeout)
     const signal = asked.signal ? AbortSignal.any([asked.signal, late]) : late
@@ -98,8 +112,6 @@ export function createEgress({ allowed = [], allowHttp = false, resolve = create
       throw new EgressFailure('UNREACHABLE', 'It cannot be reached.', { cause: error })
     }
   }
-
-  return { refusalOf, request }
 }
 
 type Hop = { url: URL; method: EgressMethod; headers: Readonly<Record<string, string>>; body: string | null }

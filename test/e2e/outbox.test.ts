@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { decodeId } from '../../src/schema/global-id.ts'
 import { createWebhookMutation } from '../operations/webhook.ts'
 import { type Api, apiClient } from '../support/api.ts'
-import { payload } from '../support/conversing.ts'
+import { payload, say } from '../support/conversing.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
@@ -15,21 +15,25 @@ import { startWebhookReceiver, verified, type WebhookReceiver } from '../support
 /** A worker is given up after 30 s. */
 const patience = { timeout: 90_000, interval: 50 }
 
+const feedSecret = `whsec_${Buffer.alloc(32, 'f').toString('base64')}`
+
 describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'), () => {
   let database: TestDatabase
   let redis: RedisServer
   let mail: MailServer
   let receiver: WebhookReceiver
+  let feed: WebhookReceiver
   let dataDir: string
   let env: Record<string, string>
   let admin: Api
   const processes: PlatformProcess[] = []
 
   beforeAll(async () => {
-    ;[database, redis, mail, receiver, dataDir] = await Promise.all([
+    ;[database, redis, mail, receiver, feed, dataDir] = await Promise.all([
       createTestDatabase(),
       startRedisServer(),
       startMailServer(),
+      startWebhookReceiver(),
       startWebhookReceiver(),
       makeScratchDirectory('bulkhead-e2e-'),
     ])
@@ -37,6 +41,7 @@ describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, REDIS_URL: redis.url },
       ...{ BULKHEAD_DATA_DIR: dataDir, SMTP_URL: mail.url, MAIL_FROM: 'bulkhead@mail.example' },
       ...{ BULKHEAD_EGRESS_ALLOW: `127.0.0.1:${receiver.port}`, BULKHEAD_EGRESS_HTTP: 'on' },
+      ...{ BULKHEAD_USAGE_FEED_URL: feed.url, BULKHEAD_USAGE_FEED_SECRET: feedSecret },
     }
     const seed = startPlatformProcess(env, ['seed'])
     expect(await seed.exited, seed.errors()).toBe(0)
@@ -48,7 +53,7 @@ describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'
   afterAll(async () => {
     await admin.client.close()
     await Promise.all(processes.map((process) => process.stop()))
-    await Promise.all([redis.stop(), mail.close(), receiver.close()])
+    await Promise.all([redis.stop(), mail.close(), receiver.close(), feed.close()])
     await database.drop()
     await rm(dataDir, { recursive: true, force: true })
   })
@@ -96,5 +101,14 @@ describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'
     const to = { to: 'ada@acme.example', subject: 'Half of it', text: 'Half of it is used.' }
     await addRows(database, { OutboxEntry: { ...entry, id: id.replace(/2$/, '3'), channel: 'EMAIL', payload: to } })
     await expect.poll(() => mail.received.map((each) => each.to), patience).toEqual([['ada@acme.example']])
+
+    // And what an answer used reaches the operator's feed.
+    const { runId } = await say(admin, 'Who are you?')
+    const run = decodeId('Run', runId)
+    await expect.poll(() => feed.calls.filter(({ body }) => body.includes(run)).length, patience).toBe(1)
+    const [call] = feed.calls.filter(({ body }) => body.includes(run))
+    if (!call) throw new Error('It was counted.')
+    expect(verified(call, feedSecret)).toMatchObject({ id: call.id, subject: tenantId, data: { runId: run } })
+    expect(receiver.calls).toHaveLength(2)
   })
 })

@@ -127,7 +127,7 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
   {
     table: 'model_call_attempts',
     reading: 'the one to enter',
-    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, free, 0),
+    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, free, { now: 0, fed: true }),
   },
   {
     table: 'usage_rollups',
@@ -165,6 +165,11 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     read: (db) => db.notification.findFirst({ where: { dedupeKey: 'MONTHLY_TOKENS/2026-11/80' } }),
   },
   { table: 'webhooks', reading: 'all', read: (db) => db.webhook.findMany({ orderBy: newest }) },
+  {
+    table: 'webhooks',
+    reading: 'those that want usage',
+    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, free, { now: 0, fed: true }),
+  },
   { table: 'quota_overrides', reading: 'what may be used', read: (db) => quotaOf(db).terms(0) },
   { table: 'usage_records', reading: 'what was used', read: async (db) => quotaOf(db).counts(await quotaOf(db).terms(0), 0) },
   { table: 'outbox', reading: 'one', read: (db) => db.outboxEntry.findFirst({ where: { id } }) },
@@ -241,7 +246,8 @@ async function scansOf(pool: TenantPool, { text, values }: pg.QueryConfig): Prom
   const plans = rows.flatMap(([[{ Plan }]]) => nodesOf(Plan))
   return plans.flatMap((plan) => {
     const table = plan['Relation Name']
-    if (table === undefined || !tables.includes(table)) return []
+    // What is written is found by the scans below, if it was there before.
+    if (table === undefined || !tables.includes(table) || plan['Node Type'] === 'ModifyTable') return []
     // A bitmap scan's condition is with the index scan below it.
     return [
       {

@@ -6,6 +6,7 @@ export const webhooksQuery = graphql(`
       id
       url
       description
+      events
       createdAt
     }
   }
@@ -20,6 +21,7 @@ export const createWebhookMutation = graphql(`
           id
           url
           description
+          events
           createdAt
         }
         secret

@@ -31,7 +31,13 @@ describe('a webhook', () => {
   it('is there from when it is created until it is deleted', async () => {
     const url = 'https://hooks.example.com:8443/bulkhead?a=b'
     const { webhook, secret } = payload(await create({ url, description: 'To the pager' }), 'CreateWebhookPayload')
-    expect(webhook).toEqual({ id: expect.any(String), url, description: 'To the pager', createdAt: expect.any(String) })
+    expect(webhook).toEqual({
+      id: expect.any(String),
+      url,
+      description: 'To the pager',
+      events: ['NOTIFICATION'],
+      createdAt: expect.any(String),
+    })
     expect(secret).toMatch(/^whsec_[A-Za-z0-9+/]{43}=$/)
     expect((await api.data(webhooksQuery)).webhooks).toEqual([webhook])
     expect((await api.data(nodeQuery, { id: webhook.id })).node).toEqual({ __typename: 'Webhook', id: webhook.id })
@@ -48,6 +54,16 @@ describe('a webhook', () => {
     const first = payload(await create(input), 'CreateWebhookPayload')
     expect(payload(await create(input), 'CreateWebhookPayload')).toEqual({ ...first, secret: null })
     expect(await create({ ...input, url: 'https://hooks.example.com/other' })).toMatchObject({ __typename: 'Conflict' })
+  })
+
+  it('is told of what it names, which is the same in any order', async () => {
+    const input = { url: 'https://hooks.example.com/', idempotencyKey: newId() }
+    const first = payload(await create({ ...input, events: ['USAGE', 'NOTIFICATION'] }), 'CreateWebhookPayload')
+    expect(first.webhook.events).toEqual(['NOTIFICATION', 'USAGE'])
+    expect((await api.data(webhooksQuery)).webhooks).toContainEqual(first.webhook)
+    const second = payload(await create({ ...input, events: ['NOTIFICATION', 'USAGE'] }), 'CreateWebhookPayload')
+    expect(second.webhook.events).toEqual(['NOTIFICATION', 'USAGE'])
+    expect(await create({ ...input, events: ['USAGE'] })).toMatchObject({ __typename: 'Conflict' })
   })
 
   it('has a secret that is stored only encrypted, and that no log line has', { tags: ['rule-15'] }, async () => {
@@ -69,6 +85,8 @@ describe('a webhook', () => {
     [{ url: `https://hooks.example.com/${'a'.repeat(2_000)}` }, 'url'],
     [{ url: 'https://hooks.example.com/', description: '' }, 'description'],
     [{ url: 'https://hooks.example.com/', description: 'a'.repeat(201) }, 'description'],
+    [{ url: 'https://hooks.example.com/', events: [] }, 'events'],
+    [{ url: 'https://hooks.example.com/', events: ['USAGE', 'USAGE'] }, 'events'],
     [{ url: 'https://hooks.example.com/', idempotencyKey: '' }, 'idempotencyKey'],
   ])('is refused for %o', async (input, path) => {
     expect(await create(input)).toMatchObject({ __typename: 'ValidationProblem', path: [path] })

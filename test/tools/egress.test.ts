@@ -5,7 +5,7 @@ import { type AddressInfo, connect, type Server as NetServer } from 'node:net'
 import fc from 'fast-check'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type Egress, EgressFailure } from '../../src/domain/ports.ts'
-import { createEgress, type EgressOptions } from '../../src/tools/egress.ts'
+import { createEgress, createOperatorEgress, type EgressOptions } from '../../src/tools/egress.ts'
 import { AddressRefused, createResolve, guardedConnector } from '../../src/tools/egress-connector.ts'
 import { isPublicAddress } from '../../src/tools/public-address.ts'
 import { tried } from '../isolation/tried.ts'
@@ -418,3 +418,16 @@ function isHere(host: string): Promise<boolean> {
     socket.once('error', () => finish(false))
   })
 }
+
+describe('the way to what the operator chose', () => {
+  it('leads to private addresses and by names that only this machine knows, with the same limits', async () => {
+    const way = createOperatorEgress()
+    for (const host of ['127.0.0.1', 'localhost', '[::1]'])
+      expect(await way.request({ url: `http://${host}:${port}/` })).toMatchObject({ status: 200 })
+    answer = (_request, response) => response.end('x'.repeat(100))
+    expect(await failureOf(way.request({ url: `http://127.0.0.1:${port}/`, maxBytes: 99 }))).toMatchObject({ code: 'TOO_LARGE' })
+    answer = () => undefined
+    const slow = way.request({ url: `http://127.0.0.1:${port}/`, timeout: 100 })
+    expect(await failureOf(slow)).toMatchObject({ code: 'TIMED_OUT' })
+  })
+})

@@ -209,3 +209,7 @@ GRANT UPDATE (past_time_zones) ON tenants TO bulkhead_app, bulkhead_platform;
 -- A usage event tells of no notification. Once it is delivered, the ledger is what is left of it.
 ALTER TABLE outbox ADD CONSTRAINT outbox_origin CHECK (channel = 'WEBHOOK' OR (channel = 'EMAIL') = (notification_id IS NOT NULL));
 GRANT DELETE ON outbox TO bulkhead_app;
+-- A process delivers the messages of the channels that it has; what waits for one of them holds up none of another.
+GRANT SELECT (channel) ON outbox TO bulkhead_platform;
+-- Whoever writes messages to webhooks locks them, so that none is deleted meanwhile, which takes a right to change a column.
+GRANT UPDATE (events) ON webhooks TO bulkhead_app;
