@@ -96,9 +96,12 @@ export async function setTenantPrice(scope: OperatorScope, input: SetTenantPrice
   return { tenantPrice }
 }
 
-/** All versions of a model's price, or of every model's, by model and then the oldest first. For operators. */
-export function listPrices({ catalog }: OperatorScope, model?: string | null): Promise<Price[]> {
-  return catalog.prices.list(model ?? undefined)
+/**
+ * All versions of a model's price, or of every model's, by model and then the oldest first. Throws a ValidationProblem for what is no
+ * model's name. For operators.
+ */
+export async function listPrices({ catalog }: OperatorScope, model?: string | null): Promise<Price[]> {
+  return catalog.prices.list(model == null ? undefined : checkPricedModel(model))
 }
 
 /** All that was agreed with a tenant, by model and then the oldest first. Throws NotFound. For operators. */

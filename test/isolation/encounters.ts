@@ -147,7 +147,10 @@ function workable(party: Party): Party {
   const paused = withRow(fetchable, 'Run', {
     ...{ status: 'PAUSED_BUDGET', epoch: 1, finishedAt: null, resumeAt: createdAt, turns: [] },
   })
-  const metered = withRow(paused, 'UsageRecord', { currency: 'USD' })
+  const metered = ['UsageRecord', 'UsageRollup', 'Credit'].reduce(
+    (own, model) => withRow(own, model, { currency: 'USD' }),
+    paused,
+  )
   return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
 }
 
@@ -164,8 +167,8 @@ function withRow(party: Party, model: string, change: Row): Party {
 function namesake(own: Party, { wall, canary }: Party): Party {
   const ids = new Map(Object.values(own.rows).map(({ id }) => [id, newId()]))
   ids.set(own.wall.tenantId, wall.tenantId)
-  // A tenant has one override of each limit.
-  const { Tenant: _tenant, QuotaOverride: _override, ...rows } = own.rows
+  // A tenant has one override of each limit, and one first part of a quarter.
+  const { Tenant: _tenant, QuotaOverride: _override, UsageRollup: _rollup, ...rows } = own.rows
   return { wall, canary, rows: withTexts(rows, (text) => ids.get(text) ?? text) as Rows }
 }
 
