@@ -46,6 +46,9 @@ export type MeetingPlace = {
   close(): Promise<void>
 }
 
+/** What operators wrote themselves. */
+const ofOperators: ReadonlySet<string> = new Set(['Tenant', 'TenantPrice', 'Credit'])
+
 export async function openMeetingPlace(): Promise<MeetingPlace> {
   // All fields at once are more than a client may ask for.
   const unlimited = { tokens: 1e6, fields: 1e6, cost: 1e9 }
@@ -72,7 +75,7 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
       const { keys, row: keyRows } = keysOf(own, settings.peppers)
       const dataKey = { ...rowOf(own, 'DataKey'), ...(await ports.vault.createKey(tenantIdOf(own.wall.tenantId))) }
       await insert(prisma, [...rows, ...keyRows, { DataKey: dataKey }])
-      const content = Object.keys(own.rows).filter((model) => model !== 'Tenant')
+      const content = Object.keys(own.rows).filter((model) => !ofOperators.has(model))
       const hidden = [other, ...more].flatMap((party) => tracesOf(party, parted))
       const fromOperators = [own, other, ...more].flatMap((party) => tracesOf(party, content))
       return {
@@ -147,10 +150,10 @@ function workable(party: Party): Party {
   const paused = withRow(fetchable, 'Run', {
     ...{ status: 'PAUSED_BUDGET', epoch: 1, finishedAt: null, resumeAt: createdAt, turns: [] },
   })
-  const metered = ['UsageRecord', 'UsageRollup', 'Credit'].reduce(
-    (own, model) => withRow(own, model, { currency: 'USD' }),
-    paused,
-  )
+  // Operators see which models were called, and what that costs.
+  const charged = { currency: 'USD', model: 'gpt-4o' }
+  const credited = withRow(paused, 'Credit', { currency: 'USD' })
+  const metered = ['UsageRecord', 'UsageRollup'].reduce((own, model) => withRow(own, model, charged), credited)
   return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
 }
 
