@@ -140,14 +140,14 @@ function marked(party: Party): Party {
   })
 }
 
-/** The party can act on its things: its run waits for budget, its configuration is in use, its archive can be fetched. */
+/** The party can act on its things: its run waits for budget, its configuration is in use, its archive can be fetched, its model call corrected. */
 function workable(party: Party): Party {
   const { createdAt } = rowOf(party, 'Run')
   const fetchable = withRow(party, 'TenantExport', { expiresAt: new Date('2100-01-01') })
   const paused = withRow(fetchable, 'Run', {
     ...{ status: 'PAUSED_BUDGET', epoch: 1, finishedAt: null, resumeAt: createdAt, turns: [] },
   })
-  const metered = withRow(paused, 'UsageRecord', { currency: 'USD' })
+  const metered = withRow(paused, 'UsageRecord', { currency: 'USD', correction: 0, correctsId: null })
   return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
 }
 

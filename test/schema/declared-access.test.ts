@@ -81,6 +81,7 @@ describe('who may use what', () => {
     expect(rootFieldsOf('operator')).toEqual([
       'changePlan',
       'clearQuotaOverride',
+      'correctUsage',
       'createTenant',
       'eraseTenant',
       'node',
@@ -103,6 +104,7 @@ describe('who may use what', () => {
       'ChangePlanPayload',
       'ClearQuotaOverridePayload',
       'Conflict',
+      'CorrectUsagePayload',
       'CreateTenantPayload',
       'EraseTenantPayload',
       'ErasureCertificate',
@@ -119,6 +121,7 @@ describe('who may use what', () => {
       'SuspendTenantPayload',
       'Tenant',
       'TenantSettings',
+      'UsageCorrection',
       'UsageReport',
       'UsageRow',
       'UsageTotal',
