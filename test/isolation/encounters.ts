@@ -164,8 +164,8 @@ function withRow(party: Party, model: string, change: Row): Party {
 function namesake(own: Party, { wall, canary }: Party): Party {
   const ids = new Map(Object.values(own.rows).map(({ id }) => [id, newId()]))
   ids.set(own.wall.tenantId, wall.tenantId)
-  // A tenant has one override of each limit.
-  const { Tenant: _tenant, QuotaOverride: _override, ...rows } = own.rows
+  // A tenant has one override of each limit, and its sums are of its own ledger.
+  const { Tenant: _tenant, QuotaOverride: _override, UsageRollup: _rollup, ...rows } = own.rows
   return { wall, canary, rows: withTexts(rows, (text) => ids.get(text) ?? text) as Rows }
 }
 
