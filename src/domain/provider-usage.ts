@@ -11,7 +11,7 @@ export const unused: ModelUsage = { requests: 0n, inputTokens: 0n, cachedInputTo
 export type ProviderUsage = { period: DateRange; models: ReadonlyMap<string, ModelUsage> }
 
 /** A file that cannot be understood. Its message says what is wrong, for whoever has the file. */
-export class UnreadableUsage extends Error {}
+class UnreadableUsage extends Error {}
 
 /** A span of time, and one model in it; null for a span in which nothing was used. */
 type Entry = DateRange & { usage: (ModelUsage & { model: string }) | null }
