@@ -106,8 +106,8 @@ describe('the sum of all ledgers', () => {
     return id
   }
 
-  const sums = async () => {
-    const { tenants, models } = await sumLedgers(story, range)
+  const sums = async (of = range) => {
+    const { tenants, models } = await sumLedgers(story, of)
     const found = [...models].map(([model, each]) => [model, ...Object.values(each).map(Number)])
     return { tenants, models: found.toSorted() }
   }
@@ -147,6 +147,11 @@ describe('the sum of all ledgers', () => {
     }
     await story.catalog.placements.refresh()
     expect(await sums()).toEqual({ tenants: 3, models: [...before.slice(0, 2), ['o3', 1, 8, 2, 6]] })
+    // Once, also where the correction itself is in the range; and not where it is and its call is not.
+    const [now, hour] = [Date.now(), 3_600_000]
+    const since = await sums({ from: range.from, to: new Date(now + hour) })
+    expect(since.models).toContainEqual(['o3', 1, 8, 2, 6])
+    expect((await sums({ from: new Date(now - hour), to: new Date(now + hour) })).models).toEqual([])
   })
 
   it('is of all pages of the catalogue', async () => {
