@@ -7,6 +7,7 @@ import { createApp, type Destination, migrateDatabase, placeTenant, rebuildSums,
 import { ask } from './ask.ts'
 import { type Config, ConfigError, readConfig } from './config.ts'
 import { examine, tableOf } from './doctor.ts'
+import { agrees, type ReconcileOptions, reconcile, reconciliationText } from './reconcile.ts'
 import { startText } from './start-text.ts'
 
 /**
@@ -67,6 +68,21 @@ program
   .description("make the sums of a tenant's ledger anew, by name or id; nothing is charged otherwise by it")
   .argument('<tenant>')
   .action((tenant: string) => run((config, logger) => rebuildSums(config, logger, tenant, say)))
+
+program
+  .command('reconcile')
+  .description("compare the ledgers of all tenants with a provider's account of what was used; fails when a model differs")
+  .argument('<file>', "OpenAI's usage as JSON or CSV, or a plain CSV")
+  .option('--month <month>', 'only this month in UTC, as in 2026-11; default all that is in the file')
+  .option('--provider <provider>', 'whose format JSON is in', 'openai')
+  .option('--tolerance <percent>', 'by how much a model may differ', '1')
+  .action((file: string, options: ReconcileOptions) =>
+    run(async (config, logger) => {
+      const reconciliation = await reconcile(config, logger, file, options)
+      process.stdout.write(reconciliationText(reconciliation))
+      if (!agrees(reconciliation)) process.exitCode = 1
+    }),
+  )
 
 program
   .command('ask')

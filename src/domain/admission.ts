@@ -150,6 +150,12 @@ export type Admission = {
     settlement: { runId: string; calls: readonly SettledCall[]; leave: boolean },
   ): Promise<QuotaReading | null>
 
+  /**
+   * Puts the counters in doubt: the ledger was changed by something else than a call, and is committed. Nothing is decided before they
+   * are seeded with counts that were read since. What is held stays held.
+   */
+  doubt(tenantId: TenantId): Promise<void>
+
   /** Keeps sessions and what is held in them alive for another `leaseTtl`. Those that are not there are not made. */
   renew(tenantId: TenantId, runs: readonly { runId: string; call: CallId | null }[]): Promise<void>
 

@@ -1,8 +1,9 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
-import type { TenantTransaction } from '../data/tenant-scope.ts'
+import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import { Conflict, ValidationProblem } from './errors.ts'
-import type { Scope } from './scope.ts'
+import type { TenantId } from './ids.ts'
+import type { Ports } from './ports.ts'
 
 /** How long a key is remembered. Milliseconds. */
 export const idempotencyTtl = 24 * 60 * 60_000
@@ -22,6 +23,9 @@ type Remember = (tx: TenantTransaction, resultId: string) => Promise<void>
  */
 type AwaitEqual = () => Promise<void>
 
+/** Who calls, in which tenant. */
+export type Caller = { actor: { id: string }; tenant: { id: TenantId }; db: TenantDb; ports: Pick<Ports, 'now'> }
+
 export type Effect<T> = {
   /** Has the effect, all of it in the one transaction that `remember` is called in. */
   perform(remember: Remember, awaitEqual: AwaitEqual): Promise<T>
@@ -34,7 +38,7 @@ export type Effect<T> = {
  * however close together. Later ones get the first one's answer. Throws a Conflict when the key came with another input
  * (absent and null are the same), and a ValidationProblem when it is not 1 to 255 visible ASCII characters.
  */
-export async function idempotent<T>(scope: Scope, call: IdempotentCall, effect: Effect<T>): Promise<T> {
+export async function idempotent<T>(scope: Caller, call: IdempotentCall, effect: Effect<T>): Promise<T> {
   const { mutation, key } = call
   if (key === null || key === undefined) return effect.perform(forget, forget)
   const slot = { actor: scope.actor.id, mutation, key: checkIdempotencyKey(key) }

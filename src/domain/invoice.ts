@@ -4,9 +4,9 @@ import type { Principal } from './authenticate.ts'
 import { type BillingClock, billingMonth, type PastTimeZone, parseMonth } from './billing-month.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import type { TenantId } from './ids.ts'
+import { type Ledger, ledgerOf } from './ledger.ts'
 import { type DateRange, ledgerSums } from './ledger-sums.ts'
 import { defaultCurrency } from './pricing.ts'
-import { residentOf } from './quota.ts'
 import { requireRole } from './scope.ts'
 
 /** What one model cost under one price in a month, in nano-units (10⁻⁹) of the currency. */
@@ -43,8 +43,8 @@ export type Invoice = {
   totalNanos: bigint
 }
 
-/** The tenant whose invoice it is, with the credentials to read it. */
-export type InvoiceOwner = { db: TenantDb; tenantId: TenantId; now: number }
+/** Whose invoice it is, at a moment in milliseconds. */
+export type InvoiceOwner = Ledger & { now: number }
 
 /**
  * What a tenant's model calls of a month come to, line by line, with margin and credits. A month that is over always comes to the same:
@@ -57,16 +57,9 @@ export async function findInvoice(principal: Principal, month: string, tenantId?
 }
 
 async function ownerOf(principal: Principal, tenantId: string | null | undefined): Promise<InvoiceOwner> {
-  if (principal.kind === 'operator') {
-    const { operator } = principal
-    if (tenantId == null) throw new ValidationProblem(['tenantId'], 'Say whose: operators have no tenant of their own.')
-    const { id } = (await residentOf(operator, tenantId)).owner.tenant
-    return { db: operator.data.of({ tenantId: id, userId: null }), tenantId: id, now: operator.ports.now() }
-  }
-  const { scope } = principal
-  requireRole(scope, 'ADMIN')
-  if (tenantId != null && tenantId !== scope.tenant.id) throw new NotFound('tenant')
-  return { db: scope.db, tenantId: scope.tenant.id, now: scope.ports.now() }
+  const { ports } = principal.kind === 'operator' ? principal.operator : principal.scope
+  if (principal.kind === 'tenant') requireRole(principal.scope, 'ADMIN')
+  return { ...(await ledgerOf(principal, tenantId)), now: ports.now() }
 }
 
 /** The invoice, of one moment. Throws as `findInvoice` does. */

@@ -4,13 +4,13 @@ import { bucketSpan, type Limits, type QuotaTerms, windowBuckets } from './admis
 import type { OperatorScope } from './authenticate.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import type { TenantId } from './ids.ts'
+import { checkRange } from './ledger.ts'
 import { type DateRange, ledgerRows } from './ledger-sums.ts'
 import { reserveOf } from './message-admission.ts'
 import { defaultCurrency } from './pricing.ts'
 import { residentOf } from './quota.ts'
 import { refusalOf } from './quota-figures.ts'
 import { dayIn, monthIn } from './time-zone.ts'
-import { checkRange } from './usage-report.ts'
 
 export type SimulatePlanQuery = { tenantId: string; plan: Plan; range: DateRange }
 
@@ -43,7 +43,7 @@ const mostMessages = 200_000
  * are left out. Throws NotFound, and a ValidationProblem for a range as `reportUsage` does, or of more than 200,000 messages. For operators.
  */
 export async function simulatePlan(scope: OperatorScope, { tenantId, plan, range }: SimulatePlanQuery): Promise<PlanSimulation> {
-  checkRange(range)
+  checkRange(range, ['range', 'to'])
   const { id } = (await residentOf(scope, tenantId)).owner.tenant
   const db = scope.data.of({ tenantId: id, userId: null })
   const [{ limits, timeZone }, messages] = await Promise.all([readPlan(db, id, plan), readMessages(db, id, range)])

@@ -78,7 +78,12 @@ export async function termsAt(db: TenantTransaction, tenantId: TenantId, model: 
 
 const snapshotDate = /-\d{4}-\d{2}-\d{2}$/
 
+/** The model that this one is a dated snapshot of, or itself. */
+export function undated(model: string): string {
+  return model.replace(snapshotDate, '')
+}
+
 /** The names under which there may be a price for the model, the most exact first. */
 function namesOf(model: string): string[] {
-  return [...new Set([model, model.replace(snapshotDate, ''), everyModel])]
+  return [...new Set([model, undated(model), everyModel])]
 }

@@ -2,10 +2,10 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isFenced } from '../data/fence.ts'
 import type { ExportStatus, TenantExport } from '../data/generated/client.ts'
 import { isOutage } from '../data/outage.ts'
-import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { recordAudit } from './audit.ts'
-import { NotFound, Unavailable } from './errors.ts'
+import { NotFound } from './errors.ts'
 import { archivedRows, writeArchive } from './export-archive.ts'
+import { type ExportSink, inSnapshot, TooManyExports, takeSeat } from './export-snapshot.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { requireRole, type Scope } from './scope.ts'
@@ -15,13 +15,8 @@ export type { TenantExport } from '../data/generated/client.ts'
 /** How long an export can be fetched, in milliseconds. */
 const lifetime = 24 * 60 * 60_000
 
-/** How long counting the rows may take, and sending them, in milliseconds: either holds a connection. */
+/** How long counting the rows may take, in milliseconds: it holds a connection. */
 const longestCount = 30_000
-const longestStream = 15 * 60_000
-const longestPause = String(longestStream)
-
-/** Archives of one tenant that are sent at a time, by all processes, and as many whose rows are counted. */
-const seatsPerTenant = 2
 
 /** How long an export waits until the rows of others are counted, in milliseconds. Meanwhile it holds nothing. */
 const patience = 5_000
@@ -92,54 +87,26 @@ export async function findTenantExport(scope: Scope, id: string): Promise<Tenant
   return isUuid(id) ? scope.db.tenantExport.findFirst({ where: { id } }) : null
 }
 
-/** Where an archive goes. Both resolve when there is room for more, and throw when nobody takes it any more. */
-export type ArchiveSink = { write(text: string): Promise<void>; end(): Promise<void> }
-
-/** The tenant has as many exports under way as it may. */
-export class TooManyExports extends Unavailable {
-  constructor() {
-    super('Too many exports are under way. Wait until one of them is done.', 5)
-    this.name = 'TooManyExports'
-  }
-}
-
 /**
  * Makes the archive and sends it to `sink`: all rows as they are at one moment, in one read-only transaction behind the tenant's
  * walls, a few at a time. Other processes see how far it is. Throws NotFound, TooManyExports before anything is written, and what
  * the sink throws. For admins.
  */
-export async function sendArchive(scope: Scope, id: string, sink: ArchiveSink): Promise<void> {
+export async function sendArchive(scope: Scope, id: string, sink: ExportSink): Promise<void> {
   requireRole(scope, 'ADMIN')
   if (!(await findTenantExport(scope, id))) throw new NotFound('export')
   const progress = new Progress(scope, id)
   try {
-    const rows = await scope.db.$transaction(
-      async (tx) => {
-        await tx.$executeRaw`SET TRANSACTION READ ONLY`
-        // Between two reads whoever takes the archive may be slow.
-        await tx.$queryRaw`select set_config('idle_in_transaction_session_timeout', ${longestPause}, true)`
-        await takeSeat(tx, scope.tenant.id, 'export')
-        await progress.note('STREAMING', 0)
-        return writeArchive(scope, tx, sink.write, (sent) => progress.tick(sent))
-      },
-      { isolationLevel: 'RepeatableRead', timeout: longestStream },
-    )
+    const rows = await inSnapshot(scope.db, scope.tenant.id, 'export', async (tx) => {
+      await progress.note('STREAMING', 0)
+      return writeArchive(scope, tx, sink.write, (sent) => progress.tick(sent))
+    })
     await sink.end()
     await progress.note('COMPLETED', rows)
   } catch (error) {
     if (!(error instanceof TooManyExports)) await progress.fail()
     throw error
   }
-}
-
-/** One of the tenant's seats, for as long as the transaction lasts, whichever process it is in. */
-async function takeSeat(tx: TenantTransaction, tenantId: string, room: 'count' | 'export'): Promise<void> {
-  for (let seat = 1; seat <= seatsPerTenant; seat++) {
-    const [row] = await tx.$queryRaw<{ mine: boolean }[]>`
-      select pg_try_advisory_xact_lock(hashtextextended(${`${room} ${seat} of ${tenantId}`}, 0)) as mine`
-    if (row?.mine) return
-  }
-  throw new TooManyExports()
 }
 
 /** How far an export is, as everybody can see it. */

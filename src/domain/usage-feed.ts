@@ -14,7 +14,7 @@ export function entryNow({ now, courier }: Pick<Ports, 'now' | 'courier'>): Ledg
 
 /**
  * SQL: a part of a `with` that tells of what enters the ledger, in the statement that enters it. Before it comes a part called
- * `entered` that inserts into `usage_records`, or inserts nothing, and returns all columns. For each of its rows the outbox gets a
+ * `entered` that inserts into `usage_records`, or has what was inserted, with all columns. For each of its rows the outbox gets a
  * message to the platform's feed, if that is `fed`, and one to each of the tenant's webhooks that want USAGE: a CloudEvents 1.0 event
  * in structured JSON, whose id is the row's. It holds nothing of what was said, and no end user but by pseudonym.
  */

@@ -1,12 +1,10 @@
 import { Prisma } from '../data/generated/client.ts'
-import type { TenantDb } from '../data/tenant-scope.ts'
 import type { Principal } from './authenticate.ts'
-import { Forbidden, NotFound, ValidationProblem } from './errors.ts'
+import { Forbidden, ValidationProblem } from './errors.ts'
 import type { TenantId } from './ids.ts'
+import { checkRange, type Ledger, ledgerOf } from './ledger.ts'
 import { type DateRange, ledgerRows, ledgerSums } from './ledger-sums.ts'
 import { defaultCurrency } from './pricing.ts'
-import { residentOf } from './quota.ts'
-import { requireRole } from './scope.ts'
 
 /** By what a tenant's usage is told apart. Versions of configurations are told apart by agent as well. */
 export const usageDimensions = ['HOUR', 'DAY', 'MODEL', 'CONVERSATION', 'USER', 'CONFIG_VERSION'] as const
@@ -44,8 +42,7 @@ export type UsageReport = { total: UsageTotal; rows: UsageRow[] }
 
 export type UsageQuery = { range: DateRange; groupBy: readonly UsageDimension[]; tenantId?: string | null }
 
-/** The longest range, a leap year, in milliseconds, and the most rows of a report. */
-const longestRange = 366 * 24 * 3_600_000
+/** The most rows of a report. */
 const mostRows = 10_000
 
 /**
@@ -55,20 +52,16 @@ const mostRows = 10_000
  * than 10,000 rows; NotFound for a tenant that is not there, is erased, or is another's.
  */
 export async function reportUsage(principal: Principal, query: UsageQuery): Promise<UsageReport> {
-  checkRange(query.range)
-  const ledger = await ledgerOf(principal, query)
+  checkRange(query.range, ['range', 'to'])
+  if (principal.kind === 'operator' && query.groupBy.some((dimension) => !operatorDimensions.has(dimension)))
+    throw new Forbidden('Operators see usage by time and model alone.')
+  const ledger = await ledgerOf(principal, query.tenantId)
   const rows = await afterOthersOf(ledger.tenantId, () => groupUsage(ledger, query))
   if (rows.length > mostRows) {
     const advice = 'Ask for a shorter range, or by fewer dimensions.'
     throw new ValidationProblem(['groupBy'], `The report would have more than ${mostRows.toLocaleString('en')} rows. ${advice}`)
   }
   return { total: totalOf(rows), rows: query.groupBy.length === 0 ? [] : rows }
-}
-
-/** Throws a ValidationProblem for a range that is empty, backwards or longer than a year. */
-export function checkRange({ from, to }: DateRange): void {
-  if (from >= to) throw new ValidationProblem(['range', 'to'], 'The range must end after it begins.')
-  if (to.getTime() - from.getTime() > longestRange) throw new ValidationProblem(['range', 'to'], 'A range is a year at most.')
 }
 
 /** The last report of each tenant that has one under way in this process. */
@@ -87,22 +80,6 @@ async function afterOthersOf<T>(tenantId: TenantId, report: () => Promise<T>): P
 }
 
 const operatorDimensions: ReadonlySet<UsageDimension> = new Set(['HOUR', 'DAY', 'MODEL'])
-
-type Ledger = { db: TenantDb; tenantId: TenantId }
-
-async function ledgerOf(principal: Principal, { tenantId, groupBy }: UsageQuery): Promise<Ledger> {
-  if (principal.kind === 'operator') {
-    if (tenantId == null) throw new ValidationProblem(['tenantId'], 'Say whose: operators have no tenant of their own.')
-    if (groupBy.some((dimension) => !operatorDimensions.has(dimension)))
-      throw new Forbidden('Operators see usage by time and model alone.')
-    const { id } = (await residentOf(principal.operator, tenantId)).owner.tenant
-    return { db: principal.operator.data.of({ tenantId: id, userId: null }), tenantId: id }
-  }
-  const { scope } = principal
-  requireRole(scope, 'MEMBER')
-  if (tenantId != null && tenantId !== scope.tenant.id) throw new NotFound('tenant')
-  return { db: scope.db, tenantId: scope.tenant.id }
-}
 
 /** What is not told apart in the sums: the ledger itself is read for it. */
 const inTheLedgerAlone: ReadonlySet<UsageDimension> = new Set(['CONVERSATION', 'USER'])

@@ -65,6 +65,12 @@ export class MemoryAdmission implements Admission {
     return quota
   }
 
+  async doubt(tenantId: TenantId): Promise<void> {
+    if (!this.#kept.has(tenantId)) return
+    this.#countersOf(tenantId).doubt()
+    this.#tell(tenantId)
+  }
+
   async renew(tenantId: TenantId, runs: readonly { runId: string; call: CallId | null }[]): Promise<void> {
     if (this.#kept.has(tenantId)) this.#countersOf(tenantId).renew(runs)
   }

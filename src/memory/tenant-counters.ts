@@ -145,6 +145,11 @@ export class TenantCounters {
     return 'outcome' in terms ? null : this.#reading(terms)
   }
 
+  doubt(): void {
+    this.#mark++
+    this.#sure = false
+  }
+
   renew(runs: readonly { runId: string; call: CallId | null }[]): void {
     const until = this.#now + leaseTtl
     for (const { runId, call } of runs) {

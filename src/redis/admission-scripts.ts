@@ -445,6 +445,15 @@ tell()
 return finish(lacking(0) or 'read')
 `
 
+const doubt = `
+open({})
+-- Nobody has a mark of counters that are not there.
+if isNew then return end
+counts[MARK], counts[SURE], isChanged = counts[MARK] + 1, 0, true
+tell()
+return finish('doubted')
+`
+
 const renew = `
 local names = {}
 for i = 3, #ARGV, 2 do names[#names + 1] = ARGV[i] end
@@ -473,6 +482,7 @@ const scripts = {
   release: common + release,
   hold: common + hold,
   settle: common + settle,
+  doubt: common + doubt,
   renew: common + renew,
   read: common + read,
 }

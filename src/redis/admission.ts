@@ -39,6 +39,7 @@ declare module 'ioredis' {
     quotaRelease: Script<Context, unknown>
     quotaHoldBuffer: Script<Context, Answer>
     quotaSettleBuffer: Script<Context, Answer>
+    quotaDoubt: Script<Context, unknown>
     quotaRenew: Script<Context, unknown>
     quotaReadBuffer: Script<Context, Answer>
   }
@@ -113,6 +114,10 @@ export class RedisAdmission implements Admission {
       this.#connection.commands.quotaSettleBuffer(...this.#aim(tenantId), runField(runId), leave ? 1 : 0, ...settled),
     )
     return isUnseeded(outcomeOf(answer)) ? null : readingOf(figuresOf(answer))
+  }
+
+  async doubt(tenantId: TenantId): Promise<void> {
+    await replyTo(this.#connection.commands.quotaDoubt(...this.#aim(tenantId)))
   }
 
   async renew(tenantId: TenantId, runs: readonly { runId: string; call: CallId | null }[]): Promise<void> {

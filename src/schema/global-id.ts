@@ -11,6 +11,7 @@ const tags = {
   Secret: 9,
   Webhook: 10,
   Notification: 11,
+  UsageRecord: 12,
 } as const
 
 export type NodeType = keyof typeof tags

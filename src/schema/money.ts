@@ -10,11 +10,19 @@ export function microsOf({ nanos }: Amount): bigint {
 
 /** As in `$0.001234`: at least cents, at most micro-units. */
 export function formatMoney(amount: Amount): string {
-  const micros = microsOf(amount)
-  const digits = (micros < 0n ? -micros : micros).toString().padStart(7, '0')
-  const decimal = `${micros < 0n ? '-' : ''}${digits.slice(0, -6)}.${digits.slice(-6)}` as `${number}`
   const style = { style: 'currency', currency: amount.currency, minimumFractionDigits: 2, maximumFractionDigits: 6 } as const
-  return new Intl.NumberFormat('en-US', style).format(decimal)
+  return new Intl.NumberFormat('en-US', style).format(decimal(microsOf(amount), 6) as `${number}`)
+}
+
+/** The amount in units of its currency, exactly, as in `0.001234000`. */
+export function decimalOf(nanos: bigint): string {
+  return decimal(nanos, 9)
+}
+
+/** A number of the `places`-th decimal parts of one, as a decimal fraction. */
+function decimal(parts: bigint, places: number): string {
+  const digits = String(parts < 0n ? -parts : parts).padStart(places + 1, '0')
+  return `${parts < 0n ? '-' : ''}${digits.slice(0, -places)}.${digits.slice(-places)}`
 }
 
 export const Money = builder.objectRef<Amount>('Money').implement({

@@ -53,7 +53,7 @@ const figures = (t: FieldsOf<Total>) => ({
   }),
 })
 
-const UsageTotal = builder.objectRef<Total>('UsageTotal').implement({
+export const UsageTotal = builder.objectRef<Total>('UsageTotal').implement({
   description: 'What model calls used and cost together.',
   authScopes: staffAndOperators,
   fields: (t) => figures(t),

@@ -18,7 +18,7 @@ export type Limits = {
   subscriptions: number
   /** Those of one tenant. Default 2,000. */
   subscriptionsPerTenant: number
-  /** Archives that this process sends at a time: each holds a connection to the database. Default 3. */
+  /** Archives and ledgers that this process sends at a time: each holds a connection to the database. Default 3. */
   exports: number
   /**
    * Until an operation of a tenant is answered in any case, in milliseconds, from the check of its credentials on. A subscription is

@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import type { Authenticator } from '../domain/authenticate.ts'
 import type { Signals } from '../domain/ports.ts'
 import { before } from './deadline.ts'
+import { Downloads } from './download.ts'
 import { createErrorMask } from './errors.ts'
 import { createExports, exportsPath } from './exports.ts'
 import { contentSecurityPolicy } from './graphiql.ts'
@@ -13,6 +14,7 @@ import { defaultLimits, type Limits } from './limits.ts'
 import type { Metrics } from './metrics.ts'
 import { type AccessVersions, Sessions } from './sessions.ts'
 import { Sockets } from './sockets.ts'
+import { createUsageExport, usagePath } from './usage-export.ts'
 
 export type ServerOptions = {
   authenticate: Authenticator
@@ -40,7 +42,7 @@ export type Server = {
   close(graceMs: number): Promise<void>
 }
 
-/** The HTTP and WebSocket edge: the API on /graphql, archives on /exports, the health checks, the metrics, nothing else. */
+/** The HTTP and WebSocket edge: the API on /graphql, archives on /exports, the ledger on /usage, the health checks, the metrics, nothing else. */
 export function createServer(options: ServerOptions): Server {
   const { signals, accessVersions, logger, allowedOrigins = [], development, api = true, metrics = null } = options
   const limits = { ...defaultLimits, ...options.limits }
@@ -57,7 +59,8 @@ export function createServer(options: ServerOptions): Server {
   })
   const graphql = createGraphQL({ authenticate, sessions, mask, limits, metrics, allowedOrigins, development })
   const sockets = new Sockets({ graphql, authenticate, sessions, mask, limits, logger })
-  const serveExport = createExports({ authenticate, sessions, mask, most: limits.exports })
+  const downloads = new Downloads({ authenticate, sessions, mask, most: limits.exports })
+  const [serveExport, serveUsage] = [createExports(downloads), createUsageExport(downloads)]
   let closing: Promise<void> | null = null
 
   const http = createHttpServer((request, response) => {
@@ -72,6 +75,8 @@ export function createServer(options: ServerOptions): Server {
       case '/graphql':
         response.setHeader('Content-Security-Policy', contentSecurityPolicy)
         return void graphql.requestListener(request, response)
+      case usagePath:
+        return void serveUsage(request, response)
       case '/health/live':
         return answer(response, 200, 'live')
       case '/health/ready':

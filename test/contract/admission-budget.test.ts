@@ -136,6 +136,39 @@ describeAdmission('sessions and budget', (open) => {
     })
   })
 
+  describe('doubt', () => {
+    test('has everything counted anew, also below zero, and keeps what is held', async () => {
+      const tenant = await Tenant.seeded(await open(), { MONTHLY_TOKENS: 1_000 }, { spent: 100 })
+      const run = await tenant.admitted()
+      await tenant.hold(run, 40)
+      await tenant.doubt()
+      expect(await tenant.admit()).toMatchObject({ outcome: 'unseeded', need: 'counts' })
+      expect(await tenant.hold(run, 50)).toMatchObject({ outcome: 'unseeded', need: 'counts' })
+      const unfinished = { calls: [{ id: callOf(run, 1), tokens: 40 }], sessions: [run] }
+      await tenant.seed(termsAt(noon), { ...nothing, ...unfinished, spent: -200 })
+      expect(await tenant.read()).toMatchObject({ spent: -200, reserved: 40, sessions: 1, minute: 1 })
+      expect(await tenant.settle(callOf(run, 1), 30)).toMatchObject({ spent: -170, reserved: 0 })
+    })
+
+    test('does not let counts in that were read before it', async () => {
+      const opened = await open()
+      const tenant = new Tenant(opened)
+      const { mark = 0 } = await tenant.lacks()
+      await tenant.doubt()
+      await opened.other.seed(tenant.id, mark, termsAt(noon), { ...nothing, spent: 100 })
+      expect(await tenant.lacks()).toMatchObject({ need: 'counts' })
+      await tenant.seed(termsAt(noon), { ...nothing, spent: 60 })
+      expect(await tenant.read()).toMatchObject({ spent: 60 })
+    })
+
+    test('of counters that are not there leaves none', async () => {
+      const opened = await open()
+      const tenant = new Tenant(opened)
+      await tenant.doubt()
+      expect(await opened.admission.count(tenant.id)).toBe(0)
+    })
+  })
+
   describe('a session', () => {
     test('ends when nobody renews it, with what was set aside for it', async () => {
       const opened = await open()

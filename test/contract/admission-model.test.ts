@@ -26,6 +26,7 @@ const step = fc.record({
     { weight: 2, arbitrary: fc.record({ leave: which, isOver: fc.boolean() }) },
     { weight: 2, arbitrary: fc.record({ renew: fc.constant(true) }) },
     { weight: 1, arbitrary: fc.record({ lose: fc.constant(true) }) },
+    { weight: 1, arbitrary: fc.record({ correct: tokens }) },
     { weight: 1, arbitrary: fc.record({ readForLater: fc.constant(true) }) },
     { weight: 1, arbitrary: fc.record({ seedLate: fc.constant(true) }) },
     { weight: 4, arbitrary: fc.record({ pass: fc.constantFrom(1, second, 20 * second, 61 * second, 9 * 60 * minute) }) },
@@ -99,6 +100,7 @@ async function take({ clock }: OpenAdmission, tenants: ModelTenant[], { tenant: 
   else if ('settle' in act) await tenant.settle(act.settle, act.times)
   else if ('leave' in act) await tenant.leave(act.leave, act.isOver)
   else if ('renew' in act) await tenant.renew()
+  else if ('correct' in act) await tenant.correct(act.correct)
   else if ('lose' in act) await tenant.lose()
   else if ('readForLater' in act) await tenant.readForLater()
   else if ('seedLate' in act) await tenant.seedLate()

@@ -127,6 +127,13 @@ export class ModelTenant {
     this.#held = this.#held.filter(({ id }) => runOf(id) !== run)
   }
 
+  /** Somebody corrects the ledger, and takes tokens back. */
+  async correct(tokens: number): Promise<void> {
+    this.#ledger.push({ tokens: -tokens, at: this.#now })
+    await this.#tenant.doubt()
+    this.#sure = false
+  }
+
   async renew(): Promise<void> {
     const runs = this.#live.map((runId) => ({ runId, call: this.#noted.find(({ id }) => runOf(id) === runId)?.id ?? null }))
     await this.#tenant.renew(...runs)

@@ -142,6 +142,10 @@ export class Tenant {
     return this.#open.admission.settle(this.id, { runId, calls: [], leave: true })
   }
 
+  doubt(): Promise<void> {
+    return this.#open.admission.doubt(this.id)
+  }
+
   release(runId: string, key: string | null = null): Promise<void> {
     return this.#open.admission.release(this.id, { runId, key })
   }

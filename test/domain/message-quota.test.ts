@@ -155,6 +155,7 @@ function emptyAdmission() {
     release: admission.release.bind(admission),
     hold: admission.hold.bind(admission),
     settle: admission.settle.bind(admission),
+    doubt: admission.doubt.bind(admission),
     renew: admission.renew.bind(admission),
     read: admission.read.bind(admission),
     subscribe: admission.subscribe.bind(admission),

@@ -10,16 +10,10 @@ import { TenantData, type TenantTransaction } from '../../src/data/tenant-scope.
 import { createConversation } from '../../src/domain/conversation.ts'
 import { Forbidden, NotFound } from '../../src/domain/errors.ts'
 import { archivedTables } from '../../src/domain/export-archive.ts'
+import { type ExportSink, TooManyExports } from '../../src/domain/export-snapshot.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { Scope } from '../../src/domain/scope.ts'
-import {
-  type ArchiveSink,
-  exportTenant,
-  findTenantExport,
-  progressOf,
-  sendArchive,
-  TooManyExports,
-} from '../../src/domain/tenant-export.ts'
+import { exportTenant, findTenantExport, progressOf, sendArchive } from '../../src/domain/tenant-export.ts'
 import { tenantParty } from '../isolation/rows.ts'
 import { seed } from '../isolation/world.ts'
 import { ask } from '../support/run-story.ts'
@@ -49,7 +43,7 @@ type Archive = {
 const begin = async (scope: Scope) => (await exportTenant(scope, {})).tenantExport.id
 
 /** Keeps what is sent; `between` is called before each piece. */
-function collector(between: () => Promise<void> = async () => undefined): ArchiveSink & { text: () => string } {
+function collector(between: () => Promise<void> = async () => undefined): ExportSink & { text: () => string } {
   const pieces: string[] = []
   return {
     async write(text) {

@@ -16,6 +16,8 @@ export const idempotencyKey = 'the-same-key'
 /** The types that an id is of where its name does not say, by the argument's coordinate. */
 const typesOfIds: Readonly<Record<string, readonly string[]>> = {
   'Query.node(id:)': typesWithId,
+  // The API shows rows of the ledger as sums alone; exports name each.
+  'CorrectUsageInput.usageRecordId': ['UsageRecord'],
 }
 
 /** Arguments that name rows by a text of theirs. */

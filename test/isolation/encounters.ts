@@ -143,7 +143,7 @@ function marked(party: Party): Party {
   })
 }
 
-/** The party can act on its things: its run waits for budget, its configuration is in use, its archive can be fetched. */
+/** The party can act on its things: its run waits for budget, its configuration is in use, its archive can be fetched, its model call corrected. */
 function workable(party: Party): Party {
   const { createdAt } = rowOf(party, 'Run')
   const fetchable = withRow(party, 'TenantExport', { expiresAt: new Date('2100-01-01') })
@@ -153,7 +153,8 @@ function workable(party: Party): Party {
   // Operators see which models were called, and what that costs.
   const charged = { currency: 'USD', model: 'gpt-4o' }
   const credited = withRow(paused, 'Credit', { currency: 'USD' })
-  const metered = ['UsageRecord', 'UsageRollup'].reduce((own, model) => withRow(own, model, charged), credited)
+  const summed = withRow(credited, 'UsageRollup', charged)
+  const metered = withRow(summed, 'UsageRecord', { ...charged, correction: 0, correctsId: null })
   return withRow(metered, 'AgentConfig', { status: 'PUBLISHED', publishedAt: createdAt, enabledTools: [] })
 }
 

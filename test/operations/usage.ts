@@ -29,3 +29,42 @@ export const usageQuery = graphql(`
     }
   }
 `)
+
+export const correctUsageMutation = graphql(`
+  mutation CorrectUsage($input: CorrectUsageInput!) {
+    correctUsage(input: $input) {
+      __typename
+      ... on CorrectUsagePayload {
+        correction {
+          usageRecordId
+          number
+          inputTokens
+          cachedInputTokens
+          outputTokens
+          reasoningTokens
+          cost {
+            formatted
+          }
+          createdAt
+        }
+        total {
+          calls
+          inputTokens
+          cachedInputTokens
+          outputTokens
+          reasoningTokens
+          cost {
+            formatted
+          }
+        }
+      }
+      ... on Problem {
+        message
+        code
+      }
+      ... on ValidationProblem {
+        path
+      }
+    }
+  }
+`)

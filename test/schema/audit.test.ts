@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { newId } from '../../src/domain/ids.ts'
 import { encodeId } from '../../src/schema/global-id.ts'
 import { schema } from '../../src/schema/index.ts'
 import { auditEventsQuery } from '../operations/audit.ts'
@@ -86,10 +87,28 @@ const examples: Readonly<Record<string, Example>> = {
       idempotencyKey: `credit-${tenant.tenant.id}`,
     }),
   },
+  correctUsage: {
+    async input(tenant) {
+      const usageRecordId = await enterCall(tenant)
+      return { tenantId: tenantId(tenant), usageRecordId, outputTokens: 1, reason: 'It was cut short.', idempotencyKey: 'once' }
+    },
+  },
   eraseTenant: {
     input: (tenant) => ({ tenantId: tenantId(tenant), confirmName: tenant.tenant.name }),
     silent: 'The audit log is erased with the rest, and the certificate stays.',
   },
+}
+
+/** A model call in the tenant's ledger. Answers its id. */
+async function enterCall({ tenant }: TenantStory): Promise<string> {
+  const id = newId()
+  await admin.query(
+    `insert into usage_records (id, tenant_id, conversation_id, run_id, agent_id, config_version, turn, call, attempt, model, input_tokens,
+       cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id)
+     select $1, $2, $1, $1, $3, 1, 0, 0, 1, 'm', 1, 0, 2, 0, false, 1, 'USD', id from prices limit 1`,
+    [id, tenant.id, tenant.defaultAgentId],
+  )
+  return encodeId('UsageRecord', id)
 }
 
 type Access = Partial<Record<'admin' | 'operator' | 'member' | 'endUser', boolean>>

@@ -81,6 +81,7 @@ describe('who may use what', () => {
     expect(rootFieldsOf('operator')).toEqual([
       'changePlan',
       'clearQuotaOverride',
+      'correctUsage',
       'createTenant',
       'eraseTenant',
       'grantCredit',
@@ -110,6 +111,7 @@ describe('who may use what', () => {
       'ChangePlanPayload',
       'ClearQuotaOverridePayload',
       'Conflict',
+      'CorrectUsagePayload',
       'CreateTenantPayload',
       'Credit',
       'EraseTenantPayload',
@@ -136,6 +138,7 @@ describe('who may use what', () => {
       'Tenant',
       'TenantPrice',
       'TenantSettings',
+      'UsageCorrection',
       'UsageReport',
       'UsageRow',
       'UsageTotal',

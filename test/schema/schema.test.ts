@@ -88,6 +88,7 @@ describe('the schema', () => {
       'AuditEvent.subjectId',
       'BudgetExhausted.resetAt',
       'BudgetExhausted.retryAfterSeconds',
+      'CorrectUsagePayload.correction',
       'CreateApiKeyPayload.secret',
       'CreateTenantPayload.adminKey',
       'CreateWebhookPayload.secret',
