@@ -6,6 +6,7 @@ import { readQuota } from '../../src/domain/quota.ts'
 import { measureDrift } from '../../src/domain/quota-drift.ts'
 import { type CorrectUsageInput, correctUsage } from '../../src/domain/usage-correction.ts'
 import { reportUsage } from '../../src/domain/usage-report.ts'
+import { createWebhook } from '../../src/domain/webhook.ts'
 import { signInOperator } from '../support/operator.ts'
 import { testMover } from '../support/placement.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -75,6 +76,15 @@ async function spent({ tenant, admin }: TenantStory): Promise<number> {
 }
 
 describe('a correction', () => {
+  it('is told of to whom usage is told of', async () => {
+    const tenant = await story.tenant()
+    const { webhook } = await createWebhook(tenant.admin, { url: 'https://hooks.example.com/', events: ['USAGE'] })
+    const call = await enterCall(tenant)
+    await correct(tenant, call, { outputTokens: 100 })
+    const [message] = await selectRows(story.database, `select payload from outbox where webhook_id = '${webhook.id}'`)
+    expect(message?.['payload']).toMatchObject({ data: { outputTokens: -100, correction: 1, correctsId: call } })
+  })
+
   it('adds the difference to the call and its corrections so far, at the price of the call, as of now', async () => {
     const tenant = await story.tenant()
     const call = await enterCall(tenant, { daysAgo: 70 })
