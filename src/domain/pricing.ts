@@ -32,6 +32,10 @@ export function costNanos(
   )
 }
 
+/** `Math.max` and `Math.min` of amounts. */
+export const larger = (one: bigint, other: bigint): bigint => (one > other ? one : other)
+export const smaller = (one: bigint, other: bigint): bigint => (one < other ? one : other)
+
 /** The currency of the price list, and of what is said of nothing at all. */
 export const defaultCurrency = 'USD'
 

@@ -2,7 +2,7 @@ import type { AgentConfig } from '../data/generated/client.ts'
 import { NotFound } from './errors.ts'
 import { isUuid } from './ids.ts'
 import { contentRules } from './message.ts'
-import { type CallTerms, costNanos, defaultCurrency, termsAt } from './pricing.ts'
+import { type CallTerms, costNanos, defaultCurrency, larger, smaller, termsAt } from './pricing.ts'
 import { composePrompt, frameTokens, roomFor } from './prompt.ts'
 import { readEarlier, readHistory } from './run-history.ts'
 import { requireRole, type Scope } from './scope.ts'
@@ -41,14 +41,12 @@ export async function quoteRun(scope: Scope, query: QuoteRunQuery): Promise<RunQ
   const { downgradeModel } = scope.tenant
   const models = [...new Set([config.model, downgradeModel ?? config.model])]
   const quotes = await Promise.all(models.map((model) => quoteModel(scope, query, { ...config, model }, content)))
-  const cheapest = (one: bigint, other: bigint) => (one < other ? one : other)
-  const dearest = (one: bigint, other: bigint) => (one > other ? one : other)
   return {
     ...{ model: config.model, downgradeModel: models.length > 1 ? downgradeModel : null, currency: defaultCurrency },
     leastTokens: Math.min(...quotes.map((quote) => quote.leastTokens)),
     mostTokens: Math.max(...quotes.map((quote) => quote.mostTokens)),
-    leastCostNanos: quotes.map((quote) => quote.leastCostNanos).reduce(cheapest),
-    mostCostNanos: quotes.map((quote) => quote.mostCostNanos).reduce(dearest),
+    leastCostNanos: quotes.map((quote) => quote.leastCostNanos).reduce(smaller),
+    mostCostNanos: quotes.map((quote) => quote.mostCostNanos).reduce(larger),
   }
 }
 
@@ -82,20 +80,14 @@ async function quoteModel(
   const outputTokens = output * (1 + later)
   return {
     ...{ leastTokens: first, mostTokens: inputTokens + outputTokens },
-    leastCostNanos: BigInt(first) * lowest(terms),
+    leastCostNanos: BigInt(first) * smaller(terms.rates.inputNanos, terms.rates.cachedInputNanos),
     mostCostNanos: costNanos({ inputTokens, cachedInputTokens: 0, outputTokens }, dearInput(terms)),
   }
 }
 
-/** What input costs at least. */
-function lowest({ rates: { inputNanos, cachedInputNanos } }: CallTerms): bigint {
-  return inputNanos < cachedInputNanos ? inputNanos : cachedInputNanos
-}
-
 /** The rates, as if input cost what the dearer kind of it does. */
 function dearInput({ rates }: CallTerms): CallTerms['rates'] {
-  const { inputNanos, cachedInputNanos } = rates
-  return { ...rates, inputNanos: inputNanos > cachedInputNanos ? inputNanos : cachedInputNanos }
+  return { ...rates, inputNanos: larger(rates.inputNanos, rates.cachedInputNanos) }
 }
 
 async function configFor({ db, tenant }: Scope, { conversationId, agentId }: QuoteRunQuery): Promise<AgentConfig> {

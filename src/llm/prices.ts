@@ -1,4 +1,4 @@
-import { everyModel, type TokenPrice } from '../domain/pricing.ts'
+import { everyModel, larger, type TokenPrice } from '../domain/pricing.ts'
 
 /** A model's first price, from `validFrom` on, for good. */
 type SeedPrice = TokenPrice & { model: string; currency: string; validFrom: Date }
@@ -40,10 +40,6 @@ function ceilingOf(prices: readonly SeedPrice[]): SeedPrice {
   const most = (rate: keyof TokenPrice) => prices.map((price) => price[rate]).reduce(larger)
   const rates = { inputNanos: most('inputNanos'), cachedInputNanos: most('cachedInputNanos'), outputNanos: most('outputNanos') }
   return { model: everyModel, currency: 'USD', ...rates, validFrom }
-}
-
-function larger(one: bigint, other: bigint): bigint {
-  return one > other ? one : other
 }
 
 /** Dollars per million tokens. */
