@@ -10,18 +10,24 @@ import type { Scope } from '../../src/domain/scope.ts'
 import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
 import { enterCalls } from '../support/ledger.ts'
 import { signInOperator } from '../support/operator.ts'
+import { testMover } from '../support/placement.ts'
+import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type Story, startStory } from '../support/story.ts'
 import { asAdmin } from '../support/tenant-rows.ts'
 
 let story: Story
+let own: TestDatabase
 let operator: OperatorScope
 
 beforeAll(async () => {
-  story = await startStory()
+  ;[story, own] = await Promise.all([startStory(), createTestDatabase({ empty: true })])
   operator = await signInOperator(story)
 })
 
-afterAll(() => story.close())
+afterAll(async () => {
+  await story.close()
+  await own.drop()
+})
 
 const as = (scope: Scope): Principal => ({ kind: 'tenant', scope, expiresAt: null })
 const byOperator = (): Principal => ({ kind: 'operator', operator })
@@ -128,6 +134,37 @@ describe('an invoice', () => {
       { isCorrection: false, calls: 1n },
       { isCorrection: true, calls: 0n, inputTokens: -100n, costNanos: -250_000n },
     ])
+  })
+
+  it('is the same in a database of the tenant’s own, where prices, agreements and credits arrive at once', {
+    timeout: 60_000,
+  }, async () => {
+    const { admin, tenant } = await story.tenant()
+    const zones = JSON.stringify([{ zone: 'Asia/Kolkata', until: Date.now() }])
+    await asAdmin(story.database, (client) =>
+      client.query('update tenants set past_time_zones = $2 where id = $1', [tenant.id, zones]),
+    )
+    await enterCalls(story.database, admin, [
+      await call(admin, 'o3', Date.UTC(2026, 9, 31, 18, 29)),
+      await call(admin, 'o3', Date.now()),
+    ])
+    await setTenantPrice(operator, { tenantId: tenant.id, model: '*', marginBasisPoints: 100, reason: 'x' })
+    const [october, november] = [await findInvoice(as(admin), '2026-10'), await findInvoice(as(admin), thisMonth())]
+    {
+      await using moving = testMover(story.database)
+      await moving.mover.place(tenant.name, own.adminUrl)
+    }
+    await story.catalog.placements.refresh()
+    expect(await findInvoice(as(admin), '2026-10')).toEqual(october)
+    expect(await findInvoice(as(admin), thisMonth())).toEqual(november)
+
+    await setPrice(operator, { model: 'o3', inputNanos: 9n, cachedInputNanos: 9n, outputNanos: 9n })
+    await setTenantPrice(operator, { tenantId: tenant.id, model: '*', marginBasisPoints: 700, reason: 'x' })
+    await grantCredit(operator, { tenantId: tenant.id, amountMicros: 3n, reason: 'x', idempotencyKey: newId() })
+    expect(await termsAt(admin.db, tenant.id, 'o3', Date.now() + 1_000)).toMatchObject({
+      ...{ rates: { inputNanos: 9n }, agreed: { marginBasisPoints: 700, version: 2 } },
+    })
+    expect(await findInvoice(byOperator(), thisMonth(), tenant.id)).toMatchObject({ creditNanos: 3_000n })
   })
 
   it('is for the admins of the tenant, and for operators', async () => {
