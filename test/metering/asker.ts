@@ -25,6 +25,9 @@ export class Asker {
   #client: GraphQLClient
   #hasLeft = false
   #acting: Promise<void> | null = null
+  /** Resolve when the message is acknowledged, and with the first event of its answer. */
+  readonly #acknowledged = Promise.withResolvers<void>()
+  readonly #heard = Promise.withResolvers<void>()
 
   constructor(cut: Cut, urls: readonly string[], key: string) {
     this.cut = cut
@@ -52,6 +55,7 @@ export class Asker {
       const conversationId = await this.#mutate(createConversation, conversation, (data) => data.createConversation?.conversation)
       const message = { conversationId, content: this.cut.question, idempotencyKey: `m-${key}` }
       this.runId = await this.#mutate(sendMessage, message, (data) => data.sendMessage?.run)
+      this.#acknowledged.resolve()
       await this.#follow()
       await this.#acting
     } finally {
@@ -60,14 +64,21 @@ export class Asker {
   }
 
   /** As a client does whose network is gone. */
-  closeSocket({ forGood }: { forGood: boolean }): void {
+  async closeSocket({ forGood }: { forGood: boolean }): Promise<void> {
+    await this.#heard.promise
     this.#hasLeft = forGood
     this.#client.socket.terminate()
   }
 
   cancel(): void {
-    this.#acting = this.#mutate(cancelRun, { runId: this.runId }, (data) => data.cancelRun?.run).then(() => undefined)
+    this.#acting = this.#cancel()
+    // Whoever asks waits for it, and is told.
     this.#acting.catch(() => undefined)
+  }
+
+  async #cancel(): Promise<void> {
+    await this.#acknowledged.promise
+    await this.#mutate(cancelRun, { runId: this.runId }, (data) => data.cancelRun?.run)
   }
 
   async #follow(): Promise<void> {
@@ -75,6 +86,7 @@ export class Asker {
     for (const deadline = performance.now() + longestRun; performance.now() < deadline; await delay(100)) {
       try {
         for await (const event of followRun(this.#client, this.runId, cursor)) {
+          this.#heard.resolve()
           cursor = event.cursor ?? cursor
           if (ending.test(event.__typename)) this.ends.push(event.__typename)
         }

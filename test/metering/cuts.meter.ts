@@ -20,6 +20,7 @@ it(
   async ({ task }) => {
     const cuts = chooseCuts(count, cutSeed)
     const askers: Asker[] = []
+    const findings: string[] = []
     const killing: Promise<unknown>[] = []
     const killedAttempts = new Set<string>()
     const upstream = await Upstream.start(cuts, (call) => act(call))
@@ -51,10 +52,10 @@ it(
       const asker = askers.find((other) => other.cut === cut)
       switch (cut.kind.act) {
         case 'close':
-          asker?.closeSocket({ forGood: false })
+          void asker?.closeSocket({ forGood: false })
           break
         case 'leave':
-          asker?.closeSocket({ forGood: true })
+          void asker?.closeSocket({ forGood: true })
           break
         case 'cancel':
           asker?.cancel()
@@ -78,14 +79,14 @@ it(
       for (let cut = waiting.shift(); cut; cut = waiting.shift()) {
         const asker = new Asker(cut, urls, stage.tenants[cut.tenant].memberKey)
         askers.push(asker)
-        await asker.ask()
+        await asker.ask().catch((error: unknown) => void findings.push(`Cut ${cut.number}: ${error}`))
         if (++done % 25 === 0) process.stderr.write(`${done} of ${count} answers, ${upstream.calls.length} calls\n`)
       }
     }
     await Promise.all(Array.from({ length: inFlight }, asking))
     await Promise.all(killing)
 
-    const unrested = await comeToRest(stage)
+    findings.push(...(await comeToRest(stage)))
     const verdict = judge({ askers, upstream, stored: await readRuns(stage), killedAttempts })
     const estimated = { upstream: 0, ledger: 0 }
     for (const tally of verdict.tallies) {
@@ -93,7 +94,8 @@ it(
       estimated.ledger += tally.estimated.ledger
     }
     task.meta.metering = verdict
-    expect([...unrested, ...verdict.findings, ...(await compareCounters(stage)), ...(await stage.fallen())]).toEqual([])
+    findings.push(...verdict.findings, ...(await compareCounters(stage)), ...(await stage.fallen()))
+    expect(findings).toEqual([])
     expect(Math.abs(estimated.ledger - estimated.upstream)).toBeLessThanOrEqual(tolerance * estimated.upstream)
   },
   600_000 + count * 5_000,
