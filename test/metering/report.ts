@@ -1,5 +1,5 @@
 import type { Reporter, TestModule } from 'vitest/node'
-import { emptyTally, type Tally, type Verdict } from './verdict.ts'
+import { type Tally, totalOf, type Verdict } from './verdict.ts'
 
 declare module 'vitest' {
   interface TaskMeta {
@@ -21,26 +21,13 @@ export class MeteringReport implements Reporter {
 
 function tableOf({ tallies, killed }: Verdict): string {
   const sorted = tallies.toSorted((a, b) => a.title.localeCompare(b.title))
-  const total = sorted.reduce(add, emptyTally('all of these'))
   return [
     '',
     line('', ['', '', 'reported tokens', '', 'estimated output', '', '', '', '']),
     line('cut', ['times', 'calls', 'upstream', 'ledger', 'upstream', 'ledger', 'off by', 'lost', 'doubled']),
-    ...[...sorted, total, { ...killed, cuts: null }].map(lineOf),
+    ...[...sorted, totalOf(sorted), { ...killed, cuts: null }].map(lineOf),
     '',
   ].join('\n')
-}
-
-function add(sum: Tally, tally: Tally): Tally {
-  const both = (key: 'reported' | 'estimated') => ({
-    upstream: sum[key].upstream + tally[key].upstream,
-    ledger: sum[key].ledger + tally[key].ledger,
-  })
-  return {
-    ...{ title: sum.title, reported: both('reported'), estimated: both('estimated') },
-    ...{ cuts: sum.cuts + tally.cuts, calls: sum.calls + tally.calls },
-    ...{ lost: sum.lost + tally.lost, doubled: sum.doubled + tally.doubled },
-  }
 }
 
 function lineOf({

@@ -1,7 +1,7 @@
-import type { Asker } from './asker.ts'
 import { attemptOf, type Entry, type StoredRun } from './books.ts'
 import type { Usage } from './cut.ts'
-import { type Call, type Upstream, writtenTokens } from './upstream.ts'
+import type { Trial } from './trial.ts'
+import { type Call, writtenTokens } from './upstream.ts'
 
 /** Tokens by the upstream's books, and by the ledger. */
 type Both = { upstream: number; ledger: number }
@@ -27,21 +27,26 @@ export type Verdict = {
   findings: string[]
 }
 
-export function emptyTally(title: string): Tally {
+function emptyTally(title: string): Tally {
   const none = { upstream: 0, ledger: 0 }
   return { title, cuts: 0, calls: 0, reported: { ...none }, estimated: { ...none }, lost: 0, doubled: 0 }
 }
 
-export type Books = {
-  askers: readonly Asker[]
-  upstream: Upstream
-  stored: ReadonlyMap<string, StoredRun>
-  /** Calls that were not entered yet when their worker was killed, by `attemptOf`. */
-  killedAttempts: ReadonlySet<string>
+/** All of them in one. */
+export function totalOf(tallies: readonly Tally[]): Tally {
+  const both = (key: 'reported' | 'estimated') => ({
+    upstream: tallies.reduce((sum, tally) => sum + tally[key].upstream, 0),
+    ledger: tallies.reduce((sum, tally) => sum + tally[key].ledger, 0),
+  })
+  const sumOf = (key: 'cuts' | 'calls' | 'lost' | 'doubled') => tallies.reduce((sum, tally) => sum + tally[key], 0)
+  return {
+    ...{ title: 'all of these', reported: both('reported'), estimated: both('estimated') },
+    ...{ cuts: sumOf('cuts'), calls: sumOf('calls'), lost: sumOf('lost'), doubled: sumOf('doubled') },
+  }
 }
 
 /** Compares, call by call, what the ledger has with what the upstream wrote and reported. */
-export function judge({ askers, upstream, stored, killedAttempts }: Books): Verdict {
+export function judge({ askers, stage, killedAttempts }: Trial, stored: ReadonlyMap<string, StoredRun>): Verdict {
   const verdict: Verdict = { tallies: [], killed: emptyTally('calls whose worker was killed'), findings: [] }
   for (const asker of askers) {
     const { cut } = asker
@@ -62,7 +67,7 @@ export function judge({ askers, upstream, stored, killedAttempts }: Books): Verd
       find(`it is ${run.status}, and told ${asker.ends.join()}.`)
     const expected = run.entries.some(isKilled) ? ['COMPLETED', 'FAILED', 'CANCELLED'] : ends
     if (!expected.includes(run.status)) find(`it is ${run.status}.`)
-    judgeRun(upstream.callsOf(cut), run.entries, isKilled, { tally, killed: verdict.killed, find })
+    judgeRun(stage.provider.callsOf(cut), run.entries, isKilled, { tally, killed: verdict.killed, find })
   }
   return verdict
 }
@@ -71,60 +76,72 @@ type Notes = { tally: Tally; killed: Tally; find: (finding: string) => void }
 
 function judgeRun(calls: readonly Call[], entries: readonly Entry[], isKilled: (entry: Entry) => boolean, notes: Notes): void {
   const { tally, killed, find } = notes
-  const left = entries.filter((entry) => entry.estimated)
-  const pairs: [Call, Entry][] = []
-  const unpaired: Call[] = []
-  const reported = entries.filter((entry) => !entry.estimated)
-  for (const call of calls) {
-    const entry = reported.find((other) => call.reported !== null && isAsReported(other, call.reported))
-    if (entry) {
-      reported.splice(reported.indexOf(entry), 1)
-      pairs.push([call, entry])
-    } else if (!call.isFree) {
-      unpaired.push(call)
-    }
+  const { pairs, lost, doubled } = pair(calls, entries, isKilled)
+  tally.lost += lost.length
+  tally.doubled += doubled.length
+  for (const { text, reported } of lost) {
+    find(`a call is not in the ledger that reported ${JSON.stringify(reported)} and wrote ${JSON.stringify(text)}.`)
   }
-  // Of a call whose worker was killed before it was made, or while it was refused, nobody can tell; it counts as made.
-  while (left.length > unpaired.length) {
-    const silent = left.findIndex((entry) => isKilled(entry) && entry.output_tokens === 0)
-    if (silent === -1) break
-    left.splice(silent, 1)
+  for (const entry of doubled) find(`no call is like the entry ${JSON.stringify(entry)}.`)
+  for (const [call, entry] of pairs) {
+    const wasKilled = entry.estimated && isKilled(entry)
+    judgeEntry(call, entry, wasKilled, find)
+    addTo(wasKilled ? killed : tally, call, entry)
   }
-  for (const call of unpaired) {
-    const entry = left.shift()
-    if (entry) {
-      pairs.push([call, entry])
-      continue
-    }
-    tally.lost++
-    find(
-      `a call is not in the ledger, which wrote ${JSON.stringify(call.text.slice(0, 80))} and reported ${JSON.stringify(call.reported)}.`,
-    )
-  }
-  for (const entry of [...reported, ...left]) {
-    tally.doubled++
-    find(`no call is like the entry ${JSON.stringify(entry)}.`)
-  }
-  for (const [call, entry] of pairs)
-    judgeCall(call, entry, isKilled(entry) && entry.estimated ? { tally: killed, find } : { tally, find }, isKilled(entry))
 }
 
-function judgeCall(call: Call, entry: Entry, { tally, find }: Pick<Notes, 'tally' | 'find'>, wasKilled: boolean): void {
-  tally.calls++
-  if (BigInt(entry.cost_nanos) !== costOf(entry) || entry.currency !== entry.price.currency)
+type Paired = { pairs: [Call, Entry][]; lost: Call[]; doubled: Entry[] }
+
+/** Finds the entry of each call of a run: by what it reported, which no other did, and the others in their order. */
+function pair(calls: readonly Call[], entries: readonly Entry[], isKilled: (entry: Entry) => boolean): Paired {
+  const estimated = entries.filter((entry) => entry.estimated)
+  const reported = entries.filter((entry) => !entry.estimated)
+  const pairs: [Call, Entry][] = []
+  const others: Call[] = []
+  for (const call of calls) {
+    const index = reported.findIndex((entry) => call.reported && isAsReported(entry, call.reported))
+    const [entry] = index === -1 ? [] : reported.splice(index, 1)
+    if (entry) pairs.push([call, entry])
+    else if (!call.isFree) others.push(call)
+  }
+  // Of a call whose worker was killed before it was made, or while it was refused, nobody can tell; it counts as made.
+  while (estimated.length > others.length) {
+    const silent = estimated.findIndex((entry) => isKilled(entry) && entry.output_tokens === 0)
+    if (silent === -1) break
+    estimated.splice(silent, 1)
+  }
+  const lost = others.slice(estimated.length)
+  const doubled = [...reported, ...estimated.slice(others.length)]
+  for (const [index, entry] of estimated.slice(0, others.length).entries()) pairs.push([others[index] as Call, entry])
+  return { pairs, lost, doubled }
+}
+
+/** What has to hold to the token. */
+function judgeEntry(call: Call, entry: Entry, wasKilled: boolean, find: Notes['find']): void {
+  if (BigInt(entry.cost_nanos) !== costOf(entry) || entry.currency !== entry.price.currency) {
     find(`its price is wrong: ${JSON.stringify(entry)}.`)
-  if (!entry.estimated) {
+  }
+  if (!entry.estimated) return
+  const { act, mishap } = call.cut.kind
+  // A report may cross the request to cancel on its way.
+  if (call.reported && !wasKilled && (act !== 'cancel' || mishap === 'waitsAfterUsage')) {
+    find(`it reported ${JSON.stringify(call.reported)}, and was estimated.`)
+  }
+  if (entry.input_tokens !== call.inputTokens) {
+    find(`its input is ${call.inputTokens} tokens, and the ledger has ${entry.input_tokens}.`)
+  }
+  if (entry.cached_input_tokens !== 0 || entry.reasoning_tokens !== 0) find('parts of it are estimated that cannot be.')
+}
+
+function addTo(tally: Tally, call: Call, entry: Entry): void {
+  tally.calls++
+  if (entry.estimated) {
+    tally.estimated.upstream += writtenTokens(call)
+    tally.estimated.ledger += entry.output_tokens
+  } else {
     tally.reported.upstream += (call.reported?.input ?? 0) + (call.reported?.output ?? 0)
     tally.reported.ledger += entry.input_tokens + entry.output_tokens
-    return
   }
-  if (call.reported && !wasKilled && (call.cut.kind.act !== 'cancel' || call.cut.kind.mishap === 'waitsAfterUsage'))
-    find(`it reported ${JSON.stringify(call.reported)}, and was estimated.`)
-  if (entry.input_tokens !== call.inputTokens)
-    find(`its input is ${call.inputTokens} tokens, and the ledger has ${entry.input_tokens}.`)
-  if (entry.cached_input_tokens !== 0 || entry.reasoning_tokens !== 0) find('parts of it are estimated that cannot be.')
-  tally.estimated.upstream += writtenTokens(call)
-  tally.estimated.ledger += entry.output_tokens
 }
 
 function isAsReported(entry: Entry, { input, cached, output, reasoning }: Usage): boolean {
