@@ -59,7 +59,7 @@ export class Asker {
       await this.#follow()
       await this.#acting
     } finally {
-      await this.#client.close()
+      await this.#close()
     }
   }
 
@@ -100,8 +100,13 @@ export class Asker {
 
   async #goElsewhere(): Promise<void> {
     this.#turn++
-    await this.#client.close()
+    await this.#close()
     this.#client = graphqlClient(this.url, this.#key)
+  }
+
+  /** A socket that broke says so once more. */
+  async #close(): Promise<void> {
+    await this.#client.close().catch(() => undefined)
   }
 
   /** The id of what was made. Sends it again while it is not known whether it was done. */

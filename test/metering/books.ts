@@ -26,21 +26,8 @@ export type Entry = {
   price: { currency: string; input_nanos: string; cached_input_nanos: string; output_nanos: string }
 }
 
-export type StoredRun = { status: string; entries: Entry[] }
-
-/** Names a call that a claim noted before it made it. */
-export function attemptOf(runId: string, { turn, attempt }: { turn: number; attempt: number }): string {
-  return `${runId}/${turn}/${attempt}`
-}
-
-/** Those calls of the upstream's that are noted in the database and not entered. */
-export async function openAttempts({ database }: Pick<Stage<Upstream>, 'database'>): Promise<{ runId: string; name: string }[]> {
-  const rows = await selectRows(database, 'select run_id, turn, attempt from model_call_attempts')
-  return rows.map((row) => {
-    const { run_id: runId, ...key } = row as { run_id: string; turn: number; attempt: number }
-    return { runId, name: attemptOf(runId, key) }
-  })
-}
+/** `epoch` is how often it was claimed. */
+export type StoredRun = { status: string; epoch: number; entries: Entry[] }
 
 /** Waits until no run is under way and no call is noted. What still is then, in words. */
 export async function comeToRest({ database }: Stage<Upstream>): Promise<string[]> {
@@ -60,7 +47,7 @@ export async function comeToRest({ database }: Stage<Upstream>): Promise<string[
 export async function readRuns({ database }: Stage<Upstream>): Promise<Map<string, StoredRun>> {
   const rows = await selectRows(
     database,
-    `select r.id, r.status, (
+    `select r.id, r.status, r.epoch, (
       select coalesce(json_agg(to_jsonb(u) || jsonb_build_object('cost_nanos', u.cost_nanos::text, 'price', (
         select jsonb_build_object('currency', p.currency, 'input_nanos', p.input_nanos::text,
           'cached_input_nanos', p.cached_input_nanos::text, 'output_nanos', p.output_nanos::text)

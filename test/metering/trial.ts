@@ -1,6 +1,5 @@
 import { type Actor, Stage } from '../support/stage.ts'
 import { Asker } from './asker.ts'
-import { openAttempts } from './books.ts'
 import type { Cut } from './cut.ts'
 import { type Call, Upstream } from './upstream.ts'
 
@@ -13,8 +12,6 @@ const workersAtOnce = 3
 export class Trial {
   readonly stage: Stage<Upstream>
   readonly askers: Asker[] = []
-  /** Calls that were not entered yet when their worker was killed, by `attemptOf`. */
-  readonly killedAttempts = new Set<string>()
   readonly #cuts: readonly Cut[]
   /** By the name under which the upstream knows them. */
   readonly #workers = new Map<string, Actor>()
@@ -90,10 +87,6 @@ export class Trial {
     const victim = this.#workers.get(name)
     if (!victim || victim.killed) return
     await this.stage.kill(victim)
-    // Nobody touches its runs before its heart was not heard for some seconds.
-    const its = new Set(this.stage.provider.calls.filter(({ worker }) => worker === name).map(({ cut }) => cut))
-    const runs = new Set(this.askers.filter(({ cut }) => its.has(cut)).map(({ storedId }) => storedId))
-    for (const { runId, name: attempt } of await openAttempts(this.stage)) if (runs.has(runId)) this.killedAttempts.add(attempt)
     await this.#startWorker()
   }
 

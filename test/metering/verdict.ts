@@ -1,4 +1,4 @@
-import { attemptOf, type Entry, type StoredRun } from './books.ts'
+import type { Entry, StoredRun } from './books.ts'
 import type { Usage } from './cut.ts'
 import type { Trial } from './trial.ts'
 import { type Call, writtenTokens } from './upstream.ts'
@@ -46,7 +46,7 @@ export function totalOf(tallies: readonly Tally[]): Tally {
 }
 
 /** Compares, call by call, what the ledger has with what the upstream wrote and reported. */
-export function judge({ askers, stage, killedAttempts }: Trial, stored: ReadonlyMap<string, StoredRun>): Verdict {
+export function judge({ askers, stage }: Trial, stored: ReadonlyMap<string, StoredRun>): Verdict {
   const verdict: Verdict = { tallies: [], killed: emptyTally('calls whose worker was killed'), findings: [] }
   for (const asker of askers) {
     const { cut } = asker
@@ -60,7 +60,8 @@ export function judge({ askers, stage, killedAttempts }: Trial, stored: Readonly
       find('there is no such run.')
       continue
     }
-    const isKilled = (entry: Entry) => killedAttempts.has(attemptOf(asker.storedId, entry))
+    // A run is claimed anew when its worker is dead, or seems to be.
+    const isKilled = ({ attempt }: Entry) => attempt < run.epoch
     if (cut.kind.act === 'leave' ? asker.ends.length > 1 : asker.ends.length !== 1)
       find(`its stream ended with "${asker.ends.join()}".`)
     if (asker.ends.some((end) => end.toUpperCase() !== `RUN${run.status}`))
