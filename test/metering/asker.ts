@@ -23,11 +23,11 @@ export class Asker {
   readonly #key: string
   #turn: number
   #client: GraphQLClient
+  /** With the next event that it hears, on a socket that is there. */
+  #closing: { forGood: boolean } | null = null
   #hasLeft = false
   #acting: Promise<void> | null = null
-  /** Resolve when the message is acknowledged, and with the first event of its answer. */
   readonly #acknowledged = Promise.withResolvers<void>()
-  readonly #heard = Promise.withResolvers<void>()
 
   constructor(cut: Cut, urls: readonly string[], key: string) {
     this.cut = cut
@@ -64,10 +64,8 @@ export class Asker {
   }
 
   /** As a client does whose network is gone. */
-  async closeSocket({ forGood }: { forGood: boolean }): Promise<void> {
-    await this.#heard.promise
-    this.#hasLeft = forGood
-    this.#client.socket.terminate()
+  closeSocket(how: { forGood: boolean }): void {
+    this.#closing = how
   }
 
   cancel(): void {
@@ -86,9 +84,12 @@ export class Asker {
     for (const deadline = performance.now() + longestRun; performance.now() < deadline; await delay(100)) {
       try {
         for await (const event of followRun(this.#client, this.runId, cursor)) {
-          this.#heard.resolve()
           cursor = event.cursor ?? cursor
           if (ending.test(event.__typename)) this.ends.push(event.__typename)
+          if (!this.#closing) continue
+          this.#hasLeft = this.#closing.forGood
+          this.#closing = null
+          this.#client.socket.terminate()
         }
       } catch {
         // The socket broke, or nobody is there.

@@ -32,7 +32,7 @@ export type Kind = {
 const stopped = ['CANCELLED', 'COMPLETED']
 
 /** Every way in which an answer is cut. */
-export const kinds: readonly Kind[] = [
+const kinds: readonly Kind[] = [
   { title: 'client: closes its socket, and comes back', weight: 6, act: 'close' },
   { title: 'client: closes its socket for good', weight: 6, act: 'leave' },
   { title: 'client: cancels', weight: 14, act: 'cancel', ends: stopped },
@@ -97,9 +97,9 @@ export function chooseCuts(count: number, seed: number): Cut[] {
   return Array.from({ length: count }, (_, index) => {
     const number = index + 1
     const kill = number % (3 * killEvery) === 0 ? apiKill : random.pick([workerKill, silentWorkerKill])
-    const kind = number % killEvery === 0 ? kill : random.pick(hat as [Kind, ...Kind[]])
+    const kind = number % killEvery === 0 ? kill : random.pick(hat)
     return {
-      ...{ number, kind, tenant: random.pick([0, 1]), at: random.next(), failures: random.between(1, 2) },
+      ...{ number, kind, tenant: random.pick([0, 1] as const), at: random.next(), failures: random.between(1, 2) },
       question: `Cut ${number} of ${seed}: ${wordsOf(random, random.between(1, 40))}`,
       answer: (call) => answerOf(new Random(seed, number, call), kind),
     }
@@ -132,7 +132,7 @@ const vocabulary = [
   ...['the', 'ship', 'anchors', 'quickly', 'unbelievable', 'metering', 'harbour', 'antidisestablishmentarianism', 'of', 'a'],
   ...['über', 'Schifffahrtsgesellschaft', 'naïveté', 'Ωmega', '灯台守', 'маяк', 'منارة', '등대', '🚢', '👩‍🚒', '🇳🇴'],
   ...['3.14159', '2026-11-29', 'x=y+1;', '"quoted"', 'line\nbreak', '```ts', 'https://example.com/?q=1', '—', '…', '\t'],
-] as unknown as readonly [string, ...string[]]
+]
 
 function wordsOf(random: Random, count: number): string {
   return Array.from({ length: count }, () => random.pick(vocabulary)).join(' ')

@@ -19,7 +19,8 @@ export class Random {
     return least + Math.floor(this.next() * (most - least + 1))
   }
 
-  pick<T>(all: readonly [T, ...T[]]): T {
-    return all[this.between(0, all.length - 1)] ?? all[0]
+  /** One of them; there has to be one. */
+  pick<T>(all: readonly T[]): T {
+    return all[this.between(0, all.length - 1)] as T
   }
 }

@@ -59,7 +59,7 @@ export class Trial {
     switch (cut.kind.act) {
       case 'close':
       case 'leave':
-        void asker.closeSocket({ forGood: cut.kind.act === 'leave' })
+        asker.closeSocket({ forGood: cut.kind.act === 'leave' })
         break
       case 'cancel':
         asker.cancel()

@@ -21,7 +21,7 @@ export type Tally = {
 
 export type Verdict = {
   tallies: Tally[]
-  /** Calls whose worker was killed: what it had read and not told is lost with it. */
+  /** Calls whose worker was killed, or seemed to be dead: what it had read and not told is lost with it. */
   killed: Tally
   /** What is wrong, in words. */
   findings: string[]
