@@ -62,8 +62,12 @@ async function tryCall(
   const repair = new TextRepair()
   const toolCalls: ToolCall[] = []
   let text = ''
+  /** What came of tool calls before they were whole. */
+  let toolText = ''
   let began = false
   let reported: TokenUsage | null = null
+  /** Whether the model wrote more than it reported. */
+  let isStale = false
   let reason: Extract<ModelEvent, { type: 'finish' }>['reason'] | null = null
   /** False when not all of it was let through. */
   const say = async (piece: string) => {
@@ -73,25 +77,39 @@ async function tryCall(
     if (covered !== '') onText(covered)
     return covered.length === piece.length
   }
-  const usage = () => reported ?? countUsage(model, prompt, text, toolCalls)
+  // Of a call that is over the last report is of all of it.
+  const usage = () =>
+    reported && (reason !== null || !isStale)
+      ? reported
+      : countUsage(model, prompt, [text, ...(toolCalls.length > 0 ? toolCalls.flatMap(writtenIn) : [toolText])])
 
   try {
     for await (const event of model.stream(prompt.request, signal)) {
-      began = true
+      began ||= event.type !== 'usage' || event.usage.outputTokens > 0
       switch (event.type) {
         case 'text':
+          isStale = true
           if (!(await say(repair.push(event.text)))) return { outcome: 'cut', text, usage: usage() }
           break
+        case 'toolText': {
+          isStale = true
+          const covered = await cover(event.text)
+          toolText += covered
+          if (covered.length < event.text.length) return { outcome: 'cut', text, usage: usage() }
+          break
+        }
         case 'toolCall': {
           const call = { ...event.call, name: storable(event.call.name), arguments: storable(event.call.arguments) }
-          const written = call.name + call.arguments
-          // Half a call is none.
-          if ((await cover(written)).length < written.length) return { outcome: 'cut', text, usage: usage() }
+          const written = writtenIn(call).join('')
+          // Half a call is none. What came as text is covered.
+          if (toolText === '' && (await cover(written)).length < written.length) return { outcome: 'cut', text, usage: usage() }
           toolCalls.push(call)
           break
         }
         case 'usage':
           reported = event.usage
+          // Some say zero until the end.
+          isStale = reported.outputTokens === 0 && text + toolText !== ''
           break
         case 'finish':
           reason = event.reason
@@ -118,8 +136,11 @@ function endedEarly(): ModelError {
 }
 
 /** What a call used that did not say: all that was sent, and all that came. */
-function countUsage(model: Model, { request, inputTokens }: Prompt, text: string, toolCalls: readonly ToolCall[]): TokenUsage {
-  const written = [text, ...toolCalls.flatMap((call) => [call.name, call.arguments])]
+function countUsage(model: Model, { request, inputTokens }: Prompt, written: readonly string[]): TokenUsage {
   const outputTokens = written.reduce((sum, piece) => sum + model.countTokens(request.model, piece), 0)
   return { inputTokens, cachedInputTokens: 0, outputTokens, reasoningTokens: 0, estimated: true }
+}
+
+function writtenIn(call: ToolCall): string[] {
+  return [call.name, call.arguments]
 }

@@ -157,9 +157,14 @@ export type ModelRequest = {
   tools: readonly ToolDefinition[]
 }
 
-/** What a model call yields: any number of texts and tool calls, then usage if the upstream reports it, then the reason it ended. */
+/**
+ * What a model call yields: any number of texts and tool calls, usage as often as the upstream reports it, of all that came before it, then
+ * the reason it ended.
+ */
 export type ModelEvent =
   | { type: 'text'; text: string }
+  /** More of tool calls that come whole once the model has finished them: until then, all that is known of what they cost. */
+  | { type: 'toolText'; text: string }
   | { type: 'toolCall'; call: ToolCall }
   | { type: 'usage'; usage: TokenUsage }
   | { type: 'finish'; reason: 'STOP' | 'LENGTH' | 'TOOL_CALLS' | 'REFUSAL' }

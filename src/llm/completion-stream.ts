@@ -39,13 +39,11 @@ const usageSchema = z.object({
 })
 
 /**
- * Reads the chunks of one streamed chat completion. Text comes out as it arrives; tool calls whole, once the model has finished
- * them; then usage, when it was reported, and the reason the model ended. What arrives after that reason may be lost
- * without harm. Throws a ModelError when a chunk is not the protocol, and when the chunks end without a reason.
+ * Reads the chunks of one streamed chat completion. Text comes out as it arrives, and so does usage; tool calls as text, and whole once
+ * the model has finished them; last the reason the model ended. What arrives after that reason may be lost without harm. Throws a ModelError when a chunk is not the protocol, and when the chunks end without a reason.
  */
 export async function* readCompletion(chunks: AsyncIterable<unknown>): AsyncGenerator<ModelEvent, void> {
   const calls = new ToolCallAssembly()
-  let usage: TokenUsage | null = null
   let finishReason: string | null = null
   let refused = false
 
@@ -53,15 +51,18 @@ export async function* readCompletion(chunks: AsyncIterable<unknown>): AsyncGene
     for await (const chunk of chunks) {
       const { data } = chunkSchema.safeParse(chunk)
       if (!data) throw brokenStream()
-      // Some upstreams report usage so far with every chunk: the last report counts.
-      usage = readUsage(data.usage) ?? usage
       const choice = data.choices?.[0]
-      if (!choice) continue
-      refused ||= Boolean(choice.delta?.refusal)
-      const text = choice.delta?.content || choice.delta?.refusal
+      refused ||= Boolean(choice?.delta?.refusal)
+      const text = choice?.delta?.content || choice?.delta?.refusal
       if (text) yield { type: 'text', text }
-      for (const fragment of choice.delta?.tool_calls ?? []) calls.add(fragment)
-      finishReason = choice.finish_reason || finishReason
+      for (const fragment of choice?.delta?.tool_calls ?? []) {
+        const written = calls.add(fragment)
+        if (written) yield { type: 'toolText', text: written }
+      }
+      finishReason = choice?.finish_reason || finishReason
+      // Some upstreams report usage so far with every chunk: the last report counts.
+      const usage = readUsage(data.usage)
+      if (usage) yield { type: 'usage', usage }
     }
   } catch (error) {
     if (finishReason === null) throw error
@@ -72,7 +73,6 @@ export async function* readCompletion(chunks: AsyncIterable<unknown>): AsyncGene
   if (reason === 'TOOL_CALLS') {
     for (const call of calls.finished()) yield { type: 'toolCall', call }
   }
-  if (usage) yield { type: 'usage', usage }
   yield { type: 'finish', reason }
 }
 
@@ -122,7 +122,8 @@ class ToolCallAssembly {
     return this.#calls.length
   }
 
-  add(fragment: z.output<typeof toolCallFragment>): void {
+  /** Answers what the model wrote in it. */
+  add(fragment: z.output<typeof toolCallFragment>): string {
     const index = fragment.index ?? 0
     let call = this.#byIndex.get(index)
     // Some upstreams number every call 0 and tell them apart by id alone.
@@ -131,8 +132,11 @@ class ToolCallAssembly {
       this.#calls.push(call)
       this.#byIndex.set(index, call)
     }
-    call.name ||= fragment.function?.name ?? ''
-    call.arguments += fragment.function?.arguments ?? ''
+    const name = call.name ? '' : (fragment.function?.name ?? '')
+    const text = fragment.function?.arguments ?? ''
+    call.name ||= name
+    call.arguments += text
+    return name + text
   }
 
   finished(): ToolCall[] {

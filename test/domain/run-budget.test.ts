@@ -95,6 +95,20 @@ describe('a budget that ends in the middle of an answer', () => {
     await expect(ask(tenant.member)).rejects.toThrow(BudgetExhausted)
   })
 
+  it('ends a tool call that is being written, which is not made', async () => {
+    const tenant = await tenantWith(700)
+    const script: ModelScript = async function* () {
+      for (const text of words(5_000)) yield { type: 'toolText', text }
+      yield { type: 'toolCall', call: { id: 'a', name: 'shout', arguments: words(5_000).join('') } }
+      yield { type: 'finish', reason: 'TOOL_CALLS' }
+    }
+    await using _ = await startWorker(story, { model: scriptedModel([script]) })
+    const { run } = await ask(tenant.member)
+    const events = await follow(tenant.member, run.id)
+    expect(events).toMatchObject([{ type: 'RunCompleted', finishReason: 'BUDGET', usage: { estimated: true } }])
+    expect(tokensOf(await ledgerOf(tenant))).toBe(700)
+  })
+
   it('is told to the model, which then ends by itself', async () => {
     const tenant = await tenantWith(700)
     const model = scriptedModel([saysAsAsked])

@@ -13,6 +13,7 @@ import {
   sendsGarbage,
   stallsAfter,
   startFakeUpstream,
+  type UpstreamAnswer,
   type UpstreamScript,
 } from '../support/fake-upstream.ts'
 import { ask, follow, shownAfter, startWorker, type TestWorker, until } from '../support/run-story.ts'
@@ -112,6 +113,67 @@ describe('a real upstream', () => {
     })
   })
 
+  const reports = (answer: UpstreamAnswer, content: string, output: number) =>
+    answer.event({
+      choices: [{ index: 0, delta: { content }, finish_reason: null }],
+      usage: { prompt_tokens: 70, completion_tokens: output },
+    })
+
+  it.each<[string, UpstreamScript, object]>([
+    [
+      'in the call of a tool',
+      (answer) => {
+        answer.delta({ tool_calls: [{ index: 0, id: 'a', function: { name: 'search', arguments: '{"for' } }] })
+        answer.end()
+      },
+      // search, {", and for
+      { outputTokens: 3, estimated: true },
+    ],
+    [
+      'right after it said what it used so far',
+      (answer) => {
+        reports(answer, 'Once', 40)
+        reports(answer, ' upon', 80)
+        answer.end()
+      },
+      { inputTokens: 70, outputTokens: 80, estimated: false },
+    ],
+    [
+      'some time after it said what it used so far',
+      (answer) => {
+        reports(answer, 'Once', 40)
+        answer.delta({ content: ' upon' })
+        answer.end()
+      },
+      { outputTokens: 2, estimated: true },
+    ],
+    [
+      'and says all the time that it used nothing',
+      (answer) => {
+        reports(answer, 'Once', 0)
+        reports(answer, ' upon', 0)
+        answer.end()
+      },
+      { outputTokens: 2, estimated: true },
+    ],
+  ])('that breaks off %s has that paid for, once', async (_when, script, record) => {
+    upstream.otherwise(script)
+    const { run } = await ask(acme.member)
+    expect((await follow(acme.member, run.id)).at(-1)).toMatchObject({ type: 'RunFailed' })
+    expect(upstream.requests).toHaveLength(1)
+    expect((await stored(run.id)).records).toMatchObject([record])
+  })
+
+  it('that says it used nothing, and breaks off before the first token, is asked again', async () => {
+    upstream.next((answer) => {
+      reports(answer, '', 0)
+      answer.end()
+    }, says('Now.'))
+    const { run } = await ask(acme.member)
+    expect(shownAfter(await follow(acme.member, run.id))).toBe('Now.')
+    expect((await stored(run.id)).records).toHaveLength(1)
+  })
+
   it('is asked again when it was only busy', async () => {
     upstream.next(fails(429, { 'retry-after-ms': '20' }), says('Now.'))
     const { run } = await ask(acme.member)
@@ -150,6 +212,21 @@ describe('cancelling', () => {
     expect(records[0]?.inputTokens).toBeGreaterThan(5)
 
     expect((await cancelRun(acme.member, { runId: run.id })).run).toEqual(after)
+  })
+
+  it('when all was said and reported is paid for as reported', async () => {
+    upstream.next((answer) => {
+      answer.delta({ content: 'Hello.' }, 'stop')
+      answer.event({ choices: [], usage: { prompt_tokens: 70, completion_tokens: 80 } })
+      return answer.request.closed
+    })
+    const { run } = await ask(acme.member)
+    const events: ReplyEvent[] = []
+    for await (const event of followRun(acme.member, run.id, null, AbortSignal.timeout(10_000))) {
+      if (events.push(event) === 1) await cancelRun(acme.member, { runId: run.id })
+    }
+    expect(events.map(({ type }) => type)).toEqual(['TextDelta', 'RunCancelled'])
+    expect((await stored(run.id)).records).toMatchObject([{ inputTokens: 70, outputTokens: 80, estimated: false }])
   })
 
   it('works before the first token, too', async () => {

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { longest, rounds } from '../support/kills.ts'
-import { type Actor, Stage } from './stage.ts'
+import type { Actor } from '../support/stage.ts'
+import { type FaultStage, openStage } from './stage.ts'
 import { tried } from './tried.ts'
 import { Witness } from './witness.ts'
 
@@ -19,7 +20,7 @@ describe('an API instance under 200 streams', () => {
     { timeout: longest * rounds },
     async ([_, fault, happens], { task }) => {
       for (let round = 0; round < rounds; round++) {
-        await using stage = await Stage.open({ apis: 2, workers: 2, env: { BULKHEAD_RUN_CONCURRENCY: String(streams) } })
+        await using stage = await openStage({ apis: 2, workers: 2, env: { BULKHEAD_RUN_CONCURRENCY: String(streams) } })
         await using witness = new Witness(stage)
         const [first, second] = stage.apis as [Actor, Actor]
         await witness.stream(streams, (index) => ({ words: 70 - Math.floor(index / 5), delayMs: 200 }))
@@ -34,13 +35,13 @@ describe('an API instance under 200 streams', () => {
   )
 })
 
-async function kill(stage: Stage, _witness: Witness, victim: Actor): Promise<void> {
+async function kill(stage: FaultStage, _witness: Witness, victim: Actor): Promise<void> {
   await stage.kill(victim)
   await delay(1_000)
   await stage.startApi({ port: Number(new URL(victim.url).port) })
 }
 
-async function pause(_stage: Stage, witness: Witness, victim: Actor): Promise<void> {
+async function pause(_stage: FaultStage, witness: Witness, victim: Actor): Promise<void> {
   await witness.whilePaused(victim.url, async () => {
     victim.process.signal('SIGSTOP')
     await delay(silence)

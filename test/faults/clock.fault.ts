@@ -3,7 +3,7 @@ import { Redis } from 'ioredis'
 import { expect, it } from 'vitest'
 import { fakeClockAvailable, startFakeClock } from '../support/fake-clock.ts'
 import { longest, rounds } from '../support/kills.ts'
-import { Stage } from './stage.ts'
+import { openStage } from './stage.ts'
 import { tried } from './tried.ts'
 import { Witness } from './witness.ts'
 
@@ -15,7 +15,7 @@ it.runIf(fakeClockAvailable).for(['api', 'worker'] as const)(
   { timeout: longest * rounds },
   async (role, { task }) => {
     await using clock = await startFakeClock()
-    await using stage = await Stage.open({ apis: 0, workers: 0 })
+    await using stage = await openStage({ apis: 0, workers: 0 })
     await stage.startApi({ env: role === 'api' ? clock.env : {} })
     await stage.startWorker(role === 'worker' ? clock.env : {})
     const redis = new Redis(stage.redis?.url ?? '')

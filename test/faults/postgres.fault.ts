@@ -5,7 +5,7 @@ import { startHoldingProxy } from '../support/holding-proxy.ts'
 import { longest, rounds } from '../support/kills.ts'
 import { createTestDatabase } from '../support/postgres.ts'
 import { type PostgresServer, startPostgresServer } from '../support/postgres-server.ts'
-import { Stage } from './stage.ts'
+import { type FaultStage, openStage } from './stage.ts'
 import { tried } from './tried.ts'
 import { Witness } from './witness.ts'
 
@@ -13,11 +13,11 @@ import { Witness } from './witness.ts'
 const outage = 4_000
 
 let server: PostgresServer
-let stage: Stage
+let stage: FaultStage
 
 beforeAll(async () => {
   server = await startPostgresServer()
-  stage = await Stage.open({ database: server })
+  stage = await openStage({ database: server })
 }, longest)
 
 afterAll(async () => {
@@ -72,7 +72,7 @@ describe('Postgres', () => {
     const [app, platform] = await Promise.all([startHoldingProxy(own.appUrl), startHoldingProxy(own.platformUrl)])
     try {
       const database = { adminUrl: own.adminUrl, appUrl: app.url, platformUrl: platform.url }
-      await using far = await Stage.open({ database, env: { DATABASE_STATEMENT_TIMEOUT: '3000' } })
+      await using far = await openStage({ database, env: { DATABASE_STATEMENT_TIMEOUT: '3000' } })
       await using witness = new Witness(far)
       const { recovery, times } = await suffer(witness, async () => ({
         times: app.loseAll() + platform.loseAll(),

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { longest, rounds } from '../support/kills.ts'
 import { startRedisCluster } from '../support/redis-cluster.ts'
 import type { RedisServer } from '../support/redis-server.ts'
-import { Stage } from './stage.ts'
+import { type FaultStage, openStage } from './stage.ts'
 import { tried } from './tried.ts'
 import { Witness } from './witness.ts'
 
@@ -50,9 +50,9 @@ const faults: [string, (redis: RedisServer, admin: Redis) => Promise<void>][] = 
 ]
 
 describe('Redis', () => {
-  let stage: Stage
+  let stage: FaultStage
   beforeAll(async () => {
-    stage = await Stage.open()
+    stage = await openStage()
   }, longest)
   afterAll(() => stage[Symbol.asyncDispose]())
 
@@ -79,7 +79,7 @@ describe('Redis Cluster', () => {
     for (let round = 0; round < rounds; round++) {
       const cluster = await startRedisCluster({ nodeTimeout: 1_500 })
       try {
-        await using stage = await Stage.open({ env: { REDIS_URL: cluster.urls.join(), REDIS_MODE: 'cluster' } })
+        await using stage = await openStage({ env: { REDIS_URL: cluster.urls.join(), REDIS_MODE: 'cluster' } })
         await using witness = new Witness(stage)
         const recovery = await suffer(witness, async () => {
           const keys = (await Promise.all(cluster.nodes.map(({ client }) => client.keys('{r:*}:s')))).flat()

@@ -4,7 +4,7 @@ import { breaksOffAfter, endsEarlyAfter, fails, neverAnswers, sendsGarbage, stal
 import { startHoldingProxy } from '../support/holding-proxy.ts'
 import { longest, rounds } from '../support/kills.ts'
 import { free, saysPart } from './provider.ts'
-import { Stage } from './stage.ts'
+import { openStage } from './stage.ts'
 import { tried } from './tried.ts'
 import { type Question, Witness } from './witness.ts'
 
@@ -29,7 +29,7 @@ const faults: [string, Question][] = [
 ]
 
 it('whatever the provider does, each run ends, and what it cost is known', { timeout: longest }, async ({ task }) => {
-  await using stage = await Stage.open({ env: silence })
+  await using stage = await openStage({ env: silence })
   await using calm = new Witness(stage)
   await calm.stream(4)
   calm.startProbing()
@@ -52,7 +52,7 @@ it('whatever the provider does, each run ends, and what it cost is known', { tim
 })
 
 it('a provider that vanishes behind its connections ends the runs that wait for it', { timeout: longest }, async ({ task }) => {
-  await using stage = await Stage.open({ workers: 0, env: silence })
+  await using stage = await openStage({ workers: 0, env: silence })
   const proxy = await startHoldingProxy(stage.provider.url)
   try {
     await stage.startWorker({ OPENAI_BASE_URL: proxy.url })

@@ -10,12 +10,12 @@ import { ask, follow, shownAfter, startWorker } from '../support/run-story.ts'
 import { says, scriptedModel } from '../support/scripted-model.ts'
 import { startStory } from '../support/story.ts'
 import { selectRows } from '../support/tenant-rows.ts'
-import { Stage } from './stage.ts'
+import { openStage } from './stage.ts'
 import { tried } from './tried.ts'
 import { Witness } from './witness.ts'
 
 it('every wake-up may be delivered again and again', { timeout: longest * rounds }, async ({ task }) => {
-  await using stage = await Stage.open({ workers: 2 })
+  await using stage = await openStage({ workers: 2 })
   const [tenant] = await selectRows(stage.database, "select id from tenants where name = 'acme'")
   const connection = new Redis(stage.redis?.url ?? '', { maxRetriesPerRequest: null })
   const queue = new Queue('runs', { prefix: platformKeys.wakeUps.prefix, connection, skipVersionCheck: true })

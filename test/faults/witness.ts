@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { followRun, type ReplyEvent, shownText } from '../support/agent-reply.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import type { CallScript, Manner } from './provider.ts'
-import type { Stage } from './stage.ts'
+import type { FaultStage } from './stage.ts'
 import { judge, type Verdict } from './verdict.ts'
 
 /** What is asked, how it will be answered, and what its run comes to. Default: it completes, in one turn. */
@@ -58,7 +58,7 @@ export class Witness {
   readonly findings: string[] = []
   /** In milliseconds, of all requests since the probing began whose instance was not paused. */
   slowestAnswer = 0
-  readonly stage: Stage
+  readonly stage: FaultStage
   readonly #name = randomBytes(4).toString('hex')
   readonly #urls: string[]
   readonly #clients = new Map<string, GraphQLClient>()
@@ -75,7 +75,7 @@ export class Witness {
   #lateness = 0
   #calmAnswer = 0
 
-  constructor(stage: Stage) {
+  constructor(stage: FaultStage) {
     this.stage = stage
     this.#urls = stage.apis.map(({ url }) => url)
     let due = performance.now() + beat
@@ -263,7 +263,7 @@ export class Witness {
   }
 
   #clientOf(url: string): GraphQLClient {
-    const client = this.#clients.get(url) ?? graphqlClient(url, this.stage.keys.memberKey)
+    const client = this.#clients.get(url) ?? graphqlClient(url, this.stage.tenants[0].memberKey)
     this.#clients.set(url, client)
     return client
   }
@@ -272,7 +272,7 @@ export class Witness {
     const url = this.#nextUrl()
     const open = this.#sockets.find((socket) => socket.url === url && socket.streams < streamsPerSocket)
     if (open) return open
-    const socket = { url, client: graphqlClient(url, this.stage.keys.memberKey, { pulseMs: 1_500 }), streams: 0 }
+    const socket = { url, client: graphqlClient(url, this.stage.tenants[0].memberKey, { pulseMs: 1_500 }), streams: 0 }
     this.#sockets.push(socket)
     return socket
   }

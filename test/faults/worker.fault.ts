@@ -6,7 +6,7 @@ import { kills, longest, rounds } from '../support/kills.ts'
 import { selectRows } from '../support/tenant-rows.ts'
 import { Holds } from './holds.ts'
 import { after, callsTool, saysAll, saysNothing, saysPart } from './provider.ts'
-import { Stage } from './stage.ts'
+import { type FaultStage, openStage } from './stage.ts'
 import { tried } from './tried.ts'
 import { type Testimony, Witness } from './witness.ts'
 
@@ -19,7 +19,7 @@ describe('the death of a worker', () => {
   it(
     'at any moment and any byte loses nothing',
     async ({ task }) => {
-      await using stage = await Stage.open({ workers: 3 })
+      await using stage = await openStage({ workers: 3 })
       await using witness = new Witness(stage)
       await witness.stream(4)
       witness.startProbing()
@@ -55,7 +55,7 @@ describe('the death of a worker', () => {
   it(
     'at each step of a run is made good within 15 seconds',
     async ({ task }) => {
-      await using stage = await Stage.open({ workers: 0 })
+      await using stage = await openStage({ workers: 0 })
       await using holds = await Holds.install(stage.database.adminUrl)
       const redis = new Redis(stage.redis?.url ?? '')
       try {
@@ -80,7 +80,7 @@ describe('the death of a worker', () => {
  * turn, about to store its end, committing it, and stored but not told. Then it is killed. Answers how long the last one took
  * from there to its end, in milliseconds.
  */
-async function killAtEachStep(stage: Stage, witness: Witness, holds: Holds, redis: Redis): Promise<number> {
+async function killAtEachStep(stage: FaultStage, witness: Witness, holds: Holds, redis: Redis): Promise<number> {
   const allAreThere = Promise.withResolvers<void>()
   const says = { words: 8, delayMs: 5 }
   const atTheEnd = after(allAreThere.promise, saysAll(says))
@@ -124,7 +124,7 @@ function runOf({ runId }: Testimony): string {
   return decodeId('Run', runId) ?? ''
 }
 
-async function statusOf({ database }: Stage, testimony: Testimony): Promise<unknown> {
+async function statusOf({ database }: FaultStage, testimony: Testimony): Promise<unknown> {
   const [row] = await selectRows(database, `select status from runs where id = '${runOf(testimony)}'`)
   return row?.['status']
 }

@@ -116,11 +116,14 @@ describe('an answer', () => {
 })
 
 describe('tool calls', () => {
-  test('come out whole, whatever the fragments', async () => {
+  test('come out as they are written, and whole, whatever the fragments', async () => {
     upstream.next(callsTool('current_time', { timeZone: 'Europe/Paris' }, 'call_7'))
     expect(await ask()).toEqual([
-      { type: 'toolCall', call: { id: 'call_7', name: 'current_time', arguments: '{"timeZone":"Europe/Paris"}' } },
+      { type: 'toolText', text: 'current_time' },
+      { type: 'toolText', text: '{"t' },
+      { type: 'toolText', text: 'imeZone":"Europe/Paris"}' },
       expect.objectContaining({ type: 'usage' }),
+      { type: 'toolCall', call: { id: 'call_7', name: 'current_time', arguments: '{"timeZone":"Europe/Paris"}' } },
       { type: 'finish', reason: 'TOOL_CALLS' },
     ])
   })
@@ -154,7 +157,7 @@ describe('tool calls', () => {
       answer.delta({ tool_calls: [{ index: 0, id: 'a', function: { name: 'one', arguments: '{"x' } }] })
       answer.finish('length')
     })
-    expect((await ask()).map((event) => event.type)).toEqual(['usage', 'finish'])
+    expect((await ask()).map((event) => event.type)).toEqual(['toolText', 'usage', 'finish'])
   })
 })
 
