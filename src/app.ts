@@ -20,6 +20,7 @@ import { type Drift, startReconciler } from './domain/quota-drift.ts'
 import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
+import { startTicker } from './domain/ticker.ts'
 import { rebuildRollups, startRollups } from './domain/usage-rollup.ts'
 
 import { startDemoUpstream } from './llm/demo-upstream.ts'
@@ -67,6 +68,9 @@ export type Progress = (step: string) => void
 /** How long sockets and runs get to come to an end when the platform stops, in milliseconds. */
 const grace = 5_000
 
+/** Between two times that the price list is brought to databases of single tenants, in milliseconds. */
+const distributeEvery = 60_000
+
 /** The one place where things are wired. Whatever it opened is closed again when a later step fails. */
 export async function createApp(config: Config, logger: Logger, progress: Progress): Promise<App> {
   await using opened = new AsyncDisposableStack()
@@ -87,6 +91,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
     outbox.start()
     opened.defer(() => outbox.stop())
     opened.defer(startRollups({ data, catalog }, onError))
+    opened.defer(startTicker(distributeEvery, () => catalog.prices.distribute(), onError))
     opened.defer(startErasureSweep({ data, catalog, ports, settings }, onError))
     runs = () => worker.underWay
     const onMeasured = (drift: readonly Drift[]) => {

@@ -103,6 +103,10 @@ describe('the way out', () => {
     ],
     [{ BULKHEAD_USAGE_FEED_SECRET: `whsec_${key()}` }, 'BULKHEAD_USAGE_FEED_SECRET is set and BULKHEAD_USAGE_FEED_URL is not.'],
     [{ BULKHEAD_USAGE_FEED_SECRET: 'secret' }, 'BULKHEAD_USAGE_FEED_SECRET must be whsec_ and 24 to 64 random bytes in base64'],
+    [
+      { BULKHEAD_USAGE_FEED_SECRET: `whsec_${'A'.repeat(33)}` },
+      'BULKHEAD_USAGE_FEED_SECRET must be whsec_ and 24 to 64 random bytes',
+    ],
     [{ BULKHEAD_USAGE_FEED_URL: 'ftp://secret' }, 'BULKHEAD_USAGE_FEED_URL must be a URL that starts with http:// or https://.'],
     [{ BULKHEAD_USAGE_FEED_URL: 'https://user:secret@feed.example' }, 'BULKHEAD_USAGE_FEED_URL must have no user name'],
     [{ ...production, BULKHEAD_EGRESS_HTTP: 'on' }, 'BULKHEAD_EGRESS_HTTP is on, which is for development.'],

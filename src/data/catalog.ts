@@ -139,19 +139,31 @@ export class Catalog {
   }
 
   /**
-   * Messages of the outbox that are due by these channels, at most 1,000 of each database, 100 of each tenant to its own receivers and
-   * 100 of its usage to the feed: first the oldest of every tenant, then the next, so that nobody's crowd comes before another's first.
+   * Messages of the outbox that are due to tenants' own receivers, at most 1,000 of each database and 100 of each tenant: first the oldest
+   * of every tenant, then the next, so that nobody's crowd comes before another's first.
    */
-  dueMessages(channels: readonly OutboxChannel[]): Promise<DueMessage[]> {
+  dueMessages(): Promise<DueMessage[]> {
+    return this.#dueMessages(Prisma.sql`
+      select tenant_id, id, channel::text from (
+        select tenant_id, id, channel, due_at, row_number() over (partition by tenant_id order by due_at) as place
+        from outbox
+        where due_at <= now() and channel in ('EMAIL', 'WEBHOOK')
+          and exists (select from tenants where tenants.id = outbox.tenant_id and fenced_at is null)
+      ) due where place <= 100 order by place, due_at limit 1000`)
+  }
+
+  /** Those that are due to the platform's feed, the oldest first, at most 1,000 of each database, however many wait. */
+  dueFeedMessages(): Promise<DueMessage[]> {
+    return this.#dueMessages(Prisma.sql`
+      select tenant_id, id, channel::text from outbox
+      where channel = 'USAGE_FEED' and due_at <= now()
+        and exists (select from tenants where tenants.id = outbox.tenant_id and fenced_at is null)
+      order by due_at limit 1000`)
+  }
+
+  #dueMessages(due: Prisma.Sql): Promise<DueMessage[]> {
     return this.placements.everywhere(async (client) => {
-      const rows = await client.$queryRaw<{ tenant_id: string; id: string; channel: OutboxChannel }[]>`
-        select tenant_id, id, channel::text from (
-          select tenant_id, id, channel, due_at,
-            row_number() over (partition by tenant_id, channel = 'USAGE_FEED' order by due_at) as place
-          from outbox
-          where due_at <= now() and channel = any (${channels}::outbox_channel[])
-            and exists (select from tenants where tenants.id = outbox.tenant_id and fenced_at is null)
-        ) due where place <= 100 order by place, due_at limit 1000`
+      const rows = await client.$queryRaw<{ tenant_id: string; id: string; channel: OutboxChannel }[]>(due)
       return rows.map(({ tenant_id, id, channel }) => ({ tenantId: tenantIdOf(tenant_id), id, channel }))
     })
   }
@@ -193,14 +205,18 @@ export class Catalog {
     })
   }
 
-  /** Quarters of an hour whose ledger is to be summed and who were over five minutes ago, at most 1,000 of each database. */
+  /**
+   * Quarters of an hour whose ledger is to be summed and that were over five minutes ago, at most 1,000 of each database and 100 of each
+   * tenant, the newest first: what cannot be summed for whatever reason is in nobody's way.
+   */
   quartersToSum(): Promise<{ tenantId: TenantId; bucket: Date }[]> {
     return this.placements.everywhere(async (client) => {
       const rows = await client.$queryRaw<{ tenant_id: string; bucket: Date }[]>`
-        select tenant_id, bucket from usage_rollups
-        where part = 0 and bucket <= now() - interval '20 minutes'
-          and exists (select from tenants where tenants.id = usage_rollups.tenant_id and fenced_at is null)
-        limit 1000`
+        select tenant_id, bucket from (
+          select tenant_id, bucket, row_number() over (partition by tenant_id order by bucket desc) as place from usage_rollups
+          where part = 0 and bucket <= now() - interval '20 minutes'
+            and exists (select from tenants where tenants.id = usage_rollups.tenant_id and fenced_at is null)
+        ) unsummed where place <= 100 order by place limit 1000`
       return rows.map(({ tenant_id, bucket }) => ({ tenantId: tenantIdOf(tenant_id), bucket }))
     })
   }

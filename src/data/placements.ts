@@ -118,10 +118,10 @@ export class Placements {
     )
   }
 
-  /** Does `work` in each database but the catalogue's, all at once. Throws what one of them throws, when all are done. */
+  /** Does `work` in each database but the catalogue's, also where no tenant has come yet, all at once. Throws what one of them throws, when all are done. */
   async forEachElsewhere(work: (client: PrismaClient) => Promise<void>): Promise<void> {
-    const elsewhere = new Set([...this.#placed.values()].map(({ databaseId }) => databaseId))
-    const done = await Promise.allSettled([...elsewhere].map(async (id) => work((await this.at(id)).client)))
+    const elsewhere = this.#options.cipher ? await this.list() : []
+    const done = await Promise.allSettled(elsewhere.map(async ({ id }) => work((await this.at(id)).client)))
     for (const each of done) if (each.status === 'rejected') throw each.reason
   }
 

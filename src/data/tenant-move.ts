@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import pg from 'pg'
 import type { UrlCipher } from './database-address.ts'
 import { MoveError, reasonOf } from './move-error.ts'
-import { prepareTarget } from './placement-target.ts'
+import { bringTariff, prepareTarget } from './placement-target.ts'
 import { Placements } from './placements.ts'
 import { PlatformDatabase } from './platform-database.ts'
 import { raiseWall } from './scoped-query.ts'
@@ -243,7 +243,11 @@ export class TenantMover {
     const { tenantId, sourceId, targetId } = move
     await clear(target, tenantId)
     if (targetId === null) await unfence(target, tenantId)
-    else await admit(target, this.#catalogue, tenantId)
+    else {
+      // Again, now that no call is charged any more: the price list may have grown.
+      await bringTariff(this.#catalogue, (await this.#placements.find(targetId)).platformUrl)
+      await admit(target, this.#catalogue, tenantId)
+    }
 
     const [from, to] = [await this.#connect(sourceId), await this.#connect(targetId)]
     try {

@@ -34,7 +34,7 @@ export async function grantCredit(scope: OperatorScope, input: GrantCreditInput)
   const key = checkIdempotencyKey(input.idempotencyKey)
   const credit: Credit = {
     // By the key, so that two equal calls are one credit, wherever the tenant is.
-    ...{ id: uuidOf(`grantCredit ${key}`, operator.id), tenantId, amountNanos: amountMicros * 1_000n },
+    ...{ id: uuidOf(`grantCredit ${key}`, tenantId), tenantId, amountNanos: amountMicros * 1_000n },
     ...{ currency: defaultCurrency, reason, createdAt: new Date(ports.now()) },
   }
   const details = { amountMicros: Number(amountMicros), currency: credit.currency, reason }

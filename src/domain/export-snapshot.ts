@@ -9,8 +9,8 @@ const longestPause = String(longestStream)
 /** Exports of one kind that are made for one tenant at a time, by all processes. */
 const seatsPerTenant = 2
 
-/** What there are seats for: counting the rows of an archive, sending it, and sending the ledger. */
-export type ExportRoom = 'count' | 'export' | 'ledger'
+/** What there are seats for: counting the rows of an archive, sending it, and sending the ledger, to its tenant and to operators. */
+export type ExportRoom = 'count' | 'export' | 'ledger' | 'ledger for operators'
 
 /** Where an export goes. Both resolve when there is room for more, and throw when nobody takes it any more. */
 export type ExportSink = { write(text: string): Promise<void>; end(): Promise<void> }

@@ -9,6 +9,9 @@ import { type DateRange, ledgerSums } from './ledger-sums.ts'
 import { defaultCurrency } from './pricing.ts'
 import { requireRole } from './scope.ts'
 
+/** Calls and credits of the last moment of a month are stored by then, whichever clock they were noted by. Milliseconds. */
+const settlingTime = 5 * 60_000
+
 /** What one model cost under one price in a month, in nano-units (10⁻⁹) of the currency. */
 export type InvoiceLine = {
   model: string
@@ -31,7 +34,7 @@ export type Invoice = {
   month: string
   timeZone: string
   range: DateRange
-  /** Whether the month is over, so that nothing is added any more. */
+  /** Whether the month was over five minutes ago, so that nothing is added any more. */
   isFinal: boolean
   currency: string
   lines: InvoiceLine[]
@@ -81,7 +84,7 @@ export async function composeInvoice({ db, tenantId, now }: InvoiceOwner, month:
   const marginNanos = sum(lines.map((line) => line.marginNanos))
   const creditNanos = sum(credits.map((credit) => credit.amountNanos))
   return {
-    ...{ month, timeZone: clock.timeZone, range, isFinal: range.to.getTime() <= now, currency: defaultCurrency },
+    ...{ month, timeZone: clock.timeZone, range, isFinal: range.to.getTime() + settlingTime <= now, currency: defaultCurrency },
     ...{ lines, credits, costNanos, marginNanos, creditNanos, totalNanos: costNanos + marginNanos - creditNanos },
   }
 }

@@ -16,7 +16,8 @@ export const quarter = 15 * 60_000
 export function ledgerSums(tenantId: TenantId, { from, to }: DateRange): Prisma.Sql {
   const [before, last] = [quarterOf(from), quarterOf(to)]
   const first = before < from ? new Date(before.getTime() + quarter) : from
-  const cut = [before, last].filter((bucket) => bucket.getTime() !== from.getTime() && bucket.getTime() !== to.getTime())
+  // The quarters that the range has a part of.
+  const cut = [...(before < from ? [before] : []), ...(last < to ? [last] : [])]
   return Prisma.sql`
     select r.bucket as at, r.model, r.agent_id, r.config_version, r.price_id, r.tenant_price_id, r.currency, r.is_correction, r.estimated,
       r.calls, r.input_tokens, r.cached_input_tokens, r.output_tokens, r.reasoning_tokens, r.cost_nanos

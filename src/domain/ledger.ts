@@ -5,6 +5,7 @@ import type { TenantId } from './ids.ts'
 import type { DateRange } from './ledger-sums.ts'
 import { residentOf } from './quota.ts'
 import { requireRole } from './scope.ts'
+import { latestTime } from './time.ts'
 
 /** A tenant's ledger, for somebody who may read it. */
 export type Ledger = { db: TenantDb; tenantId: TenantId }
@@ -28,8 +29,10 @@ export async function ledgerOf(principal: Principal, tenantId: string | null | u
 /** The longest range, a leap year, in milliseconds. */
 const longestRange = 366 * 24 * 3_600_000
 
-/** Throws a ValidationProblem at `path` for a range that is empty, backwards or longer than a year. */
+/** Throws a ValidationProblem at `path` for a range that is empty, backwards, longer than a year, or before 1970. */
 export function checkRange({ from, to }: DateRange, path: readonly string[]): void {
+  if (from.getTime() < 0 || to.getTime() > latestTime)
+    throw new ValidationProblem(path, 'A range lies in the years 1970 to 9999.')
   if (from >= to) throw new ValidationProblem(path, 'The range must end after it begins.')
   if (to.getTime() - from.getTime() > longestRange) throw new ValidationProblem(path, 'A range is a year at most.')
 }

@@ -1,6 +1,6 @@
 import type { Catalog, DueMessage } from '../data/catalog.ts'
 import { isFenced } from '../data/fence.ts'
-import type { OutboxChannel, OutboxEntry } from '../data/generated/client.ts'
+import type { OutboxEntry } from '../data/generated/client.ts'
 import type { TenantData, TenantDb } from '../data/tenant-scope.ts'
 import type { TenantId } from './ids.ts'
 import type { EmailPayload } from './notification.ts'
@@ -53,7 +53,6 @@ type Outcome = { outcome: 'delivered' } | { outcome: 'failed'; reason: string; f
 export class OutboxWorker {
   readonly #options: OutboxOptions
   readonly #timing: OutboxTiming
-  readonly #channels: readonly OutboxChannel[]
   /** What was due at the last look, and was not begun yet. */
   #due: readonly DueMessage[] = []
   /** The deliveries under way, by the message, and how many each lane has of them. */
@@ -65,7 +64,6 @@ export class OutboxWorker {
   constructor(options: OutboxOptions) {
     this.#options = options
     this.#timing = { ...defaultTiming, ...options.timing }
-    this.#channels = options.ports.courier.usageFeed ? ['EMAIL', 'WEBHOOK', 'USAGE_FEED'] : ['EMAIL', 'WEBHOOK']
   }
 
   start(): void {
@@ -82,7 +80,8 @@ export class OutboxWorker {
 
   /** Begins to deliver what is due, and waits for none of it. */
   async #look(): Promise<void> {
-    this.#due = await this.#options.catalog.dueMessages(this.#channels)
+    const { catalog, ports } = this.#options
+    this.#due = [...(ports.courier.usageFeed ? await catalog.dueFeedMessages() : []), ...(await catalog.dueMessages())]
     this.#begin()
   }
 

@@ -122,7 +122,7 @@ async function readPlan(db: TenantDb, tenantId: TenantId, plan: Plan): Promise<{
 async function readMessages(db: TenantDb, tenantId: TenantId, range: DateRange): Promise<PastMessage[]> {
   return db.$queryRaw<PastMessage[]>`
     with spent as (
-      select run_id, sum(input_tokens + output_tokens)::float8 as tokens, sum(cost_nanos)::bigint as cost_nanos
+      select run_id, sum(input_tokens::bigint + output_tokens)::float8 as tokens, sum(cost_nanos)::bigint as cost_nanos
       from (${ledgerRows(tenantId, range)}) u group by run_id)
     select extract(epoch from r.created_at)::float8 * 1000 as at, extract(epoch from r.finished_at)::float8 * 1000 as "endedAt",
       coalesce(m.tokens_used, 0) as "contentTokens", coalesce(s.tokens, 0) as tokens, coalesce(s.cost_nanos, 0) as "costNanos"

@@ -48,17 +48,15 @@ export async function setPrice(scope: OperatorScope, input: SetPriceInput): Prom
   const rates = checkRates(input)
   const period = checkPeriod(input, ports.now())
   const last = await catalog.prices.last(model)
-  if (last && isRepeated(last, { ...rates, ...period }, input)) {
-    await catalog.prices.distribute()
-    return { price: last }
-  }
+  if (last && isRepeated(last, { ...rates, ...period }, input)) return { price: last }
   checkSequence(last, period)
   const price = {
     ...{ id: newId(), model, version: (last?.version ?? 0) + 1, currency: last?.currency ?? defaultCurrency },
     ...{ ...rates, ...period, createdBy: operator.name, createdAt: new Date(ports.now()) },
   }
   await once(() => catalog.prices.add(price))
-  await catalog.prices.distribute()
+  // Workers bring it where it does not arrive now.
+  await catalog.prices.distribute().catch(ports.report)
   return { price }
 }
 

@@ -107,7 +107,7 @@ async function readCounts(db: TenantDb, tenantId: TenantId, { day, month }: Quot
         where tenant_id = ${tenantId}::uuid and created_at > ${new Date(now - windowSpan)}::timestamptz) as recent,
       (select count(*)::int from runs
         where tenant_id = ${tenantId}::uuid and created_at >= ${new Date(day.start)}::timestamptz) as today,
-      (select coalesce(sum(input_tokens + output_tokens), 0)::float8 from usage_records where tenant_id = ${tenantId}::uuid
+      (select coalesce(sum(input_tokens::bigint + output_tokens), 0)::float8 from usage_records where tenant_id = ${tenantId}::uuid
         and created_at >= ${new Date(month.start)}::timestamptz and created_at < ${new Date(month.end)}::timestamptz) as spent,
       (select coalesce(json_agg(json_build_object('id', run_id || '/' || turn || '/' || attempt, 'tokens', input_tokens + output_bound)), '[]')
         from model_call_attempts where tenant_id = ${tenantId}::uuid) as calls,

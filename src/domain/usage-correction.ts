@@ -13,6 +13,9 @@ import type { UsageTotal } from './usage-report.ts'
 
 const figureNames = ['inputTokens', 'cachedInputTokens', 'outputTokens', 'reasoningTokens'] as const
 
+/** A hundred times what any model takes. Beyond it a number is a typing error. */
+const mostTokens = 100_000_000
+
 /** The tokens of a model call. */
 type Figures = Record<(typeof figureNames)[number], number>
 
@@ -130,7 +133,10 @@ function rowsOf(db: TenantTransaction, callId: string): Promise<UsageRecord[]> {
 function rightFigures(rows: readonly UsageRecord[], wanted: NewCorrection['wanted']): Figures {
   const given = Object.fromEntries(figureNames.flatMap((name) => (wanted[name] == null ? [] : [[name, wanted[name]]])))
   const right: Figures = { ...figuresOf(rows), ...given }
-  for (const name of figureNames) if (right[name] < 0) throw new ValidationProblem([name], 'A call cannot use less than nothing.')
+  for (const name of figureNames) {
+    if (right[name] < 0 || right[name] > mostTokens)
+      throw new ValidationProblem([name], `A call uses from 0 to ${mostTokens.toLocaleString('en')} tokens of a kind.`)
+  }
   if (right.cachedInputTokens > right.inputTokens)
     throw new ValidationProblem(
       ['cachedInputTokens'],

@@ -16,21 +16,21 @@ export function startRollups(platform: Pick<Platform, 'catalog' | 'data'>, onErr
   return startTicker(lookEvery, () => sumAll(platform, onError), onError)
 }
 
-/** Sums all that is to be summed by now. `onError` is given what goes wrong with one tenant; the others are summed all the same. */
+/** Sums all that is to be summed by now. `onError` is given what goes wrong with a quarter; the others are summed all the same. */
 export async function sumAll(
   { catalog, data }: Pick<Platform, 'catalog' | 'data'>,
   onError: (error: unknown) => void,
 ): Promise<void> {
-  const failed = new Set<TenantId>()
+  const failed = new Set<string>()
+  const nameOf = ({ tenantId, bucket }: { tenantId: TenantId; bucket: Date }) => `${tenantId} ${bucket.getTime()}`
   for (;;) {
-    const found = (await catalog.quartersToSum()).filter(({ tenantId }) => !failed.has(tenantId))
+    const found = (await catalog.quartersToSum()).filter((each) => !failed.has(nameOf(each)))
     if (found.length === 0) return
     for (const { tenantId, bucket } of found) {
-      if (failed.has(tenantId)) continue
       try {
         await sumQuarter(data.of({ tenantId, userId: null }), tenantId, bucket)
       } catch (error) {
-        failed.add(tenantId)
+        failed.add(nameOf({ tenantId, bucket }))
         // A tenant that is being moved is summed where it arrives.
         if (!isFenced(error)) onError(error)
       }

@@ -23,8 +23,11 @@ export async function seedPrices({ ceiling }: { ceiling: boolean }): Promise<See
   const listed = provider.models.flatMap(({ id, prices }) => {
     const current = Array.isArray(prices) ? prices.at(-1)?.prices : prices
     const [input, output] = [dearest(current?.['input_mtok']), dearest(current?.['output_mtok'])]
-    if (input === null || output === null) return []
-    return priced(id, input, dearest(current?.['cache_read_mtok']) ?? input, output)
+    // What takes or makes anything but text costs more than its text.
+    if (input === null || output === null || Object.keys(current ?? {}).some((name) => /audio|image|video/.test(name))) return []
+    // Some charge more for the input that they then have cached.
+    const written = Math.max(input, dearest(current?.['cache_write_mtok']) ?? 0)
+    return priced(id, written, dearest(current?.['cache_read_mtok']) ?? input, output)
   })
   return [...listed, demoPrice, ...(ceiling ? [ceilingOf(listed)] : [])]
 }

@@ -13,7 +13,7 @@ export type DownloadOptions = {
   authenticate: Authenticator
   sessions: Sessions
   mask: ErrorMask
-  /** Downloads that this process sends at a time: each holds a connection to the database. */
+  /** Downloads that this process sends at a time, at least two: each holds a connection to the database. One tenant gets all but one. */
   most: number
 }
 
@@ -48,7 +48,8 @@ export class Answered extends Error {
  */
 export class Downloads {
   readonly #options: DownloadOptions
-  #sending = 0
+  /** Of whom each download under way is. */
+  readonly #sending: string[] = []
 
   constructor(options: DownloadOptions) {
     this.#options = options
@@ -75,14 +76,16 @@ export class Downloads {
     const principal = await authenticate(credential)
     if (!principal) throw new Unauthenticated()
     const download = await prepare(principal, request)
-    if (this.#sending >= most) throw new TooManyExports()
-    this.#sending++
+    const owner = principal.kind === 'tenant' ? principal.scope.tenant.id : 'operators'
+    const own = this.#sending.filter((each) => each === owner).length
+    if (this.#sending.length >= most || own >= most - 1) throw new TooManyExports()
+    this.#sending.push(owner)
     const unwatch = sessions.watch(credential, principal, leave)
     try {
       await download.send(sinkInto(response, download, gone.signal))
     } finally {
       unwatch()
-      this.#sending--
+      this.#sending.splice(this.#sending.indexOf(owner), 1)
     }
   }
 }

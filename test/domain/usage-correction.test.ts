@@ -76,6 +76,18 @@ async function spent({ tenant, admin }: TenantStory): Promise<number> {
 }
 
 describe('a correction', () => {
+  it('can be of figures that together are more than a small number holds, and taken back', async () => {
+    const tenant = await story.tenant()
+    const call = await enterCall(tenant)
+    const most = 100_000_000
+    for (let index = 0; index < 12; index++) {
+      const other = await enterCall(tenant)
+      await correct(tenant, other, { inputTokens: most, outputTokens: most })
+    }
+    expect(await spent(tenant)).toBe(1_200 + 12 * 2 * most)
+    await expect(correct(tenant, call, { inputTokens: most + 1 })).rejects.toMatchObject({ path: ['inputTokens'] })
+  })
+
   it('is told of to whom usage is told of', async () => {
     const tenant = await story.tenant()
     const { webhook } = await createWebhook(tenant.admin, { url: 'https://hooks.example.com/', events: ['USAGE'] })

@@ -72,6 +72,49 @@ describe('the sums of a ledger', () => {
     )
   })
 
+  it('are the ledger of any range, also within a quarter', async () => {
+    const minute = 60_000
+    await fc.assert(
+      fc.asyncProperty(
+        ledgerCalls(start, start + 4 * quarter, 20),
+        fc.nat(60).map((minutes) => start + minutes * minute),
+        fc.integer({ min: 1, max: 60 }),
+        async (calls, from, minutes) => {
+          const { admin } = await story.tenant()
+          await enterCalls(story.database, admin, calls)
+          for (const bucket of await marked(admin)) await sumQuarter(admin.db, admin.tenant.id, new Date(bucket))
+          const to = from + minutes * minute
+          const range = { from: new Date(from), to: new Date(to) }
+          const report = await reportUsage({ kind: 'tenant', scope: admin, expiresAt: null }, { range, groupBy: [] })
+          expect(Number(report.total.calls)).toBe(calls.filter(({ at }) => at >= from && at < to).length)
+        },
+      ),
+      { numRuns: 15, examples: [[[{ ...call, at: start + minute }], start, 7]] },
+    )
+  })
+
+  it('are made of other quarters where one cannot be summed', async () => {
+    const { admin } = await story.tenant()
+    const yesterday = Date.now() - 86_400_000
+    await enterCalls(
+      story.database,
+      admin,
+      [0, 1, 2].map((quarters) => ({ ...call, at: yesterday - quarters * quarter })),
+    )
+    const [, poisoned] = await marked(admin)
+    const spoil = `update usage_records set cost_nanos = 9e18 where tenant_id = $1 and created_at >= $2 and created_at < $3`
+    await asAdmin(story.database, async (client) => {
+      await client.query(spoil, [admin.tenant.id, new Date(poisoned ?? 0), new Date((poisoned ?? 0) + quarter)])
+    })
+    await enterCalls(story.database, admin, [{ ...call, at: (poisoned ?? 0) + 1, costNanos: 9e18 }])
+    const errors: unknown[] = []
+    await sumAll(story, (error) => void errors.push(error))
+    expect(errors).toHaveLength(1)
+    expect(await marked(admin)).toEqual([poisoned])
+    await asAdmin(story.database, (client) => client.query('delete from usage_records where tenant_id = $1', [admin.tenant.id]))
+    await sumAll(story, (error) => void errors.push(error))
+  })
+
   it('are made again when something is entered later, and when they are rebuilt', async () => {
     const { admin } = await story.tenant()
     const { tenant, db } = admin

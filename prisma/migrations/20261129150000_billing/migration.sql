@@ -75,6 +75,12 @@ CREATE TABLE "usage_rollups" (
 );
 
 -- DropIndex
+DROP INDEX "outbox_due_at_idx";
+
+-- CreateIndex
+CREATE INDEX "outbox_channel_due_at_idx" ON "outbox"("channel", "due_at");
+
+-- DropIndex
 DROP INDEX "usage_records_tenant_id_run_id_turn_call_attempt_key";
 
 -- CreateIndex
