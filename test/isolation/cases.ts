@@ -89,6 +89,11 @@ function fewOf(aims: Record<string, Row | undefined>): Record<string, Row | unde
   return Object.fromEntries(Object.entries(aims).filter((_, index) => index % 2 === 0))
 }
 
+/** The column that says when a row is of. */
+function timeOf(model: string): string {
+  return shapeOf(model).scalars.find((field) => field === 'createdAt' || field === 'bucket') ?? ''
+}
+
 function readCases(model: string, own: Party, other: Party): Case[] {
   const all = filterAims(model, own, other)
   const aims = fewOf(all)
@@ -99,7 +104,7 @@ function readCases(model: string, own: Party, other: Party): Case[] {
     ...expand(model, ['aggregate'], false, aims, (where) => ({
       where,
       _count: true,
-      _max: { createdAt: true, [owner]: owner !== 'id' && owner !== 'tenantId' },
+      _max: { [timeOf(model)]: true, [owner]: owner !== 'id' && owner !== 'tenantId' },
     })),
     ...expand(model, ['groupBy'], false, aims, (where) => ({ where, by: [owner], _count: true })),
     ...uniqueFilters(model, rowOf(other, model)).flatMap((cursor) =>

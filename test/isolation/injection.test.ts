@@ -8,7 +8,7 @@ import { createServer, type Server } from '../../src/server/server.ts'
 import { operatorKey } from '../support/operator.ts'
 import { type Story, startStory } from '../support/story.ts'
 import { validVariables } from './arguments.ts'
-import { documentOf, operations, withValue } from './operations.ts'
+import { type ArgumentPlace, documentOf, operations, withValue } from './operations.ts'
 import { type Party, tenantParty } from './rows.ts'
 import { isRefused, overHttp, overWebSocket } from './transports.ts'
 import { tried } from './tried.ts'
@@ -34,6 +34,11 @@ const injections = [
   '\u0000',
   '\ud800',
 ]
+
+/** What takes no text takes none of them: a few show that. */
+function injectionsInto({ type }: ArgumentPlace): readonly string[] {
+  return ['String', 'ID', 'JSONObject'].includes(type.name) ? injections : injections.slice(0, 2)
+}
 
 let story: Story
 let server: Server
@@ -99,7 +104,7 @@ describe.each(operations.filter(({ places }) => places.length > 0))('$kind $name
     const leaks: string[] = []
     let cases = 0
     for (const place of operation.places) {
-      for (const injection of injections) {
+      for (const injection of injectionsInto(place)) {
         const value = place.type.name === 'JSONObject' ? { [injection]: injection, nested: [injection] } : injection
         const variables = withValue(validVariables(operation, party, 'every'), place, value)
         const query = documentOf(operation, 2)

@@ -27,7 +27,7 @@ export const price = {
   version: 1,
   currency: 'USD',
   ...{ inputNanos: 1n, cachedInputNanos: 1n, outputNanos: 1n },
-  validFrom: new Date(0),
+  ...{ validFrom: new Date(0), createdAt: new Date(0) },
 }
 
 const createdAt = new Date('2026-01-01T00:00:00Z')

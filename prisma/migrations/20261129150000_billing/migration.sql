@@ -152,22 +152,27 @@ ALTER TABLE usage_rollups ADD CONSTRAINT usage_rollups_sound CHECK (
       output_tokens, reasoning_tokens, cost_nanos) = 0 END);
 
 -- Whatever enters the ledger, its quarter of an hour has to be summed. One call marks it; others find it marked, and wait for nobody.
--- A call that comes late may meet whoever is summing: it touches the mark, so that one of the two waits for the other.
-CREATE FUNCTION mark_usage_bucket() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
+-- A call that comes late may meet whoever is summing: it touches the mark, so that one of the two waits for the other. Once for all
+-- that one statement enters, and always in the same order, so that two who enter much do not wait for each other.
+CREATE FUNCTION mark_usage_buckets() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $$
 DECLARE
-  mine timestamptz := date_bin('15 minutes', NEW.created_at, '2000-01-01 00:00:00+00');
+  late timestamptz := now() - interval '2 minutes';
 BEGIN
-  IF NEW.created_at > now() - interval '2 minutes' THEN
-    INSERT INTO usage_rollups (tenant_id, bucket, part) VALUES (NEW.tenant_id, mine, 0) ON CONFLICT DO NOTHING;
-  ELSE
-    INSERT INTO usage_rollups (tenant_id, bucket, part) VALUES (NEW.tenant_id, mine, 0)
+  INSERT INTO usage_rollups (tenant_id, bucket, part)
+    SELECT DISTINCT tenant_id, date_bin('15 minutes', created_at, '2000-01-01 00:00:00+00'), 0 FROM entered WHERE created_at > late
+    ON CONFLICT DO NOTHING;
+  IF EXISTS (SELECT FROM entered WHERE created_at <= late) THEN
+    INSERT INTO usage_rollups (tenant_id, bucket, part)
+      SELECT DISTINCT tenant_id, date_bin('15 minutes', created_at, '2000-01-01 00:00:00+00'), 0 FROM entered WHERE created_at <= late
+      ORDER BY 1, 2
       ON CONFLICT (tenant_id, bucket, part) DO UPDATE SET part = excluded.part;
   END IF;
   RETURN NULL;
 END
 $$;
-REVOKE EXECUTE ON FUNCTION mark_usage_bucket() FROM PUBLIC;
-CREATE TRIGGER mark_bucket AFTER INSERT ON usage_records FOR EACH ROW EXECUTE FUNCTION mark_usage_bucket();
+REVOKE EXECUTE ON FUNCTION mark_usage_buckets() FROM PUBLIC;
+CREATE TRIGGER mark_buckets AFTER INSERT ON usage_records REFERENCING NEW TABLE AS entered
+  FOR EACH STATEMENT EXECUTE FUNCTION mark_usage_buckets();
 
 -- What the ledger has until now is summed as well.
 INSERT INTO usage_rollups (tenant_id, bucket, part)
