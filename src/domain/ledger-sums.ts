@@ -30,15 +30,20 @@ export function ledgerSums(tenantId: TenantId, { from, to }: DateRange): Prisma.
     select u.created_at, u.model, u.agent_id, u.config_version, u.price_id, u.tenant_price_id, u.currency, u.correction > 0, u.estimated,
       (u.correction = 0)::int, u.input_tokens, u.cached_input_tokens, u.output_tokens, u.reasoning_tokens, u.cost_nanos
     from (
-      select m.bucket from usage_rollups m
-      where m.tenant_id = ${tenantId}::uuid and m.part = 0 and m.bucket >= ${before}::timestamptz and m.bucket < ${to}::timestamptz
-      union
-      select unnest(${cut}::timestamptz[])) unsummed
+      select bucket, bucket + interval '15 minutes' as ends from (
+        select m.bucket from usage_rollups m
+        where m.tenant_id = ${tenantId}::uuid and m.part = 0 and m.bucket >= ${before}::timestamptz and m.bucket < ${to}::timestamptz
+        union
+        select unnest(${cut}::timestamptz[])) either
+      offset 0) unsummed
+    -- Each offset keeps the planner from reading all of the ledger for the few quarters that it takes to be many; and behind a policy
+    -- no index is searched by a sum of times, which is not leakproof.
     cross join lateral (
       select * from usage_records u
       where u.tenant_id = ${tenantId}::uuid
         and u.created_at >= greatest(unsummed.bucket, ${from}::timestamptz)
-        and u.created_at < least(unsummed.bucket + interval '15 minutes', ${to}::timestamptz)) u`
+        and u.created_at < least(unsummed.ends, ${to}::timestamptz)
+      offset 0) u`
 }
 
 /** SQL for the same as rows of the ledger alone, which tell users and conversations apart as well. */

@@ -1,7 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
-import { PrismaClient } from '../../src/data/generated/client.ts'
 import { userModels } from '../../src/data/tenant-filter.ts'
 import { formatApiKey, hashSecret, newSecret } from '../../src/domain/credential.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
@@ -9,9 +7,10 @@ import type { RoleName } from '../../src/schema/role.ts'
 import { operatorKey } from '../support/operator.ts'
 import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
 import { idempotencyKey, idOf } from './arguments.ts'
+import { insertRows } from './insert-rows.ts'
 import { operations, typesWithId } from './operations.ts'
 import { type Party, price, type Row, type Rows, rowOf, tenantParty, userParty } from './rows.ts'
-import { delegates, operate, type StoredRow, tenantTables } from './world.ts'
+import { type StoredRow, tenantTables } from './world.ts'
 
 /** Two parties that never met: one acts by keys of its own, the other has what the first must not learn. */
 export type Encounter = {
@@ -55,10 +54,9 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
   const platform = await startTestPlatform({ limits: unlimited })
   const { database, settings, ports } = platform.story
   const { adminUrl } = database
-  const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString: adminUrl }) })
-  await prisma.price.create({ data: price })
   const admin = new pg.Client({ connectionString: adminUrl })
   await admin.connect()
+  await insertRows(admin, [{ Price: price }])
   const tables = await tenantTables(admin)
   const operator = await operatorKey(platform.story)
   const ofEach = tables.map((table) => {
@@ -74,7 +72,7 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
       const { own, other, more, parted, rows } = make()
       const { keys, row: keyRows } = keysOf(own, settings.peppers)
       const dataKey = { ...rowOf(own, 'DataKey'), ...(await ports.vault.createKey(tenantIdOf(own.wall.tenantId))) }
-      await insert(prisma, [...rows, ...keyRows, { DataKey: dataKey }])
+      await insertRows(admin, [...rows, ...keyRows, { DataKey: dataKey }])
       const content = Object.keys(own.rows).filter((model) => !ofOperators.has(model))
       const hidden = [other, ...more].flatMap((party) => tracesOf(party, parted))
       const fromOperators = [own, other, ...more].flatMap((party) => tracesOf(party, content))
@@ -93,7 +91,6 @@ export async function openMeetingPlace(): Promise<MeetingPlace> {
       return rows.filter(({ row }) => 'user_id' in row && row['user_id'] === userId)
     },
     async close() {
-      await prisma.$disconnect()
       await admin.end()
       await platform.stop()
     },
@@ -199,20 +196,6 @@ function keysOf(own: Party, peppers: Parameters<typeof hashSecret>[1]) {
   return {
     keys: { ADMIN: admin.key, MEMBER: member.key, END_USER: endUser.key },
     row: [admin, member, endUser].map(({ stored }) => ({ ApiKey: stored })),
-  }
-}
-
-/** Inserts the rows, all of one model at a time. Of two with one id the later stands. */
-async function insert(prisma: PrismaClient, parts: Rows[]): Promise<void> {
-  const db = delegates(prisma)
-  const models = new Set(parts.flatMap((part) => Object.keys(part)))
-  for (const model of models) {
-    const rows = parts.map((part) => part[model]).filter((row) => row !== undefined)
-    const byId = new Map(rows.map((row) => [row['id'] ?? row, row]))
-    await operate(db, model, 'createMany', { data: [...byId.values()] })
-  }
-  for (const { Tenant: tenant, Agent: agent } of parts) {
-    if (tenant) await operate(db, 'Tenant', 'update', { where: { id: tenant['id'] }, data: { defaultAgentId: agent?.['id'] } })
   }
 }
 

@@ -1,9 +1,8 @@
-import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
-import { PrismaClient } from '../../src/data/generated/client.ts'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData } from '../../src/data/tenant-scope.ts'
 import { createTestDatabase } from '../support/postgres.ts'
+import { insertRows } from './insert-rows.ts'
 import { type Party, price, type Row } from './rows.ts'
 
 /** Which walls stand. */
@@ -115,23 +114,15 @@ export async function tenantTables(admin: pg.Client): Promise<string[]> {
   return rows.map(({ name }) => name)
 }
 
-/** Inserts the parties' rows as the superuser, past both walls. */
+/** Inserts the parties' rows as the superuser, past both walls, with the price that all refer to. */
 export async function seed(connectionString: string, parties: Party[]): Promise<void> {
-  const prisma = new PrismaClient({ adapter: new PrismaPg({ connectionString }) })
-  const insert = delegates(prisma)
-  await prisma.price.create({ data: price })
-  const seeded = new Set<unknown>()
-  for (const { rows } of parties) {
-    for (const [model, row] of Object.entries(rows)) {
-      if (!seeded.has(row)) await operate(insert, model, 'create', { data: row })
-      seeded.add(row)
-    }
-    await operate(insert, 'Tenant', 'update', {
-      where: { id: rows['Tenant']?.['id'] },
-      data: { defaultAgentId: rows['Agent']?.['id'] },
-    })
+  const admin = new pg.Client({ connectionString })
+  await admin.connect()
+  try {
+    await insertRows(admin, [{ Price: price }, ...parties.map(({ rows }) => rows)])
+  } finally {
+    await admin.end()
   }
-  await prisma.$disconnect()
 }
 
 type Operation = (args: unknown) => Promise<unknown>
