@@ -32,13 +32,14 @@ export const price = {
 
 const createdAt = new Date('2026-01-01T00:00:00Z')
 
-/** Parties that meet have overrides of different limits: were the limit alone the key, that could be told. */
+/** Parties that meet have overrides of different limits, and sums of different quarters: were these alone the key, that could be told. */
 const overridden = ['MESSAGES_PER_DAY', 'MESSAGES_PER_MINUTE', 'TOKENS_PER_MESSAGE']
 let parties = 0
 
 /** A tenant whose staff acts. */
 export function tenantParty(canary: string): Party {
-  const tenantId = newId()
+  const [tenantId, place] = [newId(), parties++]
+  const quarter = new Date(createdAt.getTime() + (place % 90) * 15 * 60_000)
   const tenant = { id: tenantId, name: canary, plan: 'FREE', downgradeModel: canary, createdAt }
   const member = { id: newId(), tenantId, name: canary, email: canary, role: 'ADMIN', createdAt }
   const agent = { id: newId(), tenantId, slug: canary, name: canary, activeVersion: 1, createdAt }
@@ -58,7 +59,7 @@ export function tenantParty(canary: string): Party {
   }
   const credit = { id: newId(), tenantId, amountNanos: 1n, currency: canary, reason: canary, createdAt }
   const rollup = {
-    ...{ tenantId, bucket: createdAt, part: 1, model: canary, agentId: agent.id, configVersion: 1, currency: canary },
+    ...{ tenantId, bucket: quarter, part: 1, model: canary, agentId: agent.id, configVersion: 1, currency: canary },
     ...{ isCorrection: false, estimated: false, calls: 1n, inputTokens: 1n, cachedInputTokens: 1n, outputTokens: 1n },
     ...{ reasoningTokens: 1n, costNanos: 1n },
   }
@@ -72,7 +73,7 @@ export function tenantParty(canary: string): Party {
       userPseudonym: content.UserPseudonym.id,
       agentId: agent.id,
     },
-    ...{ configVersion: 1, turn: 1, call: 1, attempt: 1, model: canary, currency: canary, priceId: price.id, createdAt },
+    ...{ configVersion: 1, turn: 1, call: 1, attempt: 1, model: canary, currency: canary, priceId: price.id, createdAt: quarter },
     // It corrects itself, so that there is something to correct.
     ...{ tenantPriceId: tenantPrice.id, correction: 1, correctsId: usageId },
     ...{ inputTokens: 1, cachedInputTokens: 1, outputTokens: 1, reasoningTokens: 1, estimated: false, costNanos: 1n },
@@ -108,7 +109,7 @@ export function tenantParty(canary: string): Party {
     ...{ id: newId(), tenantId, channel: 'WEBHOOK', notificationId: notification.id, webhookId: webhook.id },
     ...{ payload: { canary }, dueAt, lastFailure: canary, createdAt },
   }
-  const limit = overridden[parties++ % overridden.length]
+  const limit = overridden[place % overridden.length]
   const quotaOverride = { tenantId, limit, max: 7_000n, reason: canary, createdAt }
   const rows = {
     Tenant: tenant,
