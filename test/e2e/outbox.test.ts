@@ -105,10 +105,13 @@ describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'
     // And what an answer used reaches the operator's feed.
     const { runId } = await say(admin, 'Who are you?')
     const run = decodeId('Run', runId)
-    await expect.poll(() => feed.calls.filter(({ body }) => body.includes(run)).length, patience).toBe(1)
-    const [call] = feed.calls.filter(({ body }) => body.includes(run))
+    const entered = async () => selectRows(database, `select id from usage_records where run_id = '${run}'`)
+    await expect.poll(async () => (await entered()).length, patience).toBe(1)
+    const [{ id: recordId } = {}] = await entered()
+    await expect.poll(() => feed.calls.map((call) => call.id), patience).toEqual([recordId])
+    const [call] = feed.calls
     if (!call) throw new Error('It was counted.')
-    expect(verified(call, feedSecret)).toMatchObject({ id: call.id, subject: tenantId, data: { runId: run } })
+    expect(verified(call, feedSecret)).toMatchObject({ id: recordId, subject: tenantId, data: { tenantId, correction: 0 } })
     expect(receiver.calls).toHaveLength(2)
   })
 })
