@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { type Config, ConfigError, isPostgresUrl } from './config.ts'
+import { type Config, ConfigError } from './config.ts'
 import { inspectDatabase } from './data/boot-gate.ts'
 import { Catalog } from './data/catalog.ts'
 import { startEmbeddedPostgres } from './data/embedded.ts'
@@ -7,13 +7,11 @@ import { migrate } from './data/migrate.ts'
 import { isOutage } from './data/outage.ts'
 import { placedPools } from './data/placed-pools.ts'
 import { keepUp, type UpkeepOptions } from './data/placement-upkeep.ts'
-import { TenantMover } from './data/tenant-move.ts'
 import { TenantPool } from './data/tenant-pool.ts'
 import { TenantData } from './data/tenant-scope.ts'
 import { readDemoFile, writeDemoFile } from './demo-file.ts'
 import { createAuthenticator } from './domain/authenticate.ts'
 import { startErasureSweep } from './domain/erasure.ts'
-import { isUuid, tenantIdOf } from './domain/ids.ts'
 import { OutboxWorker } from './domain/outbox.ts'
 import type { Model, PlatformCipher, Ports } from './domain/ports.ts'
 import { type Drift, startReconciler } from './domain/quota-drift.ts'
@@ -21,7 +19,7 @@ import { RunWorker } from './domain/run-worker.ts'
 import type { DomainSettings, Platform } from './domain/scope.ts'
 import { type DemoAccounts, seedDemo } from './domain/seed.ts'
 import { startTicker } from './domain/ticker.ts'
-import { rebuildRollups, startRollups } from './domain/usage-rollup.ts'
+import { startRollups } from './domain/usage-rollup.ts'
 
 import { startDemoUpstream } from './llm/demo-upstream.ts'
 import { createMissingModel } from './llm/missing-model.ts'
@@ -131,7 +129,7 @@ export async function createApp(config: Config, logger: Logger, progress: Progre
 }
 
 /** Postgres behind both walls, and the platform's catalogue. */
-export async function openData(config: Config, logger: Logger, progress: Progress, opened: AsyncDisposableStack) {
+async function openData(config: Config, logger: Logger, progress: Progress, opened: AsyncDisposableStack) {
   const secrets = await localSecretsOf(config)
   const urls = await openDatabase(config, secrets, progress, opened)
   const onIdleError = (error: Error) => logger.warn({ err: error }, 'A database connection broke.')
@@ -159,6 +157,13 @@ export async function openData(config: Config, logger: Logger, progress: Progres
   return { data, catalog, settings, databaseDirectory: urls.directory }
 }
 
+/** The same for whoever only looks: an external database is left as it is, migrated or not. */
+export function openDataAsItIs(config: Config, logger: Logger, opened: AsyncDisposableStack) {
+  const { database } = config
+  const own = database.kind === 'embedded' ? database : { ...database, adminUrl: null }
+  return openData({ ...config, database: own }, logger, () => undefined, opened)
+}
+
 type Database = { appUrl: string; platformUrl: string; directory: string | null; migrated: boolean }
 
 async function openDatabase(
@@ -181,7 +186,7 @@ async function openDatabase(
 }
 
 /** Development may leave the platform role's URL out: it is the application's, with a password of this data directory. */
-function localPlatformUrl(appUrl: string, { platformPassword }: LocalSecrets): string {
+export function localPlatformUrl(appUrl: string, { platformPassword }: LocalSecrets): string {
   const url = new URL(appUrl)
   url.username = 'bulkhead_platform'
   url.password = platformPassword
@@ -189,7 +194,7 @@ function localPlatformUrl(appUrl: string, { platformPassword }: LocalSecrets): s
 }
 
 /** Production sets every secret itself; nothing is written to its disk. */
-async function localSecretsOf(config: Config): Promise<LocalSecrets> {
+export async function localSecretsOf(config: Config): Promise<LocalSecrets> {
   return config.production ? { keyPepper: '', platformPassword: '', masterKey: '' } : localSecrets(config.dataDir)
 }
 
@@ -221,7 +226,7 @@ async function passGate(appUrl: string, { production }: Config, logger: Logger):
 }
 
 /** The cipher for what the platform itself has to keep. */
-function cipherOf(config: Config, secrets: LocalSecrets): PlatformCipher {
+export function cipherOf(config: Config, secrets: LocalSecrets): PlatformCipher {
   return createPlatformCipher(masterKeysIn(config, secrets))
 }
 
@@ -309,76 +314,6 @@ async function noteDemoUrl(dataDir: string, url: string): Promise<boolean> {
   const demo = await readDemoFile(dataDir)
   if (demo && demo.url !== url) await writeDemoFile(dataDir, { ...demo, url })
   return demo !== null
-}
-
-/** `bulkhead migrate`: the database of DATABASE_URL, then each that single tenants have to themselves. */
-export async function migrateDatabase(config: Config, progress: Progress): Promise<void> {
-  if (config.database.kind === 'embedded' || config.database.adminUrl === null) {
-    throw new ConfigError(
-      'DATABASE_ADMIN_URL is not set. Set it, and DATABASE_URL, to the database to migrate. The embedded one migrates itself.',
-    )
-  }
-  const { appUrl, adminUrl } = config.database
-  const secrets = await localSecretsOf(config)
-  const platformUrl = config.database.platformUrl ?? localPlatformUrl(appUrl, secrets)
-  progress(outcomeOf('The database', await migrate({ adminUrl, appUrl, platformUrl, onProgress: progress })))
-
-  await using opened = new AsyncDisposableStack()
-  const cipher = cipherOf(config, secrets)
-  const catalog = new Catalog({ connectionString: platformUrl, cipher })
-  opened.defer(() => catalog.close())
-  const upkeep = await keepUp(catalog.placements, { migrateLike: { appUrl, platformUrl }, cipher, onProgress: progress })
-  for (const { name, applied, problem } of upkeep) {
-    progress(problem ? `${name} failed: ${problem.message}` : outcomeOf(name, { applied }))
-  }
-  const failed = upkeep.filter(({ problem }) => problem !== null)
-  if (failed.length > 0) throw new ConfigError(`Not migrated: ${failed.map(({ name }) => name).join(', ')}. Run it again.`)
-}
-
-function outcomeOf(name: string, { applied }: { applied: string[] }): string {
-  if (applied.length === 0) return `${name} is up to date.`
-  return `${name}: applied ${applied.length} migration${applied.length === 1 ? '' : 's'}.`
-}
-
-/** Where to: another database, the one that tenants share, or nowhere, since the move is to be undone. */
-export type Destination = { kind: 'database'; adminUrl: string } | { kind: 'pooled' } | { kind: 'abort' }
-
-/** `bulkhead tenant place`. */
-export async function placeTenant(config: Config, tenant: string, to: Destination, progress: Progress): Promise<void> {
-  const { database } = config
-  if (database.kind === 'embedded')
-    throw new ConfigError('DATABASE_URL is not set. Tenants of the embedded database cannot be moved out of it.')
-  if (to.kind === 'database' && !isPostgresUrl(to.adminUrl))
-    throw new ConfigError("--database must be an administrator's URL that starts with postgres:// or postgresql://.")
-  const secrets = await localSecretsOf(config)
-  const { appUrl } = database
-  const mover = new TenantMover({
-    ...{ appUrl, platformUrl: database.platformUrl ?? localPlatformUrl(appUrl, secrets) },
-    ...{ cipher: cipherOf(config, secrets), strict: config.production, onProgress: progress },
-  })
-  try {
-    if (to.kind === 'abort') await mover.abort(tenant)
-    else await mover.place(tenant, to.kind === 'database' ? to.adminUrl : null)
-  } catch (error) {
-    if (isOutage(error))
-      throw new ConfigError('A database cannot be reached. Check that all are running, and run the command again.', {
-        cause: error,
-      })
-    throw error
-  } finally {
-    await mover.close()
-  }
-}
-
-/** `bulkhead rebuild-sums`: has the sums of a tenant, by name or id, made anew from its ledger. */
-export async function rebuildSums(config: Config, logger: Logger, named: string, progress: Progress): Promise<void> {
-  await using opened = new AsyncDisposableStack()
-  const { data, catalog } = await openData(config, logger, progress, opened)
-  const tenant = (isUuid(named) ? await catalog.findTenant(named) : null) ?? (await catalog.findTenantByName(named))
-  if (!tenant) throw new ConfigError(`There is no tenant ${named}.`)
-  const id = tenantIdOf(tenant.id)
-  const quarters = await rebuildRollups(data.of({ tenantId: id, userId: null }), id)
-  progress(`${quarters} quarters of an hour are summed anew by the workers; until then reports read the ledger itself.`)
 }
 
 /** `bulkhead seed`: the demo accounts, in whatever database is configured. */

@@ -1,6 +1,21 @@
-import { isIP } from 'node:net'
 import { resolve } from 'node:path'
 import { z } from 'zod'
+import {
+  addresses,
+  integer,
+  key,
+  keys,
+  listed,
+  type ModelConcurrency,
+  parseModelConcurrency,
+  postgresUrl,
+  redisUrls,
+  secret,
+  sender,
+  signingSecret,
+  url,
+  withoutUser,
+} from './config-values.ts'
 
 /** What the operator decides. Read once, at start, from the environment. */
 export type Config = {
@@ -64,9 +79,6 @@ export type Config = {
   backupRetentionDays: number
 }
 
-/** Models that are named each have their own number, all others `others` together, null for any. */
-type ModelConcurrency = { named: ReadonlyMap<string, number>; others: number | null }
-
 /** The configuration is wrong. The message is one line that says which variable and what to do. */
 export class ConfigError extends Error {
   constructor(message: string, options?: ErrorOptions) {
@@ -74,62 +86,6 @@ export class ConfigError extends Error {
     this.name = 'ConfigError'
   }
 }
-
-const url = (...protocols: string[]) =>
-  z.string().refine((text) => URL.canParse(text) && protocols.includes(new URL(text).protocol), {
-    error: `must be a URL that starts with ${protocols.map((protocol) => `${protocol}//`).join(' or ')}`,
-  })
-const postgresUrl = url('postgres:', 'postgresql:')
-
-export function isPostgresUrl(text: string): boolean {
-  return postgresUrl.safeParse(text).success
-}
-
-/** Commas separate URLs only where another begins: a password may have one. */
-const redisUrls = z
-  .string()
-  .transform((text) => text.split(/\s*,\s*(?=rediss?:\/\/)/))
-  .pipe(z.array(url('redis:', 'rediss:')))
-  .refine((urls) => urls.every((each) => /^\/?\d*$/.test(new URL(each).pathname)), {
-    error: 'must name a database by its number',
-  })
-  .refine((urls) => new Set(urls.map(accessOf)).size === 1, {
-    error: 'must have the same protocol, user, password and database in each of its URLs',
-  })
-const integer = (min: number, max: number) =>
-  z
-    .string()
-    .regex(/^\d+$/, 'must be a whole number')
-    .transform(Number)
-    .refine((value) => value >= min && value <= max, { error: `must be between ${min} and ${max}` })
-const secret = z.string().min(32, 'must have at least 32 characters')
-const isKey = (text: string) => /^[A-Za-z0-9+/]{43}=$/.test(text)
-const key = z.string().refine(isKey, { error: 'must be 32 random bytes in base64, as `openssl rand -base64 32` prints them' })
-const keys = z
-  .string()
-  .transform(listed)
-  .refine((texts) => texts.every(isKey), { error: 'must be keys of 32 bytes in base64, with commas between them' })
-/** Addresses, each with a port or without, in the spelling that URLs have. */
-const addresses = z.string().transform((text, context) =>
-  listed(text).map((item) => {
-    const { host = '', port } = /^(?<host>\[.+\]|[^:]+)(?::(?<port>\d{1,5}))?$/.exec(item)?.groups ?? {}
-    if (isIP(host.replace(/^\[|\]$/g, '')) !== 0 && Number(port ?? 1) > 0 && Number(port ?? 1) < 65_536) {
-      const address = new URL(`http://${host}`).hostname.replace(/^\[|\]$/g, '')
-      return { address, port: port === undefined ? null : Number(port) }
-    }
-    context.addIssue({ code: 'custom', message: 'must be addresses such as 10.1.2.3, 127.0.0.1:9000 or [fd00::1]:9000' })
-    return z.NEVER
-  }),
-)
-/** As Standard Webhooks has it. */
-const signingSecret = z.string().refine(isSigningSecret, {
-  error: 'must be whsec_ and 24 to 64 random bytes in base64, as `echo whsec_$(openssl rand -base64 32)` prints them',
-})
-const withoutUser = (text: string) => !URL.canParse(text) || new URL(text).username + new URL(text).password === ''
-/** A bare address, or a name and an address in angle brackets. */
-const sender = z.string().regex(/^[^\s@<>]+@[^\s@<>]+$|^[^<>\p{Cc}]+ <[^\s@<>]+@[^\s@<>]+>$/u, {
-  error: 'must be an address such as bulkhead@example.com, or Bulkhead <bulkhead@example.com>',
-})
 
 const environment = z.object({
   NODE_ENV: z.enum(['production', 'development', 'test']).default('development'),
@@ -316,45 +272,14 @@ function redisOf(values: Values): Config['redis'] {
   }
 }
 
-/** Everything of a URL but where it leads. */
-function accessOf(text: string): string {
-  const { protocol, username, password, pathname } = new URL(text)
-  return JSON.stringify([protocol, username, password, pathname.slice(1)])
-}
-
 /** An endpoint without a key is one that asks for none, such as a local model server. */
 function upstreamOf(values: Values): Config['upstream'] {
   if (values.OPENAI_API_KEY === undefined && values.OPENAI_BASE_URL === undefined) return null
   return { apiKey: values.OPENAI_API_KEY ?? 'none', baseUrl: values.OPENAI_BASE_URL ?? 'https://api.openai.com/v1' }
 }
 
-/** What is between the commas. */
-function listed(text: string): string[] {
-  return text.split(',').flatMap((item) => item.trim() || [])
-}
-
 /** Says what is wrong without repeating the value: it may be a secret. */
 function describe(issue: { code?: string; message: string; values?: unknown } | undefined): string {
   if (issue?.code === 'invalid_value' && Array.isArray(issue.values)) return `must be one of ${issue.values.join(', ')}`
   return issue?.message ?? 'is not valid'
-}
-
-/** Reads `gpt-4o=50,*=200`: names with whole numbers above 0, each once, where `*` is all other models. Null for anything else. */
-export function parseModelConcurrency(text: string): ModelConcurrency | null {
-  const named = new Map<string, number>()
-  for (const item of text.split(',').map((part) => part.trim())) {
-    const [, name = '', cap = ''] = /^(\S+)\s*=\s*([1-9]\d{0,5})$/.exec(item) ?? []
-    if (name === '' || named.has(name)) return null
-    named.set(name, Number(cap))
-  }
-  const others = named.get('*') ?? null
-  named.delete('*')
-  return { named, others }
-}
-
-function isSigningSecret(text: string): boolean {
-  const encoded = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(text)?.[1] ?? ''
-  const { length } = Buffer.from(encoded, 'base64')
-  // Whoever signs with it decodes it strictly.
-  return encoded.length % 4 === 0 && length >= 24 && length <= 64
 }

@@ -1,5 +1,5 @@
 import type { Logger } from 'pino'
-import { openData, openPorts } from './app.ts'
+import { openDataAsItIs, openPorts } from './app.ts'
 import type { Config } from './config.ts'
 import { inspectDatabase } from './data/boot-gate.ts'
 import { pendingMigrations } from './data/migrate.ts'
@@ -39,9 +39,7 @@ export async function examine(config: Config, logger: Logger): Promise<Finding[]
     return 'cannot get past the walls'
   })
 
-  const own = database.kind === 'embedded' ? database : { ...database, adminUrl: null }
-  const unmigrated = { ...config, database: own }
-  const data = openData(unmigrated, logger, () => undefined, opened)
+  const data = openDataAsItIs(config, logger, opened)
   await look('catalogue', async () => {
     const { catalog } = await data
     if (!(await catalog.isReachable())) throw new Error('It does not answer. Check DATABASE_PLATFORM_URL.')

@@ -3,10 +3,12 @@ import { text } from 'node:stream/consumers'
 import closeWithGrace from 'close-with-grace'
 import { Command } from 'commander'
 import { type Logger, pino } from 'pino'
-import { createApp, type Destination, migrateDatabase, placeTenant, rebuildSums, seedDatabase } from './app.ts'
+import { createApp, seedDatabase } from './app.ts'
 import { ask } from './ask.ts'
 import { type Config, ConfigError, readConfig } from './config.ts'
+import { type Destination, migrateDatabase, placeTenant } from './databases.ts'
 import { examine, tableOf } from './doctor.ts'
+import { rebuildSums } from './rebuild-sums.ts'
 import { agrees, type ReconcileOptions, reconcile, reconciliationText } from './reconcile.ts'
 import { startText } from './start-text.ts'
 
@@ -67,7 +69,12 @@ program
   .command('rebuild-sums')
   .description("make the sums of a tenant's ledger anew, by name or id; nothing is charged otherwise by it")
   .argument('<tenant>')
-  .action((tenant: string) => run((config, logger) => rebuildSums(config, logger, tenant, say)))
+  .action((tenant: string) =>
+    run(async (config, logger) => {
+      const quarters = await rebuildSums(config, logger, tenant)
+      say(`${quarters} quarters of an hour are summed anew by the workers; until then reports read the ledger itself.`)
+    }),
+  )
 
 program
   .command('reconcile')

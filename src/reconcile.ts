@@ -1,8 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import type { Logger } from 'pino'
-import { openData } from './app.ts'
+import { openDataAsItIs } from './app.ts'
 import { type Config, ConfigError } from './config.ts'
 import { isOutage } from './data/outage.ts'
+import { billingMonth, parseMonth } from './domain/billing-month.ts'
 import type { DateRange } from './domain/ledger-sums.ts'
 import { readProviderUsage } from './domain/provider-usage.ts'
 import { compareUsage, type ModelDrift, percentOf, sumLedgers } from './domain/reconciliation.ts'
@@ -32,9 +33,7 @@ export async function reconcile(
   const { period, models } = readProviderUsage(text, month)
 
   await using opened = new AsyncDisposableStack()
-  const { database } = config
-  const own = database.kind === 'embedded' ? database : { ...database, adminUrl: null }
-  const platform = await openData({ ...config, database: own }, logger, () => undefined, opened)
+  const platform = await openDataAsItIs(config, logger, opened)
   const ours = await sumLedgers(platform, period).catch((error) => {
     if (isOutage(error))
       throw new ConfigError('A database cannot be reached, and the ledgers in it would be missing. Check that all are running.', {
@@ -87,7 +86,7 @@ function percentText(percent: number): string {
 
 /** A month of the calendar in UTC, as providers have it. */
 function monthOf(text: string): DateRange {
-  const [, year, month] = /^(\d{4})-(0[1-9]|1[0-2])$/.exec(text) ?? []
-  if (year === undefined) throw new ConfigError('--month must be a month, as in 2026-11.')
-  return { from: new Date(Date.UTC(Number(year), Number(month) - 1)), to: new Date(Date.UTC(Number(year), Number(month))) }
+  const month = parseMonth(text)
+  if (!month) throw new ConfigError('--month must be a month, as in 2026-11.')
+  return billingMonth({ timeZone: 'UTC', pastTimeZones: [] }, month)
 }

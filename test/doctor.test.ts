@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readConfig } from '../src/config.ts'
 import { examine, tableOf } from '../src/doctor.ts'
 import { tenantIdOf } from '../src/domain/ids.ts'
+import { rebuildSums } from '../src/rebuild-sums.ts'
 import { quotaKeys } from '../src/redis/key-space.ts'
 import { tenantParty } from './isolation/rows.ts'
 import { seed } from './isolation/world.ts'
@@ -79,6 +80,32 @@ describe.runIf(redisAvailable)(redisSuite('the doctor'), () => {
     } finally {
       await empty.drop()
     }
+  })
+
+  it('finds sums that are not what the ledger says, which are made anew by a command', async () => {
+    const { tenantId } = active.wall
+    const at = new Date().toISOString()
+    const entered = `insert into usage_records (id, tenant_id, conversation_id, run_id, agent_id, config_version, turn, call, attempt, model,
+        input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, created_at)
+      select gen_random_uuid(), tenant_id, conversation_id, gen_random_uuid(), agent_id, 1, 0, 0, 1, 'm', 0, 0, 0, 0, false, 500, 'USD', '${at}'
+      from usage_records where tenant_id = '${tenantId}' limit 1`
+    const spoilt = `with gone as (delete from usage_rollups where tenant_id = '${tenantId}' and part = 0 and bucket > now() - interval '1 hour' returning *)
+      insert into usage_rollups (tenant_id, bucket, part, model, agent_id, config_version, currency, is_correction, estimated, calls,
+        input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, cost_nanos)
+      select tenant_id, bucket, 1, 'm', gen_random_uuid(), 1, 'USD', false, false, 1, 0, 0, 0, 0, 700 from gone`
+    await adminQuery(database.adminUrl, entered)
+    await adminQuery(database.adminUrl, spoilt)
+    const found = (await examine(configOf(), logger)).find(({ what }) => what === 'ledgers')
+    expect(found).toEqual({
+      what: 'ledgers',
+      verdict: 'problem',
+      detail: expect.stringMatching(`${tenantId} in .* by 200 and 200`),
+    })
+
+    expect(await rebuildSums(configOf(), logger, tenantId)).toBeGreaterThan(0)
+    const mended = (await examine(configOf(), logger)).find(({ what }) => what === 'ledgers')
+    expect(mended?.verdict).toBe('ok')
+    await expect(rebuildSums(configOf(), logger, 'nobody')).rejects.toThrow('There is no tenant nobody.')
   })
 
   it('finds counters that are not what the ledger says', async () => {

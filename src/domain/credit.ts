@@ -5,7 +5,7 @@ import type { OperatorScope } from './authenticate.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { checkIdempotencyKey, keyUsedOtherwise } from './idempotency.ts'
 import { defaultCurrency } from './pricing.ts'
-import { presentTenant } from './quota-override.ts'
+import { presentTenant } from './tenant.ts'
 import { cleanText } from './text.ts'
 
 export type GrantCreditInput = {

@@ -65,7 +65,7 @@ async function ownerOf(principal: Principal, tenantId: string | null | undefined
   return { ...(await ledgerOf(principal, tenantId)), now: ports.now() }
 }
 
-/** The invoice, of one moment. Throws as `findInvoice` does. */
+/** The invoice as it is by now. Throws as `findInvoice` does. */
 export async function composeInvoice({ db, tenantId, now }: InvoiceOwner, month: string): Promise<Invoice> {
   const named = parseMonth(month)
   if (!named) throw new ValidationProblem(['month'], 'Give a month as in 2026-11.')

@@ -122,6 +122,8 @@ export class OutboxWorker {
       if (!claimed) return
       const outcome = await this.#deliver(tenantId, db, claimed)
       await persist(() => this.#note(db, claimed, outcome))
+      const { webhookId } = claimed
+      if (webhookId !== null) await persist(() => noteHealth(db, webhookId, outcome))
     } catch (error) {
       // A tenant that is being moved takes its outbox along.
       if (!isFenced(error)) this.#options.onError(error)
@@ -171,7 +173,12 @@ export class OutboxWorker {
   async #note(db: TenantDb, { id, channel, notificationId, attempts }: Claimed, outcome: Outcome): Promise<void> {
     const finishedAt = new Date(this.#options.ports.now())
     const own = { id, status: 'PENDING', attempts } as const
-    if (outcome.outcome === 'delivered' && channel !== 'EMAIL' && notificationId === null) {
+    const isUsage = channel !== 'EMAIL' && notificationId === null
+    const isGivenUp = outcome.outcome === 'failed' && (outcome.final || attempts >= mostAttempts)
+    if (isGivenUp && isUsage && channel === 'WEBHOOK') {
+      // The tenant has it from the ledger.
+      await db.outboxEntry.deleteMany({ where: own })
+    } else if (outcome.outcome === 'delivered' && isUsage) {
       // The ledger keeps what it told.
       await db.outboxEntry.deleteMany({ where: { id, status: 'PENDING' } })
     } else if (outcome.outcome === 'delivered') {
@@ -179,13 +186,21 @@ export class OutboxWorker {
       await db.outboxEntry.updateMany({ where: { id, status: 'PENDING' }, data })
     } else if (outcome.outcome === 'interrupted') {
       await db.outboxEntry.updateMany({ where: own, data: { attempts: attempts - 1, dueAt: finishedAt } })
-    } else if (outcome.final || attempts >= mostAttempts) {
+    } else if (isGivenUp) {
       const data = { status: 'FAILED', dueAt: null, lastFailure: outcome.reason, finishedAt } as const
       await db.outboxEntry.updateMany({ where: own, data })
     } else {
       await retryLater(db, own, retryDelay(attempts), outcome.reason)
     }
   }
+}
+
+/** Says since when a webhook takes nothing, and that it does again. */
+async function noteHealth(db: TenantDb, id: string, { outcome }: Outcome): Promise<void> {
+  if (outcome === 'delivered')
+    await db.$executeRaw`update webhooks set failing_since = null where id = ${id}::uuid and failing_since is not null`
+  if (outcome === 'failed')
+    await db.$executeRaw`update webhooks set failing_since = now() where id = ${id}::uuid and failing_since is null`
 }
 
 function notice(id: string, payload: unknown): OutgoingPost {

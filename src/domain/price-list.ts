@@ -6,7 +6,7 @@ import type { OperatorScope } from './authenticate.ts'
 import { Conflict, ValidationProblem } from './errors.ts'
 import { newId } from './ids.ts'
 import { defaultCurrency, everyModel, type TokenPrice } from './pricing.ts'
-import { presentTenant } from './quota-override.ts'
+import { presentTenant } from './tenant.ts'
 import { cleanText } from './text.ts'
 import { latestTime } from './time.ts'
 

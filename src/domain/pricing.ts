@@ -1,4 +1,4 @@
-import type { Price, TenantPrice } from '../data/generated/client.ts'
+import { type Price, Prisma, type TenantPrice } from '../data/generated/client.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { TenantId } from './ids.ts'
@@ -58,22 +58,18 @@ function ownRates(agreed: TenantPrice | null): TokenPrice | null {
  */
 export async function termsAt(db: TenantTransaction, tenantId: TenantId, model: string, now: number): Promise<CallTerms | null> {
   const [names, at] = [namesOf(model), new Date(now)]
+  // Of each name the version that began last, unless it has ended; of what is left the most exact name.
+  const inForce = (versions: Prisma.Sql) => Prisma.sql`(
+      select * from (
+        select distinct on (model) * from ${versions} and model = any (${names}::text[]) and valid_from <= ${at}::timestamptz
+        order by model, version desc) last
+      where valid_to is null or valid_to > ${at}::timestamptz
+      order by array_position(${names}::text[], model) limit 1)`
   const [row] = await db.$queryRaw<Record<string, unknown>[]>`
     select ${columnsOf('Price', 'l', 'listed.')}, ${columnsOf('TenantPrice', 'a', 'agreed.')}
     from (values (1)) one
-    left join (
-      select * from (
-        select distinct on (model) * from prices where model = any (${names}::text[]) and valid_from <= ${at}::timestamptz
-        order by model, version desc) last
-      where valid_to is null or valid_to > ${at}::timestamptz
-      order by array_position(${names}::text[], model) limit 1) l on true
-    left join (
-      select * from (
-        select distinct on (model) * from tenant_prices
-        where tenant_id = ${tenantId}::uuid and model = any (${names}::text[]) and valid_from <= ${at}::timestamptz
-        order by model, version desc) last
-      where valid_to is null or valid_to > ${at}::timestamptz
-      order by array_position(${names}::text[], model) limit 1) a on true`
+    left join ${inForce(Prisma.sql`prices where true`)} l on true
+    left join ${inForce(Prisma.sql`tenant_prices where tenant_id = ${tenantId}::uuid`)} a on true`
   if (!row) return null
   const listed = row['listed.id'] === null ? null : takeModel<Price>('Price', row, 'listed.')
   const agreed = row['agreed.id'] === null ? null : takeModel<TenantPrice>('TenantPrice', row, 'agreed.')

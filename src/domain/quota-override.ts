@@ -2,11 +2,11 @@ import type { Plan, QuotaLimit } from '../data/generated/enums.ts'
 import type { OverrideRow } from '../data/quota-register.ts'
 import { type AuditEntry, auditRow } from './audit.ts'
 import type { OperatorScope } from './authenticate.ts'
-import { NotFound, ValidationProblem } from './errors.ts'
-import { isUuid, type TenantId, tenantIdOf } from './ids.ts'
+import { ValidationProblem } from './errors.ts'
+import { type TenantId, tenantIdOf } from './ids.ts'
 import { readQuota, residentOf } from './quota.ts'
 import type { TenantProfile } from './scope.ts'
-import { profileOf } from './tenant.ts'
+import { presentTenant } from './tenant.ts'
 import { cleanText } from './text.ts'
 import { latestTime } from './time.ts'
 
@@ -84,13 +84,6 @@ export async function clearQuotaOverride(
   const details = { limit, reason: checkReason(input.reason) }
   await scope.catalog.quotas.clearOverride(tenant.id, limit, auditOf(scope, tenant.id, 'clearQuotaOverride', details))
   return afterwards(scope, tenant.id)
-}
-
-/** The tenant. Throws NotFound when there is none, or it is erased. */
-export async function presentTenant({ catalog }: OperatorScope, tenantId: string): Promise<TenantProfile> {
-  const tenant = isUuid(tenantId) ? await catalog.findTenant(tenantId) : null
-  if (!tenant || tenant.status === 'ERASED') throw new NotFound('tenant')
-  return profileOf(tenant)
 }
 
 function auditOf({ operator, ports }: OperatorScope, tenantId: TenantId, action: string, details: AuditEntry['details']) {

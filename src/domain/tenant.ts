@@ -3,7 +3,7 @@ import type { OperatorCall } from '../data/tenant-register.ts'
 import { createDefaultAgent, type NewAgent } from './agent.ts'
 import { type AuditActor, auditRow } from './audit.ts'
 import type { OperatorScope, Principal } from './authenticate.ts'
-import { Conflict } from './errors.ts'
+import { Conflict, NotFound } from './errors.ts'
 import { isUuid, newId, tenantIdOf } from './ids.ts'
 import { enrolMember, type NewMember } from './member.ts'
 import { earlierResult, operatorCall } from './operator-call.ts'
@@ -21,6 +21,13 @@ export async function findTenant(principal: Principal, id?: string | null): Prom
   }
   const tenant = id != null && isUuid(id) ? await principal.operator.catalog.findTenant(id) : null
   return tenant && profileOf(tenant)
+}
+
+/** The tenant. Throws NotFound when there is none, or it is erased. */
+export async function presentTenant({ catalog }: OperatorScope, tenantId: string): Promise<TenantProfile> {
+  const tenant = isUuid(tenantId) ? await catalog.findTenant(tenantId) : null
+  if (!tenant || tenant.status === 'ERASED') throw new NotFound('tenant')
+  return profileOf(tenant)
 }
 
 export type TenantFilter = {

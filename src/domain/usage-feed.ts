@@ -15,7 +15,8 @@ export function entryNow({ now, courier }: Pick<Ports, 'now' | 'courier'>): Ledg
 /**
  * SQL: a part of a `with` that tells of what enters the ledger, in the statement that enters it. Before it comes a part called
  * `entered` that inserts into `usage_records`, or has what was inserted, with all columns. For each of its rows the outbox gets a
- * message to the platform's feed, if that is `fed`, and one to each of the tenant's webhooks that want USAGE: a CloudEvents 1.0 event
+ * message to the platform's feed, if that is `fed`, and one to each of the tenant's webhooks that want USAGE and took something within
+ * the last ten minutes, or were not tried, so that what nobody takes does not pile up: a CloudEvents 1.0 event
  * in structured JSON, whose id is the row's. It holds nothing of what was said, and no end user but by pseudonym; the platform's feed is
  * told no more than operators are: not whose conversation it was.
  */
@@ -38,5 +39,7 @@ export function usageMessages(tenantId: string, { fed }: Pick<LedgerEntry, 'fed'
       select 'USAGE_FEED'::outbox_channel as channel, null::uuid as webhook_id where ${fed}::boolean
       union all
       select 'WEBHOOK', w.id from (
-        select id from webhooks where tenant_id = ${tenantId}::uuid and 'USAGE' = any (events) for key share) w) r)`
+        select id from webhooks where tenant_id = ${tenantId}::uuid and 'USAGE' = any (events)
+          and (failing_since is null or failing_since > now() - interval '10 minutes')
+        for key share) w) r)`
 }

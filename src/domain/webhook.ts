@@ -15,7 +15,7 @@ export const webhookEvents = ['NOTIFICATION', 'USAGE'] as const
 export type WebhookEvent = (typeof webhookEvents)[number]
 
 /** What may be known of a webhook: all but its signing secret. */
-export type WebhookEntry = Pick<Webhook, 'id' | 'url' | 'description' | 'createdAt'> & { events: WebhookEvent[] }
+export type WebhookEntry = Pick<Webhook, 'id' | 'url' | 'description' | 'failingSince' | 'createdAt'> & { events: WebhookEvent[] }
 
 /** `events` is by default NOTIFICATION alone. */
 export type CreateWebhookInput = {
@@ -28,7 +28,14 @@ export type CreateWebhookInput = {
 /** `secret` is shown here and never again: null when an idempotency key repeats an earlier call. */
 export type CreatedWebhook = { webhook: WebhookEntry; secret: string | null }
 
-const entry = { id: true, url: true, description: true, events: true, createdAt: true } satisfies Prisma.WebhookSelect
+const entry = {
+  id: true,
+  url: true,
+  description: true,
+  events: true,
+  failingSince: true,
+  createdAt: true,
+} satisfies Prisma.WebhookSelect
 
 /** Webhooks of a tenant. */
 const most = 10
@@ -53,7 +60,7 @@ export async function createWebhook(scope: Scope, { idempotencyKey, ...input }: 
     {
       perform: (remember) =>
         scope.db.$transaction(async (tx) => {
-          const webhook = { id: newId(), url, description, events, createdAt: new Date(scope.ports.now()) }
+          const webhook = { id: newId(), url, description, events, failingSince: null, createdAt: new Date(scope.ports.now()) }
           await remember(tx, webhook.id)
           await checkRoom(scope, tx)
           const secret = newSigningSecret()

@@ -1,3 +1,5 @@
+import { undated } from '../domain/pricing.ts'
+
 /** What has to be known of a model before calling it. */
 type ModelProfile = {
   /** Tokens that fit, input and output together. */
@@ -31,13 +33,12 @@ const contextWindows: ReadonlyMap<string, number> = new Map([
 /** The smallest window among models still in use: history trimmed to it fits whatever stands behind an unknown name. */
 const unknownContextWindow = 8192
 
-const snapshotDate = /-\d{4}-\d{2}-\d{2}$/
 const reasoningModel = /^(o\d|gpt-5)(-mini|-nano)?$/
 const openAiModel = /^(gpt-(?!oss)|chatgpt-|o\d)/
 
 /** The profile of `model`. A dated snapshot (`gpt-4o-2024-11-20`) is its model; an unknown name gets cautious values. */
 export function profileOf(model: string): ModelProfile {
-  const family = model.replace(snapshotDate, '')
+  const family = undated(model)
   return {
     contextWindow: contextWindows.get(family) ?? unknownContextWindow,
     reasoning: reasoningModel.test(family),

@@ -31,6 +31,12 @@ const Webhook = builder.objectRef<WebhookEntry>('Webhook').implement({
     url: t.exposeString('url', { description: 'What is called.' }),
     description: t.exposeString('description', { nullable: true, description: 'What it is for. Null when nobody said.' }),
     events: t.expose('events', { type: [WebhookEvent], description: 'What it is told of, each once.' }),
+    failingSince: t.expose('failingSince', {
+      type: 'DateTime',
+      nullable: true,
+      description:
+        'Since when nothing could be delivered to it. After ten minutes it is told of no further usage until it takes something. Null while it does.',
+    }),
     createdAt: t.expose('createdAt', { type: 'DateTime', description: 'When it was created.' }),
   }),
 })

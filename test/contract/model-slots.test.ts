@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
-import { parseModelConcurrency } from '../../src/config.ts'
+import { parseModelConcurrency } from '../../src/config-values.ts'
 import { newId, type TenantId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { ModelConcurrency } from '../../src/domain/model-concurrency.ts'
 import type { ModelSlots } from '../../src/domain/ports.ts'

@@ -267,7 +267,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       user_pseudonyms: 'INSERT, SELECT',
       tenant_exports: 'INSERT, SELECT, UPDATE (status rows_sent finished_at)',
       notifications: 'INSERT, SELECT',
-      webhooks: 'DELETE, INSERT, SELECT, UPDATE (events)',
+      webhooks: 'DELETE, INSERT, SELECT, UPDATE (failing_since)',
       outbox: 'DELETE, INSERT, SELECT, UPDATE (status attempts due_at last_failure finished_at)',
       quota_overrides: 'SELECT',
       tenant_prices: 'SELECT',

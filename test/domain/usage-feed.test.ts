@@ -145,6 +145,32 @@ describe('each row of the ledger', () => {
     expect(`${toFeed.body}${toTenant.body}`).not.toMatch(/secret|ursula/)
   })
 
+  it('does not pile up for a webhook that has taken nothing for a while, and comes again once it does', async () => {
+    const { admin } = await story.tenant()
+    const { webhookId } = await hook(admin, ['USAGE'])
+    const failing = async () => (await admin.db.webhook.findFirst({ where: { id: webhookId } }))?.failingSince ?? null
+    receiver.answer = (_call, response) => void response.writeHead(500).end()
+    await enter(admin, false)
+    startWorker({ courier: withoutFeed })
+    await expect.poll(failing, patience).toBeInstanceOf(Date)
+    // It may have been away for a moment.
+    await enter(admin, false)
+    expect(await entriesOf(admin)).toHaveLength(2)
+
+    await selectRows(
+      story.database,
+      `update webhooks set failing_since = now() - interval '11 minutes' where id = '${webhookId}'`,
+    )
+    await enter(admin, false)
+    expect(await entriesOf(admin)).toHaveLength(2)
+    receiver.answer = (_call, response) => void response.writeHead(204).end()
+    await selectRows(story.database, `update outbox set due_at = now() where tenant_id = '${admin.tenant.id}'`)
+    await expect.poll(failing, patience).toBeNull()
+    await gone(admin)
+    await enter(admin, false)
+    await expect.poll(() => callsTo(receiver, admin).length, patience).toBeGreaterThanOrEqual(3)
+  })
+
   it('comes again under the same id after a failure, until it is taken', async () => {
     const { admin } = await story.tenant()
     await hook(admin, ['USAGE'])
@@ -167,10 +193,11 @@ describe('each row of the ledger', () => {
     }
   })
 
-  it('is kept as failed when it is given up', async () => {
+  it('is kept as failed when the feed gave it up, and not when a webhook did, whose tenant has the ledger', async () => {
     const { admin } = await story.tenant()
+    await hook(admin, ['USAGE'])
     await enter(admin, true)
-    feed.answer = (_call, response) => void response.writeHead(410).end()
+    for (const each of [feed, receiver]) each.answer = (_call, response) => void response.writeHead(410).end()
     startWorker()
     const states = async () => (await entriesOf(admin)).map(({ channel, status, lastFailure }) => [channel, status, lastFailure])
     await expect.poll(states, patience).toEqual([['USAGE_FEED', 'FAILED', 'It answered 410.']])

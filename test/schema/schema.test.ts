@@ -121,6 +121,7 @@ describe('the schema', () => {
       'UsageRow.model',
       'Viewer.tenant',
       'Webhook.description',
+      'Webhook.failingSince',
     ])
   })
 })

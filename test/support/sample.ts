@@ -8,10 +8,11 @@ export function sampleSettings(): { size: number; seed: number } {
   }
 }
 
-function wholeNumber(name: string): number | undefined {
+/** The number in the environment variable of this name; undefined when it is not set. Throws for what is no whole number. */
+export function wholeNumber(name: string): number | undefined {
   const text = process.env[name]
   if (text === undefined || text === '') return undefined
-  if (!/^\d+$/.test(text)) throw new Error(`${name}=${text} is no whole number. Leave it unset to try every mutant.`)
+  if (!/^\d+$/.test(text)) throw new Error(`${name}=${text} is no whole number. Leave it unset for the default.`)
   return Number(text)
 }
 

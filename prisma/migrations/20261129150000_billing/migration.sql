@@ -5,7 +5,8 @@ ALTER TYPE "outbox_channel" ADD VALUE 'USAGE_FEED';
 ALTER TABLE "tenants" ADD COLUMN     "past_time_zones" JSONB NOT NULL DEFAULT '[]';
 
 -- AlterTable
-ALTER TABLE "webhooks" ADD COLUMN     "events" TEXT[] DEFAULT ARRAY['NOTIFICATION']::TEXT[];
+ALTER TABLE "webhooks" ADD COLUMN     "events" TEXT[] DEFAULT ARRAY['NOTIFICATION']::TEXT[],
+ADD COLUMN     "failing_since" TIMESTAMPTZ(3);
 
 -- AlterTable
 ALTER TABLE "outbox" ALTER COLUMN "notification_id" DROP NOT NULL;
@@ -135,7 +136,8 @@ ALTER TABLE tenant_prices ADD CONSTRAINT tenant_prices_sound CHECK (
   AND margin_basis_points >= -10000
   AND num_nulls(input_nanos, cached_input_nanos, output_nanos) IN (0, 3)
   AND (model <> '*' OR input_nanos IS NULL));
-ALTER TABLE webhooks ADD CONSTRAINT webhooks_events CHECK (events <@ ARRAY['NOTIFICATION', 'USAGE'] AND events <> '{}');
+ALTER TABLE webhooks ADD CONSTRAINT webhooks_events CHECK (
+  events IS NOT NULL AND events <@ ARRAY['NOTIFICATION', 'USAGE'] AND events <> '{}');
 ALTER TABLE credits ADD CONSTRAINT credits_positive CHECK (amount_nanos > 0);
 
 -- A call used what it used; only a correction takes away.
@@ -222,5 +224,6 @@ ALTER TABLE outbox ADD CONSTRAINT outbox_origin CHECK (channel = 'WEBHOOK' OR (c
 GRANT DELETE ON outbox TO bulkhead_app;
 -- A process delivers the messages of the channels that it has; what waits for one of them holds up none of another.
 GRANT SELECT (channel) ON outbox TO bulkhead_platform;
--- Whoever writes messages to webhooks locks them, so that none is deleted meanwhile, which takes a right to change a column.
-GRANT UPDATE (events) ON webhooks TO bulkhead_app;
+-- Whoever delivers says how it goes. Whoever writes messages to webhooks locks them, so that none is deleted meanwhile, which takes a
+-- right to change a column, too.
+GRANT UPDATE (failing_since) ON webhooks TO bulkhead_app;

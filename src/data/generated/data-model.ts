@@ -1038,6 +1038,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "url",
       "description",
       "events",
+      "failingSince",
       "ciphertext",
       "dataKeyId",
       "createdAt"

@@ -3099,6 +3099,7 @@ export const WebhookScalarFieldEnum = {
   url: 'url',
   description: 'description',
   events: 'events',
+  failingSince: 'failingSince',
   ciphertext: 'ciphertext',
   dataKeyId: 'dataKeyId',
   createdAt: 'createdAt'

@@ -419,6 +419,7 @@ export const WebhookScalarFieldEnum = {
   url: 'url',
   description: 'description',
   events: 'events',
+  failingSince: 'failingSince',
   ciphertext: 'ciphertext',
   dataKeyId: 'dataKeyId',
   createdAt: 'createdAt'

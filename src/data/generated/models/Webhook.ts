@@ -29,6 +29,7 @@ export type WebhookMinAggregateOutputType = {
   tenantId: string | null
   url: string | null
   description: string | null
+  failingSince: Date | null
   ciphertext: runtime.Bytes | null
   dataKeyId: string | null
   createdAt: Date | null
@@ -39,6 +40,7 @@ export type WebhookMaxAggregateOutputType = {
   tenantId: string | null
   url: string | null
   description: string | null
+  failingSince: Date | null
   ciphertext: runtime.Bytes | null
   dataKeyId: string | null
   createdAt: Date | null
@@ -50,6 +52,7 @@ export type WebhookCountAggregateOutputType = {
   url: number
   description: number
   events: number
+  failingSince: number
   ciphertext: number
   dataKeyId: number
   createdAt: number
@@ -62,6 +65,7 @@ export type WebhookMinAggregateInputType = {
   tenantId?: true
   url?: true
   description?: true
+  failingSince?: true
   ciphertext?: true
   dataKeyId?: true
   createdAt?: true
@@ -72,6 +76,7 @@ export type WebhookMaxAggregateInputType = {
   tenantId?: true
   url?: true
   description?: true
+  failingSince?: true
   ciphertext?: true
   dataKeyId?: true
   createdAt?: true
@@ -83,6 +88,7 @@ export type WebhookCountAggregateInputType = {
   url?: true
   description?: true
   events?: true
+  failingSince?: true
   ciphertext?: true
   dataKeyId?: true
   createdAt?: true
@@ -167,6 +173,7 @@ export type WebhookGroupByOutputType = {
   url: string
   description: string | null
   events: string[]
+  failingSince: Date | null
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt: Date
@@ -199,6 +206,7 @@ export type WebhookWhereInput = {
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
   events?: Prisma.StringNullableListFilter<"Webhook">
+  failingSince?: Prisma.DateTimeNullableFilter<"Webhook"> | Date | string | null
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -213,6 +221,7 @@ export type WebhookOrderByWithRelationInput = {
   url?: Prisma.SortOrder
   description?: Prisma.SortOrderInput | Prisma.SortOrder
   events?: Prisma.SortOrder
+  failingSince?: Prisma.SortOrderInput | Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -231,6 +240,7 @@ export type WebhookWhereUniqueInput = Prisma.AtLeast<{
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
   events?: Prisma.StringNullableListFilter<"Webhook">
+  failingSince?: Prisma.DateTimeNullableFilter<"Webhook"> | Date | string | null
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -245,6 +255,7 @@ export type WebhookOrderByWithAggregationInput = {
   url?: Prisma.SortOrder
   description?: Prisma.SortOrderInput | Prisma.SortOrder
   events?: Prisma.SortOrder
+  failingSince?: Prisma.SortOrderInput | Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -262,6 +273,7 @@ export type WebhookScalarWhereWithAggregatesInput = {
   url?: Prisma.StringWithAggregatesFilter<"Webhook"> | string
   description?: Prisma.StringNullableWithAggregatesFilter<"Webhook"> | string | null
   events?: Prisma.StringNullableListFilter<"Webhook">
+  failingSince?: Prisma.DateTimeNullableWithAggregatesFilter<"Webhook"> | Date | string | null
   ciphertext?: Prisma.BytesWithAggregatesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidWithAggregatesFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Webhook"> | Date | string
@@ -272,6 +284,7 @@ export type WebhookCreateInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -285,6 +298,7 @@ export type WebhookUncheckedCreateInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -296,6 +310,7 @@ export type WebhookUpdateInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -309,6 +324,7 @@ export type WebhookUncheckedUpdateInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -321,6 +337,7 @@ export type WebhookCreateManyInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -331,6 +348,7 @@ export type WebhookUpdateManyMutationInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -341,6 +359,7 @@ export type WebhookUncheckedUpdateManyInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -367,6 +386,7 @@ export type WebhookCountOrderByAggregateInput = {
   url?: Prisma.SortOrder
   description?: Prisma.SortOrder
   events?: Prisma.SortOrder
+  failingSince?: Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -377,6 +397,7 @@ export type WebhookMaxOrderByAggregateInput = {
   tenantId?: Prisma.SortOrder
   url?: Prisma.SortOrder
   description?: Prisma.SortOrder
+  failingSince?: Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -387,6 +408,7 @@ export type WebhookMinOrderByAggregateInput = {
   tenantId?: Prisma.SortOrder
   url?: Prisma.SortOrder
   description?: Prisma.SortOrder
+  failingSince?: Prisma.SortOrder
   ciphertext?: Prisma.SortOrder
   dataKeyId?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
@@ -511,6 +533,7 @@ export type WebhookCreateWithoutTenantInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   dataKey: Prisma.DataKeyCreateNestedOneWithoutWebhooksInput
@@ -522,6 +545,7 @@ export type WebhookUncheckedCreateWithoutTenantInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -563,6 +587,7 @@ export type WebhookScalarWhereInput = {
   url?: Prisma.StringFilter<"Webhook"> | string
   description?: Prisma.StringNullableFilter<"Webhook"> | string | null
   events?: Prisma.StringNullableListFilter<"Webhook">
+  failingSince?: Prisma.DateTimeNullableFilter<"Webhook"> | Date | string | null
   ciphertext?: Prisma.BytesFilter<"Webhook"> | runtime.Bytes
   dataKeyId?: Prisma.UuidFilter<"Webhook"> | string
   createdAt?: Prisma.DateTimeFilter<"Webhook"> | Date | string
@@ -573,6 +598,7 @@ export type WebhookCreateWithoutOutboxInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -585,6 +611,7 @@ export type WebhookUncheckedCreateWithoutOutboxInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -611,6 +638,7 @@ export type WebhookUpdateWithoutOutboxInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -623,6 +651,7 @@ export type WebhookUncheckedUpdateWithoutOutboxInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -633,6 +662,7 @@ export type WebhookCreateWithoutDataKeyInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   tenant: Prisma.TenantCreateNestedOneWithoutWebhooksInput
@@ -644,6 +674,7 @@ export type WebhookUncheckedCreateWithoutDataKeyInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   createdAt?: Date | string
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutWebhookInput
@@ -680,6 +711,7 @@ export type WebhookCreateManyTenantInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   dataKeyId: string
   createdAt?: Date | string
@@ -690,6 +722,7 @@ export type WebhookUpdateWithoutTenantInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   dataKey?: Prisma.DataKeyUpdateOneRequiredWithoutWebhooksNestedInput
@@ -701,6 +734,7 @@ export type WebhookUncheckedUpdateWithoutTenantInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -712,6 +746,7 @@ export type WebhookUncheckedUpdateManyWithoutTenantInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   dataKeyId?: Prisma.StringFieldUpdateOperationsInput | string
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
@@ -722,6 +757,7 @@ export type WebhookCreateManyDataKeyInput = {
   url: string
   description?: string | null
   events?: Prisma.WebhookCreateeventsInput | string[]
+  failingSince?: Date | string | null
   ciphertext: runtime.Bytes
   createdAt?: Date | string
 }
@@ -731,6 +767,7 @@ export type WebhookUpdateWithoutDataKeyInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   tenant?: Prisma.TenantUpdateOneRequiredWithoutWebhooksNestedInput
@@ -742,6 +779,7 @@ export type WebhookUncheckedUpdateWithoutDataKeyInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutWebhookNestedInput
@@ -752,6 +790,7 @@ export type WebhookUncheckedUpdateManyWithoutDataKeyInput = {
   url?: Prisma.StringFieldUpdateOperationsInput | string
   description?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   events?: Prisma.WebhookUpdateeventsInput | string[]
+  failingSince?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   ciphertext?: Prisma.BytesFieldUpdateOperationsInput | runtime.Bytes
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
@@ -793,6 +832,7 @@ export type WebhookSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   url?: boolean
   description?: boolean
   events?: boolean
+  failingSince?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
@@ -808,6 +848,7 @@ export type WebhookSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Exten
   url?: boolean
   description?: boolean
   events?: boolean
+  failingSince?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
@@ -821,6 +862,7 @@ export type WebhookSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Exten
   url?: boolean
   description?: boolean
   events?: boolean
+  failingSince?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
@@ -834,12 +876,13 @@ export type WebhookSelectScalar = {
   url?: boolean
   description?: boolean
   events?: boolean
+  failingSince?: boolean
   ciphertext?: boolean
   dataKeyId?: boolean
   createdAt?: boolean
 }
 
-export type WebhookOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "url" | "description" | "events" | "ciphertext" | "dataKeyId" | "createdAt", ExtArgs["result"]["webhook"]>
+export type WebhookOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "url" | "description" | "events" | "failingSince" | "ciphertext" | "dataKeyId" | "createdAt", ExtArgs["result"]["webhook"]>
 export type WebhookInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   dataKey?: boolean | Prisma.DataKeyDefaultArgs<ExtArgs>
@@ -871,6 +914,10 @@ export type $WebhookPayload<ExtArgs extends runtime.Types.Extensions.InternalArg
      * What it is told of: NOTIFICATION for what the admins are told, USAGE for each model call as it enters the ledger.
      */
     events: string[]
+    /**
+     * Since when nothing could be delivered to it; null while it takes what it is sent. After a while it is told of no further usage.
+     */
+    failingSince: Date | null
     /**
      * The signing secret, encrypted as the tenant's secrets are.
      */
@@ -1308,6 +1355,7 @@ export interface WebhookFieldRefs {
   readonly url: Prisma.FieldRef<"Webhook", 'String'>
   readonly description: Prisma.FieldRef<"Webhook", 'String'>
   readonly events: Prisma.FieldRef<"Webhook", 'String[]'>
+  readonly failingSince: Prisma.FieldRef<"Webhook", 'DateTime'>
   readonly ciphertext: Prisma.FieldRef<"Webhook", 'Bytes'>
   readonly dataKeyId: Prisma.FieldRef<"Webhook", 'String'>
   readonly createdAt: Prisma.FieldRef<"Webhook", 'DateTime'>
