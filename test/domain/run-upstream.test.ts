@@ -40,7 +40,8 @@ beforeAll(async () => {
 
 beforeEach(async () => {
   upstream = await startFakeUpstream()
-  const limits = { idleMs: 150, firstTokenMs: 150 }
+  // Short, as some wait for it; not so short that a busy machine's upstream is asked twice.
+  const limits = { idleMs: 500, firstTokenMs: 500 }
   const model = createOpenAiModel({ baseUrl: upstream.url, apiKey: 'test', limits })
   work = await startWorker(story, { model })
 })

@@ -1,11 +1,13 @@
 import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
+import { adminQuery } from '../support/database-url.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
 import { makeScratchDirectory } from '../support/scratch.ts'
+import { selectRows } from '../support/tenant-rows.ts'
 
 describe('a role of its own', () => {
   it.each(['api', 'worker'])('as %s needs Redis, and says so', async (role) => {
@@ -77,6 +79,24 @@ describe.runIf(redisAvailable)(redisSuite('an API and a worker'), () => {
     expect((await fetch(`${url}/health/ready`)).status).toBe(200)
     expect((await fetch(`${url}/graphql?query={viewer{role}}`)).status).toBe(404)
     expect(await worker.stop('SIGTERM')).toBe(0)
+  })
+
+  it('leave it to a worker to sum what the ledger has', async () => {
+    const yesterday = new Date(Date.now() - 86_400_000)
+    await adminQuery(
+      database.adminUrl,
+      `insert into usage_records (id, tenant_id, conversation_id, run_id, agent_id, config_version, turn, call, attempt, model, input_tokens,
+         cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, created_at)
+       select gen_random_uuid(), id, id, id, default_agent_id, 1, 0, 0, 1, 'm', 1, 0, 1, 0, false, 77, 'USD', '${yesterday.toISOString()}'
+       from tenants where name = 'acme'`,
+    )
+    const sums = () =>
+      selectRows(database, 'select cost_nanos::int as cost from usage_rollups where bucket < now() - interval $$1 hour$$')
+    expect(await sums()).toEqual([{ cost: null }])
+    await using opened = new AsyncDisposableStack()
+    const worker = startPlatformProcess(env, ['start', '--role', 'worker'])
+    opened.defer(async () => void (await worker.stop('SIGTERM')))
+    await expect.poll(sums, { timeout: 20_000 }).toEqual([{ cost: 77 }])
   })
 
   it('let one message take the place of another that the worker is answering', async () => {

@@ -59,10 +59,11 @@ describe.skipIf(!redisAvailable)(redisSuite('behind Sentinel'), () => {
     })
     for (const { longestPause } of followers) expect(longestPause).toBeLessThan(10_000)
     const before = taken
-    await vi.waitFor(async () => {
+    const servedAgain = async () => {
       await queue.wake(tenantIdOf(newId()))
       expect(taken).toBeGreaterThan(before)
-    })
+    }
+    await vi.waitFor(servedAgain, { timeout: 10_000 })
     await Promise.all([master?.restart(), first?.restart()])
   }, 60_000)
 
