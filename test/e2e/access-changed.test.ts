@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { tried } from '../isolation/tried.ts'
 import { sendMessage } from '../support/agent-reply.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { openEventSource } from '../support/event-source.ts'
 import { type FakeUpstream, stallsAfter, startFakeUpstream } from '../support/fake-upstream.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
@@ -45,12 +46,11 @@ describe.runIf(redisAvailable)(redisSuite('what is done on one process and open 
       OPENAI_BASE_URL: upstream.url,
       OPENAI_API_KEY: 'test',
     }
-    const seed = startPlatformProcess({ ...env, REDIS_URL: redis.url }, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
+    const seeded = await seedAccounts({ ...env, REDIS_URL: redis.url })
     here = startPlatformProcess({ ...env, REDIS_URL: redis.url, BULKHEAD_ROLE: 'api' })
     there = startPlatformProcess({ ...env, REDIS_URL: proxy.url })
     urls = { here: await here.url, there: await there.url }
-    operator = graphqlClient(urls.here, JSON.parse(seed.output()).operatorKey)
+    operator = graphqlClient(urls.here, seeded.operatorKey)
   }, 60_000)
 
   afterAll(async () => {

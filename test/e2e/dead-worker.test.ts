@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { countTokens } from '../../src/llm/token-count.ts'
 import { decodeId } from '../../src/schema/global-id.ts'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type FakeUpstream, says, startFakeUpstream, type UpstreamScript } from '../support/fake-upstream.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
@@ -49,10 +50,9 @@ describe.runIf(redisAvailable)(redisSuite('the death of a worker process'), () =
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, REDIS_URL: redis.url },
       ...{ BULKHEAD_DATA_DIR: dataDir, OPENAI_BASE_URL: upstream.url },
     }
-    const seed = startPlatformProcess(env, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
+    const seeded = await seedAccounts(env)
     api = startPlatformProcess({ ...env, BULKHEAD_ROLE: 'api' })
-    client = graphqlClient(await api.url, JSON.parse(seed.output()).tenants[0].memberKey)
+    client = graphqlClient(await api.url, seeded.tenants[0].memberKey)
     upstream.otherwise(says('All is well.', { usage: { input: 50, output: 3 } }))
   }, 60_000)
 

@@ -5,6 +5,7 @@ import { tenantTables } from '../../src/data/tenant-tables.ts'
 import { ownerOf } from '../../src/redis/key-space.ts'
 import { encodeId } from '../../src/schema/global-id.ts'
 import { followRun, sendMessage } from '../support/agent-reply.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -44,9 +45,7 @@ describe.runIf(redisAvailable)(redisSuite('the erasure of a tenant'), () => {
       REDIS_URL: redis.url,
       BULKHEAD_DATA_DIR: dataDir,
     }
-    const seed = startPlatformProcess(env, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
-    demo = JSON.parse(seed.output())
+    demo = await seedAccounts(env)
     admin = new pg.Client({ connectionString: database.adminUrl })
     await admin.connect()
   }, 60_000)

@@ -4,6 +4,7 @@ import { decodeId } from '../../src/schema/global-id.ts'
 import { createWebhookMutation } from '../operations/webhook.ts'
 import { type Api, apiClient } from '../support/api.ts'
 import { payload, say } from '../support/conversing.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
@@ -43,11 +44,10 @@ describe.runIf(redisAvailable)(redisSuite('the death of a process that delivers'
       ...{ BULKHEAD_EGRESS_ALLOW: `127.0.0.1:${receiver.port}`, BULKHEAD_EGRESS_HTTP: 'on' },
       ...{ BULKHEAD_USAGE_FEED_URL: feed.url, BULKHEAD_USAGE_FEED_SECRET: feedSecret },
     }
-    const seed = startPlatformProcess(env, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
+    const seeded = await seedAccounts(env)
     const api = startPlatformProcess({ ...env, BULKHEAD_ROLE: 'api' })
     processes.push(api)
-    admin = apiClient(await api.url, JSON.parse(seed.output()).tenants[0].adminKey)
+    admin = apiClient(await api.url, seeded.tenants[0].adminKey)
   }, 120_000)
 
   afterAll(async () => {

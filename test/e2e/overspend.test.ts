@@ -4,6 +4,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { countTokens } from '../../src/llm/token-count.ts'
 import { followRun, type ReplyEvent } from '../support/agent-reply.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type FakeUpstream, startFakeUpstream, type UpstreamScript } from '../support/fake-upstream.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { limitTo, overspendRuns } from '../support/overspend.ts'
@@ -55,9 +56,7 @@ describe.runIf(redisAvailable)(redisSuite('a budget that many answers in several
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, REDIS_URL: redis.url },
       ...{ BULKHEAD_DATA_DIR: dataDir, OPENAI_BASE_URL: upstream.url },
     }
-    const seed = startPlatformProcess(env, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
-    const seeded = JSON.parse(seed.output()).tenants as { name: string; memberKey: string }[]
+    const { tenants: seeded } = await seedAccounts(env)
     const api = startPlatformProcess({ ...env, BULKHEAD_ROLE: 'api' })
     processes.push(api, ...Array.from({ length: workers }, () => startPlatformProcess(env, ['start', '--role', 'worker'])))
     await Promise.all(processes.map(({ url }) => url))

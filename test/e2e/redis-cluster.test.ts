@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -29,9 +30,8 @@ describe.runIf(redisAvailable)(redisSuite('two APIs and a worker on a Redis Clus
       REDIS_MODE: 'cluster',
       BULKHEAD_DATA_DIR: dataDir,
     }
-    const seed = startPlatformProcess(env, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
-    const [{ memberKey }] = JSON.parse(seed.output()).tenants
+    const seeded = await seedAccounts(env)
+    const [{ memberKey }] = seeded.tenants
     const roles = ['api', 'api', 'worker'].map((role) => startPlatformProcess(env, ['start', '--role', role]))
     const urls = await Promise.all(roles.map(({ url }) => url))
     processes = roles

@@ -2,6 +2,7 @@ import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
 import { adminQuery } from '../support/database-url.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -45,10 +46,9 @@ describe.runIf(redisAvailable)(redisSuite('an API and a worker'), () => {
       REDIS_URL: redis.url,
       BULKHEAD_DATA_DIR: dataDir,
     }
-    const seed = startPlatformProcess(env, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
+    const seeded = await seedAccounts(env)
     api = startPlatformProcess({ ...env, BULKHEAD_ROLE: 'api' })
-    client = graphqlClient(await api.url, JSON.parse(seed.output()).tenants[0].memberKey)
+    client = graphqlClient(await api.url, seeded.tenants[0].memberKey)
   }, 60_000)
 
   afterAll(async () => {

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { decodeId } from '../../src/schema/global-id.ts'
 import { followRun, sendMessage, shownText } from '../support/agent-reply.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type GraphQLClient, graphqlClient } from '../support/graphql-client.ts'
 import { liftLimits } from '../support/limits.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
@@ -25,9 +26,8 @@ beforeAll(async () => {
     makeScratchDirectory('bulkhead-e2e-'),
   ])
   env = { DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, BULKHEAD_DATA_DIR: dataDir }
-  const seed = startPlatformProcess(env, ['seed'])
-  expect(await seed.exited, seed.errors()).toBe(0)
-  tenants = JSON.parse(seed.output()).tenants
+  const seeded = await seedAccounts(env)
+  tenants = seeded.tenants
   await liftLimits(database)
 }, 60_000)
 

@@ -17,6 +17,7 @@ import {
   say,
 } from '../support/canary-story.ts'
 import { adminQuery } from '../support/database-url.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { type FakeUpstream, startFakeUpstream } from '../support/fake-upstream.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -55,12 +56,11 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
       BULKHEAD_MODEL_CONCURRENCY: '*=1000',
       LOG_LEVEL: 'trace',
     }
-    const seed = startPlatformProcess({ ...env, LOG_LEVEL: 'warn' }, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
+    const seeded = await seedAccounts(env)
     const watch = await watchRedis(redis.url)
     processes = [startPlatformProcess(env), startPlatformProcess(env)]
     const urls = await Promise.all(processes.map(({ url }) => url))
-    await tellTheStory(urls, JSON.parse(seed.output()).tenants)
+    await tellTheStory(urls, seeded.tenants)
     commands = watch.commands
     watch.stop()
     await Promise.all(processes.map((each) => each.stop()))

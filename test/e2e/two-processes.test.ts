@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { followRun, type ReplyEvent, sendMessage, shownText } from '../support/agent-reply.ts'
+import { seedAccounts } from '../support/demo-accounts.ts'
 import { graphqlClient } from '../support/graphql-client.ts'
 import { type PlatformProcess, startPlatformProcess } from '../support/platform-process.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -26,9 +27,8 @@ describe.runIf(redisAvailable)(redisSuite('two processes on one Postgres and one
       REDIS_URL: redis.url,
       BULKHEAD_DATA_DIR: dataDir,
     }
-    const seed = startPlatformProcess(env, ['seed'])
-    expect(await seed.exited, seed.errors()).toBe(0)
-    keys = JSON.parse(seed.output()).tenants[0]
+    const seeded = await seedAccounts(env)
+    keys = seeded.tenants[0]
     first = startPlatformProcess(env)
     second = startPlatformProcess(env)
     await Promise.all([first.url, second.url])

@@ -19,6 +19,9 @@ export type Case = { model: string; operation: string; writes: boolean; aim: str
 
 type Aims = Record<string, unknown>
 
+/** The nested writes that are tried by way of every model. */
+const plainWrites = new Set(['create', 'update', 'deleteMany', 'connect'])
+
 /** Which relation, as `Model.name`, is the first of those that lead to the same model, to one row or to many. */
 type FirstOf = (relation: Relation) => string | undefined
 
@@ -42,6 +45,7 @@ export function casesOf(own: Party, other: Party): Case[] {
   const parted = own.wall.userId === null ? Object.keys(own.rows) : [...userModels]
   const fresh = freshRows(own)
   const models = Object.keys(dataModel).filter((model) => !platformModels.has(model))
+  const writable = Object.keys(own.rows)
   return [
     ...parted.flatMap((model) => [
       ...readCases(model, own, other),
@@ -50,7 +54,7 @@ export function casesOf(own: Party, other: Party): Case[] {
       ...createCases(model, own, other, fresh),
     ]),
     ...models.flatMap((model) => nestedReadCases(model, other, parted, firstOf(models))),
-    ...Object.keys(own.rows).flatMap((model) => nestedWriteCases(model, own, other, fresh, parted)),
+    ...writable.flatMap((model) => nestedWriteCases(model, own, other, fresh, parted, firstOf(writable))),
   ]
 }
 
@@ -232,11 +236,15 @@ function nestedReadCases(model: string, other: Party, parted: readonly string[],
       ...expand(model, ['findMany'], false, { ...alone, ...all }, (value) => ({ include: { [name]: value } })),
       ...expand(model, ['findMany'], false, { ...alone, ...lists }, (value) => ({ select: { [name]: value } })),
     ].map((attempt) => ({ ...attempt, aim: `${name} ${attempt.aim}` }))
-    return parted.includes(relation.model) ? [...seen, ...conditionCases(model, name, relation, other)] : seen
+    return parted.includes(relation.model) ? [...seen, ...conditionCases(model, name, relation, other, isFirst)] : seen
   })
 }
 
-function conditionCases(model: string, name: string, relation: Relation, other: Party): Case[] {
+/**
+ * Reads by conditions on what is beyond the relation: where it `isFirst` of its kind by all there are, elsewhere by one that is true of
+ * any row and one that names the other's.
+ */
+function conditionCases(model: string, name: string, relation: Relation, other: Party, isFirst: boolean): Case[] {
   const key = pick(rowOf(other, relation.model), keyColumns(relation.model))
   const conditions: Record<string, Row> = relation.list
     ? {
@@ -246,9 +254,12 @@ function conditionCases(model: string, name: string, relation: Relation, other: 
         'none of theirs': { none: key },
         every: { every: { NOT: key } },
       }
-    : { theirs: key, 'is theirs': { is: key }, 'is not theirs': { isNot: key }, either: { OR: [key, {}] } }
+    : { either: { OR: [key, {}] }, theirs: key, 'is theirs': { is: key }, 'is not theirs': { isNot: key } }
   const aims = named(name, conditions)
-  const filtered = expand(model, ['findMany', 'count'], false, aims, (where) => ({ where }))
+  const plain = Object.fromEntries(Object.entries(aims).slice(0, 2))
+  const filtered = expand(model, ['findMany'], false, isFirst ? aims : plain, (where) => ({ where }))
+  if (!isFirst) return filtered
+  filtered.push(...expand(model, ['count'], false, plain, (where) => ({ where })))
   if (!relation.list) return filtered
   const lists = named(name, { theirs: { where: key }, either: { where: { OR: [key, {}] } } })
   const counts = named(name, { all: true, theirs: { where: key } })
@@ -269,8 +280,18 @@ function listsOf(selection: Record<string, unknown>, model: string): Record<stri
   return Object.fromEntries(Object.entries(selection).filter(([name]) => relations[name]?.list ?? true))
 }
 
-/** Writes to the rows below the own one that name the other's, and below the other's. */
-function nestedWriteCases(model: string, own: Party, other: Party, fresh: Rows, parted: readonly string[]): Case[] {
+/**
+ * Writes to the rows below the own one that name the other's, and below the other's: every way there is by way of the `first` model
+ * with such a relation, and by way of the others one that makes a row, one that changes, one that deletes and one that takes over.
+ */
+function nestedWriteCases(
+  model: string,
+  own: Party,
+  other: Party,
+  fresh: Rows,
+  parted: readonly string[],
+  first: FirstOf,
+): Case[] {
   const cases: Case[] = []
   const where = uniqueFilters(model, rowOf(own, model))[0]
   for (const [name, relation] of Object.entries(shapeOf(model).relations)) {
@@ -295,9 +316,9 @@ function nestedWriteCases(model: string, own: Party, other: Party, fresh: Rows, 
           set: [unique],
         }
       : { connect: unique, update: data, delete: true }
-    const aims = Object.fromEntries(
-      Object.entries(writes).map(([write, value]) => [`${name}: ${write}`, { [name]: { [write]: value } }]),
-    )
+    const isFirst = first(relation) === `${model}.${name}`
+    const ways = Object.entries(writes).filter(([write]) => isFirst || plainWrites.has(write))
+    const aims = Object.fromEntries(ways.map(([write, value]) => [`${name}: ${write}`, { [name]: { [write]: value } }]))
     cases.push(...expand(model, ['update'], true, aims, (value) => ({ where, data: value })))
   }
   return cases

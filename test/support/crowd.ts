@@ -6,7 +6,7 @@ import { newId } from '../../src/domain/ids.ts'
 import { adminQuery } from './database-url.ts'
 
 /** How many statements a crowd sends: `STATEMENTS`, by default as many as suit every run of the tests. */
-export const crowdStatements = Number(process.env['STATEMENTS'] ?? 1_000)
+export const crowdStatements = Number(process.env['STATEMENTS'] ?? 500)
 
 /** A tenant with one conversation of its staff and one of each of its two end users. */
 type Tenant = { tenantId: string; agentId: string; conversations: Map<string | null, string> }

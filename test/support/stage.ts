@@ -1,9 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import pino from 'pino'
-import { seedDatabase } from '../../src/app.ts'
-import { readConfig } from '../../src/config.ts'
+import { seedAccounts } from './demo-accounts.ts'
 import { liftLimits } from './limits.ts'
 import { freePort } from './local-server.ts'
 import { type PlatformProcess, startPlatformProcess } from './platform-process.ts'
@@ -69,11 +67,9 @@ export class Stage<Provider extends StageProvider> {
       ...{ DATABASE_URL: database.appUrl, DATABASE_PLATFORM_URL: database.platformUrl, OPENAI_BASE_URL: provider.url },
       ...{ BULKHEAD_DATA_DIR: dataDir, ...(redis && { REDIS_URL: redis.url }), ...extra },
     }
-    const { tenants } = await seedDatabase(readConfig(env), pino({ level: 'silent' }), () => undefined)
+    const { tenants } = await seedAccounts(env)
     await liftLimits(database)
-    const [first, second] = tenants
-    if (!first || !second) throw new Error('The stage has no tenants.')
-    const stage = new Stage({ provider, database, redis, tenants: [first, second] }, env, opened.move())
+    const stage = new Stage({ provider, database, redis, tenants }, env, opened.move())
     const started = [
       ...Array.from({ length: apis }, () => stage.startApi()),
       ...Array.from({ length: workers }, () => stage.startWorker()),
