@@ -3,6 +3,7 @@ import { ValidationProblem } from './errors.ts'
 import { termsAt } from './pricing.ts'
 import type { Scope } from './scope.ts'
 import { cleanJson, cleanText, type JsonObject } from './text.ts'
+import { availableTools } from './toolset.ts'
 
 /** What a tenant decides about an agent. */
 export type AgentConfigContent = {
@@ -54,7 +55,7 @@ export async function checkChange(
   if (temperature != null) set.temperature = checkRange('temperature', temperature, 0, 2)
   if (maxOutputTokens != null) set.maxOutputTokens = checkWhole('maxOutputTokens', maxOutputTokens, 1, 128_000)
   if (maxTurns != null) set.maxTurns = checkWhole('maxTurns', maxTurns, 1, 50)
-  if (enabledTools != null) set.enabledTools = await checkTools(scope, enabledTools)
+  if (enabledTools != null) set.enabledTools = await checkTools(scope, db, enabledTools)
   if (branding != null) set.branding = cleanJson('branding', branding, { max: 20_000 })
   return set
 }
@@ -70,9 +71,9 @@ export async function checkModel(scope: Scope, db: TenantTransaction, path: stri
   return model
 }
 
-async function checkTools(scope: Scope, names: string[]): Promise<string[]> {
+async function checkTools(scope: Scope, db: TenantTransaction, names: string[]): Promise<string[]> {
   checkList('enabledTools', names, 128)
-  const available = await scope.ports.tools.available(scope.tenant.id)
+  const available = await availableTools(scope.ports, db, scope.tenant.id)
   if (!names.every((name) => available.some((tool) => tool.name === name))) {
     throw new ValidationProblem(['enabledTools'], 'Only available tools can be enabled.')
   }

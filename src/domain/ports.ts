@@ -131,9 +131,21 @@ export type ToolDefinition = {
   parameters: Record<string, unknown>
 }
 
+/** What a tool is told of the call beside its arguments. */
+export type ToolContext = {
+  /** Aborted when the call takes too long, or its run has to stop. */
+  signal: AbortSignal
+  /** The same for the same call however often it is tried, and another for every other: a UUID. */
+  idempotencyKey: string
+}
+
 export type Tool = ToolDefinition & {
+  /** Whether a call that may have been made can be made again: it changes nothing, or nothing more. */
+  isRepeatable: boolean
+  /** Whether a person has to agree before it is called with these arguments, which are the parsed JSON the model sent. */
+  asksFirst(args: unknown): boolean
   /** `args` is the parsed JSON the model sent. What it returns, or the message of what it throws, goes back to the model. */
-  call(args: unknown, signal: AbortSignal): Promise<string>
+  call(args: unknown, context: ToolContext): Promise<string>
 }
 
 /** The tools a run may use. Loaded for each run; nothing is shared between tenants. */

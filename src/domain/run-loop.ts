@@ -15,7 +15,8 @@ import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
 import { readHistory, readSaid } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { type Turn, turnsOf } from './run-turn.ts'
-import { executeToolCall } from './tool-call.ts'
+import { executeToolCall, toolCallKey } from './tool-call.ts'
+import { availableTools } from './toolset.ts'
 import { callIdOf } from './usage.ts'
 import { pseudonymOf } from './user-pseudonym.ts'
 
@@ -117,7 +118,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
           return { ...end, turns: [...turns, turn], call, outcome: 'completed', finishReason }
         }
         turn.toolCalls = answer.toolCalls
-        turn.results = await executeToolCalls(task, turn, tools)
+        turn.results = await executeToolCalls(task, turns.length, turn, tools)
         // A turn whose tools were cut short is not finished: the model must not be told of results that there are not.
         if (stop.aborted) return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
         turn.promptTokens = turnTokens(ports.model, config.model, turn)
@@ -195,19 +196,20 @@ function reasonOf(stop: AbortSignal): StopReason {
   return stop.reason as StopReason
 }
 
-async function enabledTools({ run, ports }: RunTask): Promise<Tool[]> {
+async function enabledTools({ run, ports, db }: RunTask): Promise<Tool[]> {
   const { enabledTools } = run.config
   if (enabledTools.length === 0) return []
-  const available = await ports.tools.available(tenantIdOf(run.tenantId))
+  const available = await availableTools(ports, db, tenantIdOf(run.tenantId))
   return available.filter(({ name }) => enabledTools.includes(name))
 }
 
 /** All at once. Results are in the order of the calls; the log says which was done when. */
-function executeToolCalls({ log, stop }: RunTask, turn: Turn, tools: readonly Tool[]) {
+function executeToolCalls({ run, log, stop }: RunTask, number: number, turn: Turn, tools: readonly Tool[]) {
   return Promise.all(
-    turn.toolCalls.map(async (call) => {
+    turn.toolCalls.map(async (call, index) => {
       log.write({ type: 'ToolCallStarted', toolCallId: call.id, name: call.name, arguments: call.arguments })
-      const result = await executeToolCall(call, tools, stop)
+      const context = { signal: stop, idempotencyKey: toolCallKey({ runId: run.id, turn: number, index }) }
+      const result = await executeToolCall(call, tools, context)
       log.write({ type: 'ToolCallFinished', toolCallId: call.id, outcome: result.outcome })
       return result
     }),

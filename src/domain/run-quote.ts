@@ -7,6 +7,7 @@ import { composePrompt, frameTokens, roomFor } from './prompt.ts'
 import { readEarlier, readHistory } from './run-history.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
+import { availableTools } from './toolset.ts'
 
 export type QuoteRunQuery = {
   content: string
@@ -63,7 +64,7 @@ async function quoteModel(
   const [terms, quota, tools, earlier] = await Promise.all([
     termsAt(db, tenant.id, config.model, now),
     quotaSource.terms(now),
-    config.enabledTools.length === 0 ? [] : ports.tools.available(tenant.id),
+    config.enabledTools.length === 0 ? [] : availableTools(ports, db, tenant.id),
     conversationId == null ? [] : readEarlier(db, tenant.id, conversationId),
   ])
   if (!terms) throw new NotFound('price')

@@ -1,5 +1,5 @@
 import { z } from 'zod'
-import type { Tool, Toolbox } from '../domain/ports.ts'
+import type { Tool, Toolbox, ToolContext } from '../domain/ports.ts'
 
 /** The tools that come with the platform; every tenant may enable them. `now` is the clock, in milliseconds since the epoch. */
 export function createBuiltinToolbox(now: () => number): Toolbox {
@@ -29,22 +29,24 @@ function timeFormat(timeZone: string): Intl.DateTimeFormat {
   }
 }
 
-/** A tool whose one schema both tells the model what to send and checks what it sent; a mismatch is thrown for the model to read. */
+/** A tool that changes nothing, and whose one schema both tells the model what to send and checks what it sent; a mismatch is thrown for the model to read. */
 function defineTool<Parameters extends z.ZodObject>(tool: {
   name: string
   description: string
   parameters: Parameters
-  call(args: z.output<Parameters>, signal: AbortSignal): Promise<string>
+  call(args: z.output<Parameters>, context: ToolContext): Promise<string>
 }): Tool {
   const { $schema, ...parameters } = z.toJSONSchema(tool.parameters, { io: 'input' })
   return {
     name: tool.name,
     description: tool.description,
     parameters,
-    async call(args, signal) {
+    isRepeatable: true,
+    asksFirst: () => false,
+    async call(args, context) {
       const parsed = tool.parameters.safeParse(args)
       if (!parsed.success) throw new Error(z.prettifyError(parsed.error))
-      return tool.call(parsed.data, signal)
+      return tool.call(parsed.data, context)
     },
   }
 }

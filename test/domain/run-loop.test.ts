@@ -12,14 +12,18 @@ import { callsTools, failsAfter, says, scriptedModel, usage } from '../support/s
 import { type Story, startStory } from '../support/story.ts'
 import { asAdmin } from '../support/tenant-rows.ts'
 
+const plain = { isRepeatable: true, asksFirst: () => false }
+
 const tools: Tool[] = [
   {
+    ...plain,
     name: 'shout',
     description: 'Says it louder.',
     parameters: { type: 'object', properties: { text: { type: 'string' } } },
     call: async (args) => String((args as { text: string }).text).toUpperCase(),
   },
   {
+    ...plain,
     name: 'fail',
     description: 'Fails.',
     parameters: { type: 'object' },
@@ -28,6 +32,7 @@ const tools: Tool[] = [
     },
   },
   {
+    ...plain,
     name: 'flood',
     description: 'Says a lot.',
     parameters: { type: 'object' },

@@ -3,7 +3,7 @@ import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
 
 const noon = Date.parse('2026-07-01T12:00:00Z')
-const { signal } = new AbortController()
+const context = { signal: new AbortController().signal, idempotencyKey: newId() }
 
 async function currentTime(now = noon) {
   const [tool] = await createBuiltinToolbox(() => now).available(tenantIdOf(newId()))
@@ -13,13 +13,13 @@ async function currentTime(now = noon) {
 
 test('current_time tells the time in UTC', async () => {
   const tool = await currentTime()
-  expect(await tool.call({}, signal)).toBe('Wednesday, 1 July 2026 at 12:00:00 UTC (UTC), 2026-07-01T12:00:00.000Z')
+  expect(await tool.call({}, context)).toBe('Wednesday, 1 July 2026 at 12:00:00 UTC (UTC), 2026-07-01T12:00:00.000Z')
 })
 
 test('current_time tells the time in a time zone, summer time included', async () => {
-  const summer = await (await currentTime()).call({ timeZone: 'Europe/Paris' }, signal)
+  const summer = await (await currentTime()).call({ timeZone: 'Europe/Paris' }, context)
   expect(summer).toContain('1 July 2026 at 14:00:00')
-  const winter = await (await currentTime(Date.parse('2026-01-01T23:30:00Z'))).call({ timeZone: 'Europe/Paris' }, signal)
+  const winter = await (await currentTime(Date.parse('2026-01-01T23:30:00Z'))).call({ timeZone: 'Europe/Paris' }, context)
   expect(winter).toContain('Friday, 2 January 2026 at 00:30:00')
 })
 
@@ -42,5 +42,5 @@ test.each([
   ['text', 'now', /expected object/],
 ])('current_time answers %s with words the model can act on', async (_what, args, message) => {
   const tool = await currentTime()
-  await expect(tool.call(args, signal)).rejects.toThrow(message)
+  await expect(tool.call(args, context)).rejects.toThrow(message)
 })
