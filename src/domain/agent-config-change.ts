@@ -1,8 +1,10 @@
+import type { BudgetBehaviour, HistoryPolicy } from '../data/generated/enums.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { type Branding, type BrandingInput, checkBranding } from './agent-branding.ts'
 import { ValidationProblem } from './errors.ts'
 import { termsAt } from './pricing.ts'
 import type { Scope } from './scope.ts'
-import { cleanJson, cleanText, type JsonObject } from './text.ts'
+import { cleanText } from './text.ts'
 import { availableTools } from './toolset.ts'
 
 /** What a tenant decides about an agent. */
@@ -19,16 +21,26 @@ export type AgentConfigContent = {
   maxTurns: number
   /** Names among the tools that are available to the tenant. */
   enabledTools: string[]
-  /** How frontends present the agent. Opaque here. */
-  branding: JsonObject
+  /** How frontends present the agent. */
+  branding: Branding
+  /** How much of what was said before the model is told. */
+  historyPolicy: HistoryPolicy
+  /** Under LAST_EXCHANGES, how many questions with their answers: 1 to 100. */
+  historyExchanges: number
+  /** What becomes of an answer whose budget ends before it does; null for what the tenant's settings say. */
+  budgetBehaviour: BudgetBehaviour | null
 }
 
-/** What is to change; absent and null leave a field as it is. */
+/** What is to change; absent and null leave a field as it is, but null for the budget behaviour, which then is the tenant's. */
 export type AgentConfigChange = {
   [Field in Exclude<keyof AgentConfigContent, 'branding'>]?: AgentConfigContent[Field] | null
 } & {
-  branding?: Record<string, unknown> | null
+  /** Takes the place of all of it. */
+  branding?: BrandingInput | null
 }
+
+/** Exchanges that a model is told of, whatever the policy. */
+export const mostExchanges = 100
 
 export const modelName = /^[A-Za-z0-9][\w.:/@+-]{0,199}$/
 
@@ -41,7 +53,8 @@ export async function checkChange(
   db: TenantTransaction,
   change: AgentConfigChange,
 ): Promise<Partial<AgentConfigContent>> {
-  const { systemPrompt, model, fallbackModels, temperature, maxOutputTokens, maxTurns, enabledTools, branding } = change
+  const { systemPrompt, model, fallbackModels, temperature, maxOutputTokens, maxTurns, enabledTools } = change
+  const { branding, historyPolicy, historyExchanges, budgetBehaviour } = change
   const set: Partial<AgentConfigContent> = {}
   if (systemPrompt != null) {
     set.systemPrompt = cleanText('systemPrompt', systemPrompt, { min: 0, max: 100_000, multiline: true })
@@ -56,7 +69,10 @@ export async function checkChange(
   if (maxOutputTokens != null) set.maxOutputTokens = checkWhole('maxOutputTokens', maxOutputTokens, 1, 128_000)
   if (maxTurns != null) set.maxTurns = checkWhole('maxTurns', maxTurns, 1, 50)
   if (enabledTools != null) set.enabledTools = await checkTools(scope, db, enabledTools)
-  if (branding != null) set.branding = cleanJson('branding', branding, { max: 20_000 })
+  if (branding != null) set.branding = checkBranding(branding)
+  if (historyPolicy != null) set.historyPolicy = historyPolicy
+  if (historyExchanges != null) set.historyExchanges = checkWhole('historyExchanges', historyExchanges, 1, mostExchanges)
+  if (budgetBehaviour !== undefined) set.budgetBehaviour = budgetBehaviour
   return set
 }
 

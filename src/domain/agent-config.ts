@@ -1,31 +1,55 @@
-import type { AgentConfig } from '../data/generated/client.ts'
+import type { Agent, AgentConfig } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { agentIdOf, agentNamed } from './agent.ts'
 import { type AgentConfigChange, checkChange } from './agent-config-change.ts'
+import { holdRelease, readVersion, release, releaseOf } from './agent-release.ts'
 import { recordAudit } from './audit.ts'
 import { NotFound } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
+import { type Page, type PageArgs, paginate } from './page.ts'
 import { requireRole, type Scope } from './scope.ts'
 import type { JsonObject } from './text.ts'
 
 /** The published version that new runs of the agent use. Default: the default agent's. Throws NotFound. For members. */
 export async function activeAgentConfig(scope: Scope, agentId?: string | null): Promise<AgentConfig> {
   requireRole(scope, 'MEMBER')
-  const id = agentId ?? scope.tenant.defaultAgentId
-  const config = id === null ? undefined : (await activeConfigsByAgent(scope, [id])).get(id)
-  if (!config) throw new NotFound('agent')
-  return config
+  const agent = await scope.db.agent.findFirst({ where: agentNamed(agentId), select: { id: true, activeVersion: true } })
+  if (!agent) throw new NotFound('agent')
+  return scope.db.agentConfig.findFirstOrThrow({ where: { agentId: agent.id, version: agent.activeVersion } })
+}
+
+/** All versions of the agent, drafts included, newest first. Default: the default agent's. Throws NotFound. For members. */
+export async function listAgentConfigs(scope: Scope, page: PageArgs, named?: string | null): Promise<Page<AgentConfig>> {
+  requireRole(scope, 'MEMBER')
+  const agentId = await agentIdOf(scope, named)
+  return paginate(page, { direction: 'desc' }, (where, orderBy, take) =>
+    scope.db.agentConfig.findMany({ where: { ...where, agentId }, orderBy, take }),
+  )
 }
 
 /** The active versions of these agents, by agent; those that do not exist are left out. For members. */
 export async function activeConfigsByAgent(scope: Scope, agentIds: readonly string[]): Promise<Map<string, AgentConfig>> {
+  return configsByAgent(scope, agentIds, ({ activeVersion }) => activeVersion)
+}
+
+/** The canaries of these agents, by agent; those that have none are left out. For members. */
+export async function canariesByAgent(scope: Scope, agentIds: readonly string[]): Promise<Map<string, AgentConfig>> {
+  return configsByAgent(scope, agentIds, ({ canaryVersion }) => canaryVersion)
+}
+
+async function configsByAgent(
+  scope: Scope,
+  agentIds: readonly string[],
+  versionOf: (agent: Agent) => number | null,
+): Promise<Map<string, AgentConfig>> {
   requireRole(scope, 'MEMBER')
-  const agents = await scope.db.agent.findMany({
-    where: { id: { in: agentIds.filter(isUuid) } },
-    select: { id: true, activeVersion: true },
+  const agents = await scope.db.agent.findMany({ where: { id: { in: agentIds.filter(isUuid) } } })
+  const versions = agents.flatMap((agent) => {
+    const version = versionOf(agent)
+    return version === null ? [] : [{ agentId: agent.id, version }]
   })
-  if (agents.length === 0) return new Map()
-  const versions = agents.map(({ id, activeVersion }) => ({ agentId: id, version: activeVersion }))
+  if (versions.length === 0) return new Map()
   const configs = await scope.db.agentConfig.findMany({ where: { OR: versions } })
   return new Map(configs.map((config) => [config.agentId, config]))
 }
@@ -46,7 +70,7 @@ export type UpdateAgentConfigInput = AgentConfigChange & {
 
 /**
  * Changes what `input` names on top of the agent's draft, or, when it has none, of its active version. Published, the result
- * is a new version that new runs use, and the draft is used up. Throws NotFound and ValidationProblem. For admins.
+ * is a new version that new runs use, the draft is used up, and there is no canary any more. Throws NotFound and ValidationProblem. For admins.
  */
 export async function updateAgentConfig(
   scope: Scope,
@@ -54,8 +78,7 @@ export async function updateAgentConfig(
 ): Promise<AgentConfig> {
   requireRole(scope, 'ADMIN')
   const { agentId: named, publish = true, ...fields } = input
-  const agentId = named ?? scope.tenant.defaultAgentId
-  if (agentId === null || !isUuid(agentId)) throw new NotFound('agent')
+  const agentId = await agentIdOf(scope, named)
   const change = await checkChange(scope, scope.db, fields)
   return idempotent<AgentConfig>(
     scope,
@@ -63,13 +86,14 @@ export async function updateAgentConfig(
     {
       perform: (remember) =>
         scope.db.$transaction(async (tx) => {
-          const draft = await openDraft(scope, tx, agentId)
+          const before = await holdRelease(scope, tx, agentId)
+          const draft = await openDraft(scope, tx, agentId, before.activeVersion)
           await remember(tx, draft.id)
           await tx.agentConfig.updateMany({ where: { id: draft.id }, data: change })
           // Which fields, and not what is in them: a prompt is nobody's business but its authors'.
           const details = { agentId, version: draft.version, published: publish, fields: Object.keys(change).sort() }
           await recordAudit(scope, tx, { action: 'updateAgentConfig', subject: 'AgentConfig', subjectId: draft.id, details })
-          return publish ? publishDraft(scope, tx, draft) : readVersion(tx, draft.id)
+          return publish ? release(scope, tx, draft, releaseOf(draft.version, 100, before)) : readVersion(tx, draft.id)
         }),
       replay: (id) => readVersion(scope.db, id),
     },
@@ -77,20 +101,13 @@ export async function updateAgentConfig(
 }
 
 /**
- * The agent's draft; a new one, like the active version, when it has none. Until the transaction ends nobody else changes
- * the agent's configuration, which is why there is never a second draft.
+ * The agent's draft; a new one, like the active version, when it has none. Its release is held, which is why there is never a second
+ * draft.
  */
-async function openDraft(scope: Scope, tx: TenantTransaction, agentId: string): Promise<AgentConfig> {
-  const tenantId = scope.tenant.id
-  // NO KEY, so that conversations and runs, which refer to the agent, can be added meanwhile.
-  const [agent] = await tx.$queryRaw<{ activeVersion: number }[]>`
-    select active_version as "activeVersion" from agents
-    where tenant_id = ${tenantId}::uuid and id = ${agentId}::uuid
-    for no key update`
-  if (!agent) throw new NotFound('agent')
+async function openDraft(scope: Scope, tx: TenantTransaction, agentId: string, activeVersion: number): Promise<AgentConfig> {
   const latest = await tx.agentConfig.findFirstOrThrow({ where: { agentId }, orderBy: { version: 'desc' } })
   if (latest.status === 'DRAFT') return latest
-  const active = await tx.agentConfig.findFirstOrThrow({ where: { agentId, version: agent.activeVersion } })
+  const active = await tx.agentConfig.findFirstOrThrow({ where: { agentId, version: activeVersion } })
   return tx.agentConfig.create({
     data: {
       ...active,
@@ -102,18 +119,4 @@ async function openDraft(scope: Scope, tx: TenantTransaction, agentId: string): 
       publishedAt: null,
     },
   })
-}
-
-/** From here on the version never changes, and new runs use it. */
-async function publishDraft(scope: Scope, tx: TenantTransaction, { id, agentId, version }: AgentConfig): Promise<AgentConfig> {
-  const publishedAt = new Date(scope.ports.now())
-  await tx.agentConfig.updateMany({ where: { id }, data: { status: 'PUBLISHED', publishedAt } })
-  await tx.agent.updateMany({ where: { id: agentId }, data: { activeVersion: version } })
-  return readVersion(tx, id)
-}
-
-async function readVersion(tx: TenantTransaction, id: string): Promise<AgentConfig> {
-  const config = await tx.agentConfig.findFirst({ where: { id } })
-  if (!config) throw new NotFound('agent configuration')
-  return config
 }

@@ -1,4 +1,5 @@
 import type { Conversation } from '../data/generated/client.ts'
+import { agentNamed } from './agent.ts'
 import { Forbidden, NotFound } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
@@ -31,7 +32,7 @@ export async function createConversation(
     { mutation: 'createConversation', key: idempotencyKey, input },
     {
       async perform(remember) {
-        const agentId = await agentInUse(scope, input.agentId ?? scope.tenant.defaultAgentId)
+        const agentId = await agentInUse(scope, input.agentId)
         const id = newId()
         const createdAt = new Date(scope.ports.now())
         const data = { id, tenantId: scope.tenant.id, agentId, userId, title, createdAt, updatedAt: createdAt }
@@ -116,8 +117,8 @@ function ownUser({ actor }: Scope, named: string | null | undefined): string | n
   return cleanText('userId', named, { max: 200 })
 }
 
-async function agentInUse(scope: Scope, id: string | null): Promise<string> {
-  const agent = id !== null && isUuid(id) ? await scope.db.agent.findFirst({ where: { id, archivedAt: null } }) : null
+async function agentInUse({ db }: Scope, id: string | null | undefined): Promise<string> {
+  const agent = await db.agent.findFirst({ where: { ...agentNamed(id), archivedAt: null }, select: { id: true } })
   if (!agent) throw new NotFound('agent')
   return agent.id
 }

@@ -37,8 +37,8 @@ export const contentRules = { max: 100_000, multiline: true }
 
 /**
  * Says something in a conversation and queues the run that answers it. Throws NotFound, also for an end user when the
- * conversation is another's, ValidationProblem when the content is empty, over 100,000 bytes or no proper text, a Conflict,
- * when that is to be refused, while the conversation is busy, and QuotaExceeded or BudgetExhausted when the tenant's limits do not
+ * conversation is another's, ValidationProblem when the content is empty, over 100,000 bytes or no proper text, a Conflict
+ * when the agent is archived and, when that is to be refused, while the conversation is busy, and QuotaExceeded or BudgetExhausted when the tenant's limits do not
  * allow it. Whatever it throws, nothing was counted.
  */
 export async function sendMessage(
@@ -69,7 +69,7 @@ export async function sendMessage(
       })
       const admitted = await admitting.catch(async (error) => {
         // Whether the conversation is there must not depend on how much of a limit is left.
-        if (error instanceof LimitReached) await requireConversation(scope, input.conversationId)
+        if (error instanceof LimitReached) await requireConversation(scope.db, input.conversationId)
         throw error
       })
       return { ...admitted.result, quota: admitted.quota }
@@ -112,7 +112,7 @@ async function storeMessage(
       set updated_at = ${nextMoment(ports.now())}
       from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id and v.version = a.active_version
       where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
-        and a.tenant_id = c.tenant_id and a.id = c.agent_id
+        and a.tenant_id = c.tenant_id and a.id = c.agent_id and a.archived_at is null
       returning c.tenant_id, c.id, c.user_id, c.updated_at as at, c.agent_id, v.version, v.model),
     asked as (
       insert into runs (tenant_id, id, conversation_id, user_id, agent_id, config_version, model, api_key_id, created_at, queued_at)
@@ -123,11 +123,14 @@ async function storeMessage(
       select tenant_id, ${newId()}::uuid, conversation_id, id, user_id, 'USER', ${content}::text, ${tokensUsed}::int, created_at from asked
       returning *)
     select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')} from asked, said`
-  if (!stored) throw new NotFound('conversation')
+  if (!stored) {
+    await requireConversation(tx, conversationId)
+    throw new Conflict('The agent of the conversation is archived: it answers nothing new.')
+  }
   return { userMessage: takeModel<Message>('Message', stored, 'message.'), run: takeModel<Run>('Run', stored, 'run.') }
 }
 
-async function requireConversation({ db }: Scope, id: string): Promise<void> {
+async function requireConversation(db: TenantTransaction, id: string): Promise<void> {
   if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')
 }
 

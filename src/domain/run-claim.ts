@@ -23,12 +23,14 @@ export type RunTenant = {
 export type ClaimedRun = Pick<RunTask, 'run' | 'tenant'> & { othersWait: boolean }
 
 /**
- * Claims the tenant's oldest queued run and pins, at its first claim, the configuration that is active. A conversation has
+ * Claims the tenant's oldest queued run and pins, at its first claim, the configuration that is active or, in the conversations that its
+ * canary falls to, the canary. A conversation has
  * one run under way at a time, in the order in which they were asked for: the first that has not ended. Of a tenant that is not
  * active, only runs that have to end are claimed, to be ended. Null when there is none to claim.
  *
  * All in one round trip: somebody waits for the first token. `finished_at`, null in all these rows, leads both orders so that the
- * planner reads them off an index.
+ * planner reads them off an index. Which conversations a canary falls to is a hash of their ids, seeded by its version: a conversation stays
+ * with it, also when the percentage grows, and each canary falls to others.
  */
 export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<ClaimedRun | null> {
   const [row] = await db.$queryRaw<ClaimedRow[]>`
@@ -38,7 +40,12 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id,
       tenants own join plans p on p.plan = own.plan
     where runs.tenant_id = ${tenantId}::uuid and own.id = runs.tenant_id and a.tenant_id = runs.tenant_id and a.id = runs.agent_id
-      and v.version = case when runs.epoch = 0 then a.active_version else runs.config_version end and runs.id = (
+      and v.version = case
+        when runs.epoch > 0 then runs.config_version
+        when (uuid_hash_extended(runs.conversation_id, a.canary_version) & 9223372036854775807) % 100 < a.canary_percent
+          then a.canary_version
+        else a.active_version end
+      and runs.id = (
       select r.id from runs r
       where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED'
         -- One that found no session steps aside for a moment.

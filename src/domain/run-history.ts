@@ -1,10 +1,8 @@
-import type { Message, Run } from '../data/generated/client.ts'
+import type { AgentConfig, Message, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
+import { mostExchanges } from './agent-config-change.ts'
 import type { TenantId } from './ids.ts'
 import { countFitting, type Exchange, exchangeTokens, type Question } from './prompt.ts'
-
-/** Runs looked at, the newest: each has a question and at most one reply, so 200 messages. */
-const mostRuns = 100
 
 /** An earlier exchange of the conversation, without its text. */
 type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
@@ -12,22 +10,43 @@ type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
 /** What the run has to answer, and what was said in the conversation before it was asked, newest first. */
 type Said = { question: Question; earlier: Outline[] }
 
+type HistoryRules = Pick<AgentConfig, 'historyPolicy' | 'historyExchanges'>
+
+/** How many of the newest runs are looked at: each has a question and at most one reply. */
+function runsTold({ historyPolicy, historyExchanges }: HistoryRules): number {
+  switch (historyPolicy) {
+    case 'ALL':
+      return mostExchanges
+    case 'LAST_EXCHANGES':
+      return Math.min(historyExchanges, mostExchanges)
+    case 'NONE':
+      return 0
+    default:
+      return historyPolicy satisfies never
+  }
+}
+
 /** What was said in a conversation so far, newest first, as the next run would be told. */
-export async function readEarlier(db: TenantDb, tenantId: TenantId, conversationId: string): Promise<Outline[]> {
+export async function readEarlier(
+  db: TenantDb,
+  tenantId: TenantId,
+  conversationId: string,
+  rules: HistoryRules,
+): Promise<Outline[]> {
   const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string })[]>`
     select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId"
     from (
       select r.id, r.created_at from runs r
       where r.tenant_id = ${tenantId}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is not null
       order by r.created_at desc, r.id desc
-      limit ${mostRuns}) asked
+      limit ${runsTold(rules)}) asked
     join messages m on m.tenant_id = ${tenantId}::uuid and m.run_id = asked.id
     order by asked.created_at desc, asked.id desc`
   return [...Map.groupBy(rows, ({ runId }) => runId).values()].map((messages) => ({ messages }))
 }
 
 /** In one round trip: somebody waits for the first token. */
-export async function readSaid(db: TenantDb, run: Run): Promise<Said> {
+export async function readSaid(db: TenantDb, run: Run, rules: HistoryRules): Promise<Said> {
   const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string; question: string | null })[]>`
     select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId",
       case when m.run_id = ${run.id}::uuid and m.role = 'USER' then m.content end as question
@@ -36,7 +55,7 @@ export async function readSaid(db: TenantDb, run: Run): Promise<Said> {
       where r.tenant_id = ${run.tenantId}::uuid and r.conversation_id = ${run.conversationId}::uuid
         and r.finished_at is not null and r.created_at < ${run.createdAt}::timestamptz
       order by r.created_at desc, r.id desc
-      limit ${mostRuns})
+      limit ${runsTold(rules)})
       union all select ${run.id}::uuid, ${run.createdAt}::timestamptz) asked
     join messages m on m.tenant_id = ${run.tenantId}::uuid and m.run_id = asked.id
     order by asked.created_at desc, asked.id desc`

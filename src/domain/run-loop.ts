@@ -72,7 +72,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const [terms, tools, { question, earlier }, userPseudonym] = await Promise.all([
     termsAt(db, tenantIdOf(run.tenantId), config.model, ports.now()),
     enabledTools(task),
-    readSaid(db, run),
+    readSaid(db, run, config),
     pseudonymOf(db, run.tenantId, run.userId),
   ])
   const end = { turns, call: null, terms }
@@ -107,7 +107,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         turn.isCut = true
         turn.promptTokens = turnTokens(ports.model, config.model, turn)
         const said = turn.text === '' ? turns : [...turns, turn]
-        if (task.tenant.budgetBehaviour === 'END')
+        if ((config.budgetBehaviour ?? task.tenant.budgetBehaviour) === 'END')
           return { ...end, turns: said, call, outcome: 'completed', finishReason: 'BUDGET' }
         return { ...end, turns: said, call, outcome: 'paused', resumeAt: answer.resumeAt }
       }

@@ -1,4 +1,5 @@
 import type { AgentConfig } from '../data/generated/client.ts'
+import { agentNamed } from './agent.ts'
 import { NotFound } from './errors.ts'
 import { isUuid } from './ids.ts'
 import { contentRules } from './message.ts'
@@ -65,7 +66,7 @@ async function quoteModel(
     termsAt(db, tenant.id, config.model, now),
     quotaSource.terms(now),
     config.enabledTools.length === 0 ? [] : availableTools(ports, db, tenant.id),
-    conversationId == null ? [] : readEarlier(db, tenant.id, conversationId),
+    conversationId == null ? [] : readEarlier(db, tenant.id, conversationId, config),
   ])
   if (!terms) throw new NotFound('price')
   const enabled = tools.filter(({ name }) => config.enabledTools.includes(name))
@@ -91,12 +92,11 @@ function dearInput({ rates }: CallTerms): CallTerms['rates'] {
   return { ...rates, inputNanos: larger(rates.inputNanos, rates.cachedInputNanos) }
 }
 
-async function configFor({ db, tenant }: Scope, { conversationId, agentId }: QuoteRunQuery): Promise<AgentConfig> {
+async function configFor({ db }: Scope, { conversationId, agentId }: QuoteRunQuery): Promise<AgentConfig> {
   const conversation =
     conversationId != null && isUuid(conversationId) ? await db.conversation.findFirst({ where: { id: conversationId } }) : null
   if (conversationId != null && !conversation) throw new NotFound('conversation')
-  const id = conversation?.agentId ?? agentId ?? tenant.defaultAgentId ?? ''
-  const agent = isUuid(id) ? await db.agent.findFirst({ where: { id, archivedAt: null } }) : null
+  const agent = await db.agent.findFirst({ where: { ...agentNamed(conversation?.agentId ?? agentId), archivedAt: null } })
   const config = agent && (await db.agentConfig.findFirst({ where: { agentId: agent.id, version: agent.activeVersion } }))
   if (!config) throw new NotFound('agent')
   return config

@@ -14,19 +14,25 @@ export type TextRules = {
 const controls = { multiline: /[^\P{Cc}\t\n\r]/u, line: /\p{Cc}/u }
 
 /**
- * `text` as it is, when it may be stored and shown; else throws a ValidationProblem at `path`. Refused are control characters
+ * `text` as it is, when it may be stored and shown; else throws a ValidationProblem at `field`, the name or
+ * the path of it. Refused are control characters
  * (Postgres cannot store NUL), surrogates without their other half (they are not UTF-8), and text that is blank or too long.
  */
-export function cleanText(path: string, text: string, { min = 1, max, multiline = false }: TextRules): string {
+export function cleanText(
+  field: string | readonly string[],
+  text: string,
+  { min = 1, max, multiline = false }: TextRules,
+): string {
+  const path = [field].flat()
   // A string has at least one byte for each of its units, so this bounds the work below, too.
   if (text.length > max || Buffer.byteLength(text) > max) {
-    throw new ValidationProblem([path], `The text must have at most ${max.toLocaleString('en')} bytes.`)
+    throw new ValidationProblem(path, `The text must have at most ${max.toLocaleString('en')} bytes.`)
   }
-  if (!text.isWellFormed()) throw new ValidationProblem([path], 'The text must be valid Unicode.')
+  if (!text.isWellFormed()) throw new ValidationProblem(path, 'The text must be valid Unicode.')
   if ((multiline ? controls.multiline : controls.line).test(text)) {
-    throw new ValidationProblem([path], 'The text must not contain control characters.')
+    throw new ValidationProblem(path, 'The text must not contain control characters.')
   }
-  if (text.replace(/\s+/g, '').length < min) throw new ValidationProblem([path], 'The text must not be empty.')
+  if (text.replace(/\s+/g, '').length < min) throw new ValidationProblem(path, 'The text must not be empty.')
   return text
 }
 

@@ -1,7 +1,11 @@
 import type { AgentConfig as AgentConfigRow } from '../data/generated/client.ts'
-import type { AgentConfigStatus } from '../data/generated/enums.ts'
-import { activeAgentConfig, findAgentConfig, updateAgentConfig } from '../domain/agent-config.ts'
+import type { AgentConfigStatus, HistoryPolicy } from '../data/generated/enums.ts'
+import { brandingOf } from '../domain/agent-branding.ts'
+import { activeAgentConfig, findAgentConfig, listAgentConfigs, updateAgentConfig } from '../domain/agent-config.ts'
+import { AgentBranding, AgentBrandingInput } from './agent-branding.ts'
+import { BudgetBehaviour } from './budget-behaviour.ts'
 import { builder } from './builder.ts'
+import { connectionOf, pageArgs } from './connection.ts'
 import { scopeOf } from './context.ts'
 import { decodeId } from './global-id.ts'
 import { mutation } from './mutation.ts'
@@ -13,6 +17,15 @@ const Status = builder.enumType('AgentConfigStatus', {
     DRAFT: { description: 'Being written. No run uses it, and it can still change.' },
     PUBLISHED: { description: 'In use, or was. It never changes again.' },
   } satisfies Record<AgentConfigStatus, { description: string }>,
+})
+
+const History = builder.enumType('HistoryPolicy', {
+  description: 'How much of what was said before in a conversation the model is told.',
+  values: {
+    ALL: { description: 'As much as fits, of the last 100 exchanges.' },
+    LAST_EXCHANGES: { description: 'As much as fits, of the last `historyExchanges`.' },
+    NONE: { description: 'Nothing: each message is answered by itself.' },
+  } satisfies Record<HistoryPolicy, { description: string }>,
 })
 
 export const AgentConfig = builder.objectRef<AgentConfigRow>('AgentConfig')
@@ -33,9 +46,21 @@ AgentConfig.implement({
     maxTurns: t.exposeInt('maxTurns', { description: 'Bound on the model calls of one run: 1 to 50.' }),
     enabledTools: t.exposeStringList('enabledTools', { description: 'Names of the tools the agent may use.' }),
     branding: t.field({
-      type: 'JSONObject',
-      description: "How the tenant's frontends present the agent: colours, logo, greeting. Opaque to the platform.",
-      resolve: (config) => config.branding as Record<string, unknown>,
+      type: AgentBranding,
+      description: "How the tenant's frontends present the agent.",
+      resolve: brandingOf,
+    }),
+    historyPolicy: t.expose('historyPolicy', {
+      type: History,
+      description: 'How much of what was said before the model is told.',
+    }),
+    historyExchanges: t.exposeInt('historyExchanges', {
+      description: 'Under LAST_EXCHANGES, how many questions with their answers: 1 to 100. Of no effect otherwise.',
+    }),
+    budgetBehaviour: t.expose('budgetBehaviour', {
+      type: BudgetBehaviour,
+      nullable: true,
+      description: "What becomes of an answer when the month's tokens end before it does. Null: what the tenant's settings say.",
     }),
     publishedAt: t.expose('publishedAt', {
       type: 'DateTime',
@@ -47,33 +72,60 @@ AgentConfig.implement({
 
 resolveNodesOf('AgentConfig', { authScopes: { member: true }, load: (context, uuid) => findAgentConfig(scopeOf(context), uuid) })
 
-builder.queryField('agentConfig', (t) =>
-  t.field({
+const AgentConfigConnection = connectionOf(AgentConfig, 'versions of a configuration')
+
+const whose = "Whose. Default: the tenant's default agent. NOT_FOUND when there is no such agent."
+
+builder.queryFields((t) => ({
+  agentConfig: t.field({
     type: AgentConfig,
-    description: 'The active configuration: always what new runs use, never a draft. For members and admins.',
+    description:
+      'The active configuration: what new runs use, but for those that fall to a canary. Never a draft. For members and admins.',
     authScopes: { member: true },
-    args: {
-      agentId: t.arg.id({ description: "Whose. Default: the tenant's default agent. NOT_FOUND when there is no such agent." }),
-    },
-    resolve: (_root, { agentId }, context) =>
-      activeAgentConfig(scopeOf(context), agentId == null ? undefined : decodeId('Agent', agentId)),
+    args: { agentId: t.arg.id({ description: whose }) },
+    resolve: (_root, { agentId }, context) => activeAgentConfig(scopeOf(context), decodeAgentId(agentId)),
   }),
-)
+  agentConfigVersions: t.field({
+    type: AgentConfigConnection,
+    description: "All versions of an agent's configuration, the draft included, newest first. For members and admins.",
+    authScopes: { member: true },
+    args: { agentId: t.arg.id({ description: whose }), ...pageArgs(t.arg) },
+    resolve: (_root, { agentId, ...page }, context) => listAgentConfigs(scopeOf(context), page, decodeAgentId(agentId)),
+  }),
+}))
+
+/** The UUID of the agent that is named; null for the default one. */
+export function decodeAgentId(id: string | null | undefined): string | null {
+  return id == null ? null : decodeId('Agent', id)
+}
+
+/** What a tenant decides about an agent, as fields of an input. */
+export const configFields = (t: InputFields) => ({
+  systemPrompt: t.string({ description: 'What the model is told before every conversation. At most 100,000 bytes.' }),
+  model: t.string({ description: 'The model that answers.' }),
+  fallbackModels: t.stringList({ description: 'Models to turn to, in this order.' }),
+  temperature: t.float({ description: 'How freely the model chooses its words: 0 to 2.' }),
+  maxOutputTokens: t.int({ description: 'Bound on the tokens of one model call: 1 to 128,000.' }),
+  maxTurns: t.int({ description: 'Bound on the model calls of one run: 1 to 50.' }),
+  enabledTools: t.stringList({ description: 'Names of the tools the agent may use.' }),
+  branding: t.field({ type: AgentBrandingInput, description: "How the tenant's frontends present the agent: all of it." }),
+  historyPolicy: t.field({ type: History, description: 'How much of what was said before the model is told.' }),
+  historyExchanges: t.int({ description: 'Under LAST_EXCHANGES, how many questions with their answers: 1 to 100.' }),
+  budgetBehaviour: t.field({
+    type: BudgetBehaviour,
+    description: "What becomes of an answer when the month's tokens end before it does. Null: what the tenant's settings say.",
+  }),
+})
+
+type InputFields = PothosSchemaTypes.InputFieldBuilder<(typeof builder)['$inferSchemaTypes'], 'InputObject'>
 
 mutation('updateAgentConfig', {
   description:
-    'Changes what it names and keeps the rest. A published version is immutable, so publishing makes a new version; runs under way keep the one they started with. For admins.',
+    'Changes what it names and keeps the rest. A published version is immutable, so publishing makes a new version; runs under way keep the one they started with. It ends a canary. For admins.',
   authScopes: { admin: true },
   input: (t) => ({
     agentId: t.id({ description: "Whose configuration. Default: the tenant's default agent." }),
-    systemPrompt: t.string({ description: 'What the model is told before every conversation. At most 100,000 bytes.' }),
-    model: t.string({ description: 'The model that answers.' }),
-    fallbackModels: t.stringList({ description: 'Models to turn to, in this order.' }),
-    temperature: t.float({ description: 'How freely the model chooses its words: 0 to 2.' }),
-    maxOutputTokens: t.int({ description: 'Bound on the tokens of one model call: 1 to 128,000.' }),
-    maxTurns: t.int({ description: 'Bound on the model calls of one run: 1 to 50.' }),
-    enabledTools: t.stringList({ description: 'Names of the tools the agent may use.' }),
-    branding: t.field({ type: 'JSONObject', description: "How the tenant's frontends present the agent." }),
+    ...configFields(t),
     publish: t.boolean({
       defaultValue: true,
       description: 'True puts it to use at once. False leaves a draft, of which there is at most one per agent.',
@@ -85,7 +137,7 @@ mutation('updateAgentConfig', {
   resolve: async (scope, { agentId, publish, ...changes }) => ({
     agentConfig: await updateAgentConfig(scope, {
       ...changes,
-      agentId: agentId == null ? undefined : decodeId('Agent', agentId),
+      agentId: decodeAgentId(agentId),
       publish: publish ?? true,
     }),
   }),

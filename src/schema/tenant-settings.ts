@@ -1,20 +1,12 @@
-import type { BudgetBehaviour } from '../data/generated/enums.ts'
 import type { TenantSettings as Settings } from '../domain/scope.ts'
 import { findSettings, updateTenantSettings } from '../domain/tenant-settings.ts'
+import { BudgetBehaviour } from './budget-behaviour.ts'
 import { builder } from './builder.ts'
 import { Unauthenticated } from './context.ts'
 import { mutation } from './mutation.ts'
 import { Tenant } from './tenant.ts'
 
 const staffAndOperators = { member: true, operator: true } as const
-
-const Behaviour = builder.enumType('BudgetBehaviour', {
-  description: "What becomes of an answer when the month's tokens end before it does.",
-  values: {
-    END: { description: 'It ends with what is written so far, and the finish reason BUDGET.' },
-    PAUSE: { description: 'It waits as PAUSED_BUDGET, and goes on by resumeRun.' },
-  } satisfies Record<BudgetBehaviour, { description: string }>,
-})
 
 const TenantSettings = builder.objectRef<Settings>('TenantSettings').implement({
   description: "What a tenant's admins decide about all of it.",
@@ -25,8 +17,8 @@ const TenantSettings = builder.objectRef<Settings>('TenantSettings').implement({
       description: 'At which percentages of a limit its admins are notified, ascending.',
     }),
     budgetBehaviour: t.expose('budgetBehaviour', {
-      type: Behaviour,
-      description: "What becomes of an answer when the month's tokens end before it does.",
+      type: BudgetBehaviour,
+      description: "What becomes of an answer when the month's tokens end before it does, unless its agent's configuration says.",
     }),
     downgradeModel: t.exposeString('downgradeModel', {
       nullable: true,
@@ -59,7 +51,7 @@ mutation('updateTenantSettings', {
     timeZone: t.string({ description: 'An IANA time zone, as in Europe/Berlin.' }),
     quotaThresholds: t.intList({ description: 'Percentages from 1 to 100, ascending, at most 10. None: nobody is notified.' }),
     budgetBehaviour: t.field({
-      type: Behaviour,
+      type: BudgetBehaviour,
       description: "What becomes of an answer when the month's tokens end before it does.",
     }),
     downgradeModel: t.string({ description: "A model that agents could have. Null: always the agent's own." }),

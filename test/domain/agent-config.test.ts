@@ -24,7 +24,7 @@ describe('publishing', () => {
     const second = await updateAgentConfig(admin, {
       systemPrompt: 'Be kind.',
       enabledTools: ['current_time'],
-      branding: { colour: '#f60' },
+      branding: { primaryColor: '#ff6600' },
     })
     expect(second).toEqual({
       ...first,
@@ -32,7 +32,7 @@ describe('publishing', () => {
       version: 2,
       systemPrompt: 'Be kind.',
       enabledTools: ['current_time'],
-      branding: { colour: '#f60' },
+      branding: { primaryColor: '#ff6600' },
       createdAt: second.createdAt,
       publishedAt: second.publishedAt,
     })
@@ -129,7 +129,9 @@ describe('the fields', () => {
     ['maxOutputTokens', [0, -1, 128_001, 1.5], [1, 128_000]],
     ['maxTurns', [0, 51, 1.5, Number.NaN], [1, 50]],
     ['enabledTools', [['nonsense'], ['current_time', 'current_time'], list(129)], [[], ['current_time']]],
-    ['branding', [{ a: '\0' }, { a: 'x'.repeat(20_000) }], [{}, { a: [1, null, { b: 'ü' }] }]],
+    ['historyPolicy', [], ['ALL', 'LAST_EXCHANGES', 'NONE']],
+    ['historyExchanges', [0, 101, 1.5], [1, 100]],
+    ['budgetBehaviour', [], ['END', 'PAUSE', null]],
   ])('%s keep their bounds', async (field, bad, good) => {
     const { admin } = await story.tenant()
     for (const value of bad) {

@@ -47,6 +47,11 @@ const examples: Readonly<Record<string, Example>> = {
   'SetTenantPriceInput.model': 'own-model',
   'SetTenantPriceInput.validTo': undefined,
   'UpdateAgentConfigInput.enabledTools': 'current_time',
+  'CreateAgentInput.enabledTools': 'current_time',
+  'CreateAgentInput.slug': () => `agent-${newId()}`.slice(0, 50),
+  'AgentBrandingInput.primaryColor': '#0a7f5c',
+  'AgentBrandingInput.backgroundColor': '#ffffff',
+  'AgentBrandingInput.logoUrl': 'https://cdn.example.com/logo.svg',
   'UpdateTenantSettingsInput.timeZone': 'Europe/Berlin',
   'UpdateTenantSettingsInput.downgradeModel': 'gpt-4o-mini',
 }

@@ -49,7 +49,7 @@ export function tenantParty(canary: string): Party {
   }
   const config = {
     ...{ id: newId(), tenantId, agentId: agent.id, version: 1, status: 'DRAFT', createdAt },
-    ...{ systemPrompt: canary, model: canary, fallbackModels: [canary], enabledTools: [canary], branding: { canary } },
+    ...{ systemPrompt: canary, model: canary, fallbackModels: [canary], enabledTools: [canary], branding: { name: canary } },
     ...{ temperature: 1, maxOutputTokens: 1, maxTurns: 1 },
   }
   const content = contentRows({ Agent: agent }, tenantId, canary)

@@ -13,7 +13,16 @@ export const agentConfigQuery = graphql(`
       maxOutputTokens
       maxTurns
       enabledTools
-      branding
+      branding {
+        name
+        primaryColor
+        backgroundColor
+        logoUrl
+        greeting
+      }
+      historyPolicy
+      historyExchanges
+      budgetBehaviour
       publishedAt
     }
   }
@@ -39,6 +48,93 @@ export const updateAgentConfigMutation = graphql(`
       }
       ... on ValidationProblem {
         path
+      }
+    }
+  }
+`)
+
+export const agentConfigVersionsQuery = graphql(`
+  query AgentConfigVersions($agentId: ID, $first: Int, $after: String) {
+    agentConfigVersions(agentId: $agentId, first: $first, after: $after) {
+      edges {
+        node {
+          id
+          version
+          status
+        }
+      }
+      pageInfo {
+        hasNextPage
+        endCursor
+      }
+    }
+  }
+`)
+
+export const agentConfigDiffQuery = graphql(`
+  query AgentConfigDiff($agentId: ID, $from: Int!, $to: Int!) {
+    agentConfigDiff(agentId: $agentId, from: $from, to: $to) {
+      field
+      from
+      to
+    }
+  }
+`)
+
+export const publishAgentConfigMutation = graphql(`
+  mutation PublishAgentConfig($input: PublishAgentConfigInput!) {
+    publishAgentConfig(input: $input) {
+      __typename
+      ... on PublishAgentConfigPayload {
+        agentConfig {
+          id
+          version
+          status
+        }
+      }
+      ... on Problem {
+        code
+        message
+      }
+      ... on ValidationProblem {
+        path
+      }
+    }
+  }
+`)
+
+export const rollbackAgentConfigMutation = graphql(`
+  mutation RollbackAgentConfig($input: RollbackAgentConfigInput!) {
+    rollbackAgentConfig(input: $input) {
+      __typename
+      ... on RollbackAgentConfigPayload {
+        agentConfig {
+          id
+          version
+          status
+        }
+      }
+      ... on Problem {
+        code
+        message
+      }
+    }
+  }
+`)
+
+export const agentVersionStatsQuery = graphql(`
+  query AgentVersionStats($agentId: ID, $range: DateRange!) {
+    agentVersionStats(agentId: $agentId, range: $range) {
+      version
+      runs
+      endedRuns
+      failedRuns
+      errorRate
+      calls
+      inputTokens
+      outputTokens
+      cost {
+        micros
       }
     }
   }

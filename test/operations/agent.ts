@@ -14,6 +14,12 @@ export const agentsQuery = graphql(`
         status
         systemPrompt
       }
+      canary {
+        percent
+        config {
+          version
+        }
+      }
     }
   }
 `)
@@ -23,6 +29,102 @@ export const agentQuery = graphql(`
     agent(id: $id) {
       id
       name
+    }
+  }
+`)
+
+export const createAgentMutation = graphql(`
+  mutation CreateAgent($input: CreateAgentInput!) {
+    createAgent(input: $input) {
+      __typename
+      ... on CreateAgentPayload {
+        agent {
+          id
+          slug
+          name
+          isDefault
+          archivedAt
+        }
+      }
+      ... on Problem {
+        code
+        message
+      }
+      ... on ValidationProblem {
+        path
+      }
+    }
+  }
+`)
+
+export const renameAgentMutation = graphql(`
+  mutation RenameAgent($input: RenameAgentInput!) {
+    renameAgent(input: $input) {
+      __typename
+      ... on RenameAgentPayload {
+        agent {
+          id
+          slug
+          name
+          isDefault
+          archivedAt
+        }
+      }
+      ... on Problem {
+        code
+        message
+      }
+      ... on ValidationProblem {
+        path
+      }
+    }
+  }
+`)
+
+export const archiveAgentMutation = graphql(`
+  mutation ArchiveAgent($input: ArchiveAgentInput!) {
+    archiveAgent(input: $input) {
+      __typename
+      ... on ArchiveAgentPayload {
+        agent {
+          id
+          slug
+          name
+          isDefault
+          archivedAt
+        }
+      }
+      ... on Problem {
+        code
+        message
+      }
+      ... on ValidationProblem {
+        path
+      }
+    }
+  }
+`)
+
+export const setDefaultAgentMutation = graphql(`
+  mutation SetDefaultAgent($input: SetDefaultAgentInput!) {
+    setDefaultAgent(input: $input) {
+      __typename
+      ... on SetDefaultAgentPayload {
+        agent {
+          id
+          slug
+          name
+          isDefault
+          archivedAt
+        }
+      }
+      ... on Problem {
+        code
+        message
+      }
+      ... on ValidationProblem {
+        path
+      }
     }
   }
 `)

@@ -37,6 +37,7 @@ describe('an agent', () => {
         createdAt: expect.any(String),
         archivedAt: null,
         config: { version: 1, status: 'PUBLISHED', systemPrompt: `You work for ${platform.acme.tenant.name}.` },
+        canary: null,
       },
     ])
     const id = agents[0]?.id ?? ''
@@ -48,7 +49,7 @@ describe('a configuration', () => {
   it('is published as a new version that keeps what was not named', async () => {
     const before = await active()
     const published = payload(
-      await update({ temperature: 0.25, branding: { colour: 'red' } }),
+      await update({ temperature: 0.25, branding: { primaryColor: '#0A7F5C', greeting: 'Hi!' } }),
       'UpdateAgentConfigPayload',
     ).agentConfig
     expect(published).toMatchObject({ version: before.version + 1, status: 'PUBLISHED', temperature: 0.25 })
@@ -58,7 +59,7 @@ describe('a configuration', () => {
       id: published.id,
       version: published.version,
       temperature: 0.25,
-      branding: { colour: 'red' },
+      branding: { name: null, primaryColor: '#0a7f5c', backgroundColor: null, logoUrl: null, greeting: 'Hi!' },
       publishedAt: published.publishedAt,
     })
     expect(after.id).not.toBe(before.id)

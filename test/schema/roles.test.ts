@@ -45,7 +45,15 @@ async function problemOf(as: Api, mutation: string): Promise<unknown> {
   return data.result.__typename
 }
 
-const configuration = ['{ agents { id } }', '{ agent(id: "x") { id } }', '{ agentConfig { model } }', '{ tenant { name } }']
+const configuration = [
+  '{ agents { id } }',
+  '{ agent(id: "x") { id } }',
+  '{ agentConfig { model } }',
+  '{ agentConfigVersions { edges { cursor } } }',
+  '{ agentConfigDiff(from: 1, to: 1) { field } }',
+  '{ agentVersionStats(range: { from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z" }) { version } }',
+  '{ tenant { name } }',
+]
 const content = [
   '{ conversations { edges { cursor } } }',
   '{ conversation(id: "x") { id } }',
@@ -56,6 +64,12 @@ const adminMutations = [
   'createApiKey(input: { name: "x", role: MEMBER })',
   'revokeApiKey(input: { apiKeyId: "x" })',
   'updateAgentConfig(input: { temperature: 1 })',
+  'publishAgentConfig(input: { agentConfigId: "x" })',
+  'rollbackAgentConfig(input: { version: 1 })',
+  'createAgent(input: { name: "x" })',
+  'renameAgent(input: { agentId: "x", name: "y" })',
+  'archiveAgent(input: { agentId: "x" })',
+  'setDefaultAgent(input: { agentId: "x" })',
 ]
 const contentMutations = [
   'createConversation(input: {})',

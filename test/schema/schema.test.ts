@@ -81,7 +81,15 @@ describe('the schema', () => {
         .map((field) => `${type.name}.${field.name}`),
     )
     expect(nullable.sort()).toEqual([
+      'Agent.canary',
       'Agent.config',
+      'AgentBranding.backgroundColor',
+      'AgentBranding.greeting',
+      'AgentBranding.logoUrl',
+      'AgentBranding.name',
+      'AgentBranding.primaryColor',
+      'AgentConfig.budgetBehaviour',
+      'AgentVersionStats.errorRate',
       'ApiKey.expiresAt',
       'ApiKey.revokedAt',
       'AuditEvent.actorId',

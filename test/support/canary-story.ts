@@ -58,7 +58,13 @@ export async function becomeCanary(url: string, adminUrl: string, name: string, 
 
   const admin = graphqlClient(url, adminKey)
   const config = { systemPrompt: `You are ${canary}.`, model: `${canary}-model`, fallbackModels: [`${canary}-fallback`] }
-  await admin.data(configure, { input: { ...config, enabledTools: ['current_time'], branding: { [canary]: canary } } })
+  await admin.data(configure, {
+    input: {
+      ...config,
+      enabledTools: ['current_time'],
+      branding: { name: canary, greeting: canary, logoUrl: `https://${canary}.example/logo.svg` },
+    },
+  })
   await admin.data(keep, { input: { name: canary, value: `The secret of ${canary}`, idempotencyKey: canary } })
   const key = { name: `Key of ${canary}`, role: 'END_USER', userId: canary, idempotencyKey: canary }
   const { createApiKey } = await admin.data<{ createApiKey: { secret: string } }>(apiKeyOf, { input: key })

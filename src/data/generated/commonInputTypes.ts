@@ -379,6 +379,33 @@ export type BytesWithAggregatesFilter<$PrismaModel = never> = {
   _max?: Prisma.NestedBytesFilter<$PrismaModel>
 }
 
+export type IntNullableFilter<$PrismaModel = never> = {
+  equals?: number | Prisma.IntFieldRefInput<$PrismaModel> | null
+  in?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
+  notIn?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
+  lt?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  lte?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  gt?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  gte?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedIntNullableFilter<$PrismaModel> | number | null
+}
+
+export type IntNullableWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: number | Prisma.IntFieldRefInput<$PrismaModel> | null
+  in?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
+  notIn?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
+  lt?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  lte?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  gt?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  gte?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedIntNullableWithAggregatesFilter<$PrismaModel> | number | null
+  _count?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _avg?: Prisma.NestedFloatNullableFilter<$PrismaModel>
+  _sum?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _min?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _max?: Prisma.NestedIntNullableFilter<$PrismaModel>
+}
+
 export type EnumAgentConfigStatusFilter<$PrismaModel = never> = {
   equals?: $Enums.AgentConfigStatus | Prisma.EnumAgentConfigStatusFieldRefInput<$PrismaModel>
   in?: $Enums.AgentConfigStatus[] | Prisma.ListEnumAgentConfigStatusFieldRefInput<$PrismaModel>
@@ -395,6 +422,20 @@ export type FloatFilter<$PrismaModel = never> = {
   gt?: number | Prisma.FloatFieldRefInput<$PrismaModel>
   gte?: number | Prisma.FloatFieldRefInput<$PrismaModel>
   not?: Prisma.NestedFloatFilter<$PrismaModel> | number
+}
+
+export type EnumHistoryPolicyFilter<$PrismaModel = never> = {
+  equals?: $Enums.HistoryPolicy | Prisma.EnumHistoryPolicyFieldRefInput<$PrismaModel>
+  in?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  notIn?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumHistoryPolicyFilter<$PrismaModel> | $Enums.HistoryPolicy
+}
+
+export type EnumBudgetBehaviourNullableFilter<$PrismaModel = never> = {
+  equals?: $Enums.BudgetBehaviour | Prisma.EnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  in?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  notIn?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  not?: Prisma.NestedEnumBudgetBehaviourNullableFilter<$PrismaModel> | $Enums.BudgetBehaviour | null
 }
 
 export type EnumAgentConfigStatusWithAggregatesFilter<$PrismaModel = never> = {
@@ -421,6 +462,26 @@ export type FloatWithAggregatesFilter<$PrismaModel = never> = {
   _sum?: Prisma.NestedFloatFilter<$PrismaModel>
   _min?: Prisma.NestedFloatFilter<$PrismaModel>
   _max?: Prisma.NestedFloatFilter<$PrismaModel>
+}
+
+export type EnumHistoryPolicyWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.HistoryPolicy | Prisma.EnumHistoryPolicyFieldRefInput<$PrismaModel>
+  in?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  notIn?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumHistoryPolicyWithAggregatesFilter<$PrismaModel> | $Enums.HistoryPolicy
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumHistoryPolicyFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumHistoryPolicyFilter<$PrismaModel>
+}
+
+export type EnumBudgetBehaviourNullableWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.BudgetBehaviour | Prisma.EnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  in?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  notIn?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  not?: Prisma.NestedEnumBudgetBehaviourNullableWithAggregatesFilter<$PrismaModel> | $Enums.BudgetBehaviour | null
+  _count?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumBudgetBehaviourNullableFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumBudgetBehaviourNullableFilter<$PrismaModel>
 }
 
 export type EnumMessageRoleFilter<$PrismaModel = never> = {
@@ -514,36 +575,9 @@ export type BigIntNullableWithAggregatesFilter<$PrismaModel = never> = {
   _max?: Prisma.NestedBigIntNullableFilter<$PrismaModel>
 }
 
-export type IntNullableFilter<$PrismaModel = never> = {
-  equals?: number | Prisma.IntFieldRefInput<$PrismaModel> | null
-  in?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
-  notIn?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
-  lt?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  lte?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  gt?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  gte?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  not?: Prisma.NestedIntNullableFilter<$PrismaModel> | number | null
-}
-
 export type BoolNullableFilter<$PrismaModel = never> = {
   equals?: boolean | Prisma.BooleanFieldRefInput<$PrismaModel> | null
   not?: Prisma.NestedBoolNullableFilter<$PrismaModel> | boolean | null
-}
-
-export type IntNullableWithAggregatesFilter<$PrismaModel = never> = {
-  equals?: number | Prisma.IntFieldRefInput<$PrismaModel> | null
-  in?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
-  notIn?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
-  lt?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  lte?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  gt?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  gte?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  not?: Prisma.NestedIntNullableWithAggregatesFilter<$PrismaModel> | number | null
-  _count?: Prisma.NestedIntNullableFilter<$PrismaModel>
-  _avg?: Prisma.NestedFloatNullableFilter<$PrismaModel>
-  _sum?: Prisma.NestedIntNullableFilter<$PrismaModel>
-  _min?: Prisma.NestedIntNullableFilter<$PrismaModel>
-  _max?: Prisma.NestedIntNullableFilter<$PrismaModel>
 }
 
 export type BoolNullableWithAggregatesFilter<$PrismaModel = never> = {
@@ -1020,11 +1054,52 @@ export type NestedBytesWithAggregatesFilter<$PrismaModel = never> = {
   _max?: Prisma.NestedBytesFilter<$PrismaModel>
 }
 
+export type NestedIntNullableWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: number | Prisma.IntFieldRefInput<$PrismaModel> | null
+  in?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
+  notIn?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
+  lt?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  lte?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  gt?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  gte?: number | Prisma.IntFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedIntNullableWithAggregatesFilter<$PrismaModel> | number | null
+  _count?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _avg?: Prisma.NestedFloatNullableFilter<$PrismaModel>
+  _sum?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _min?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _max?: Prisma.NestedIntNullableFilter<$PrismaModel>
+}
+
+export type NestedFloatNullableFilter<$PrismaModel = never> = {
+  equals?: number | Prisma.FloatFieldRefInput<$PrismaModel> | null
+  in?: number[] | Prisma.ListFloatFieldRefInput<$PrismaModel> | null
+  notIn?: number[] | Prisma.ListFloatFieldRefInput<$PrismaModel> | null
+  lt?: number | Prisma.FloatFieldRefInput<$PrismaModel>
+  lte?: number | Prisma.FloatFieldRefInput<$PrismaModel>
+  gt?: number | Prisma.FloatFieldRefInput<$PrismaModel>
+  gte?: number | Prisma.FloatFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedFloatNullableFilter<$PrismaModel> | number | null
+}
+
 export type NestedEnumAgentConfigStatusFilter<$PrismaModel = never> = {
   equals?: $Enums.AgentConfigStatus | Prisma.EnumAgentConfigStatusFieldRefInput<$PrismaModel>
   in?: $Enums.AgentConfigStatus[] | Prisma.ListEnumAgentConfigStatusFieldRefInput<$PrismaModel>
   notIn?: $Enums.AgentConfigStatus[] | Prisma.ListEnumAgentConfigStatusFieldRefInput<$PrismaModel>
   not?: Prisma.NestedEnumAgentConfigStatusFilter<$PrismaModel> | $Enums.AgentConfigStatus
+}
+
+export type NestedEnumHistoryPolicyFilter<$PrismaModel = never> = {
+  equals?: $Enums.HistoryPolicy | Prisma.EnumHistoryPolicyFieldRefInput<$PrismaModel>
+  in?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  notIn?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumHistoryPolicyFilter<$PrismaModel> | $Enums.HistoryPolicy
+}
+
+export type NestedEnumBudgetBehaviourNullableFilter<$PrismaModel = never> = {
+  equals?: $Enums.BudgetBehaviour | Prisma.EnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  in?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  notIn?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  not?: Prisma.NestedEnumBudgetBehaviourNullableFilter<$PrismaModel> | $Enums.BudgetBehaviour | null
 }
 
 export type NestedEnumAgentConfigStatusWithAggregatesFilter<$PrismaModel = never> = {
@@ -1051,6 +1126,26 @@ export type NestedFloatWithAggregatesFilter<$PrismaModel = never> = {
   _sum?: Prisma.NestedFloatFilter<$PrismaModel>
   _min?: Prisma.NestedFloatFilter<$PrismaModel>
   _max?: Prisma.NestedFloatFilter<$PrismaModel>
+}
+
+export type NestedEnumHistoryPolicyWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.HistoryPolicy | Prisma.EnumHistoryPolicyFieldRefInput<$PrismaModel>
+  in?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  notIn?: $Enums.HistoryPolicy[] | Prisma.ListEnumHistoryPolicyFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumHistoryPolicyWithAggregatesFilter<$PrismaModel> | $Enums.HistoryPolicy
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumHistoryPolicyFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumHistoryPolicyFilter<$PrismaModel>
+}
+
+export type NestedEnumBudgetBehaviourNullableWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.BudgetBehaviour | Prisma.EnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  in?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  notIn?: $Enums.BudgetBehaviour[] | Prisma.ListEnumBudgetBehaviourFieldRefInput<$PrismaModel> | null
+  not?: Prisma.NestedEnumBudgetBehaviourNullableWithAggregatesFilter<$PrismaModel> | $Enums.BudgetBehaviour | null
+  _count?: Prisma.NestedIntNullableFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumBudgetBehaviourNullableFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumBudgetBehaviourNullableFilter<$PrismaModel>
 }
 
 export type NestedEnumMessageRoleFilter<$PrismaModel = never> = {
@@ -1144,36 +1239,9 @@ export type NestedBigIntNullableWithAggregatesFilter<$PrismaModel = never> = {
   _max?: Prisma.NestedBigIntNullableFilter<$PrismaModel>
 }
 
-export type NestedFloatNullableFilter<$PrismaModel = never> = {
-  equals?: number | Prisma.FloatFieldRefInput<$PrismaModel> | null
-  in?: number[] | Prisma.ListFloatFieldRefInput<$PrismaModel> | null
-  notIn?: number[] | Prisma.ListFloatFieldRefInput<$PrismaModel> | null
-  lt?: number | Prisma.FloatFieldRefInput<$PrismaModel>
-  lte?: number | Prisma.FloatFieldRefInput<$PrismaModel>
-  gt?: number | Prisma.FloatFieldRefInput<$PrismaModel>
-  gte?: number | Prisma.FloatFieldRefInput<$PrismaModel>
-  not?: Prisma.NestedFloatNullableFilter<$PrismaModel> | number | null
-}
-
 export type NestedBoolNullableFilter<$PrismaModel = never> = {
   equals?: boolean | Prisma.BooleanFieldRefInput<$PrismaModel> | null
   not?: Prisma.NestedBoolNullableFilter<$PrismaModel> | boolean | null
-}
-
-export type NestedIntNullableWithAggregatesFilter<$PrismaModel = never> = {
-  equals?: number | Prisma.IntFieldRefInput<$PrismaModel> | null
-  in?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
-  notIn?: number[] | Prisma.ListIntFieldRefInput<$PrismaModel> | null
-  lt?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  lte?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  gt?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  gte?: number | Prisma.IntFieldRefInput<$PrismaModel>
-  not?: Prisma.NestedIntNullableWithAggregatesFilter<$PrismaModel> | number | null
-  _count?: Prisma.NestedIntNullableFilter<$PrismaModel>
-  _avg?: Prisma.NestedFloatNullableFilter<$PrismaModel>
-  _sum?: Prisma.NestedIntNullableFilter<$PrismaModel>
-  _min?: Prisma.NestedIntNullableFilter<$PrismaModel>
-  _max?: Prisma.NestedIntNullableFilter<$PrismaModel>
 }
 
 export type NestedBoolNullableWithAggregatesFilter<$PrismaModel = never> = {

@@ -298,6 +298,8 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "slug",
       "name",
       "activeVersion",
+      "canaryVersion",
+      "canaryPercent",
       "createdAt",
       "archivedAt"
     ],
@@ -366,6 +368,9 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "maxTurns",
       "enabledTools",
       "branding",
+      "historyPolicy",
+      "historyExchanges",
+      "budgetBehaviour",
       "createdAt",
       "publishedAt"
     ],

@@ -45,6 +45,15 @@ export const AgentConfigStatus = {
 export type AgentConfigStatus = (typeof AgentConfigStatus)[keyof typeof AgentConfigStatus]
 
 
+export const HistoryPolicy = {
+  ALL: 'ALL',
+  LAST_EXCHANGES: 'LAST_EXCHANGES',
+  NONE: 'NONE'
+} as const
+
+export type HistoryPolicy = (typeof HistoryPolicy)[keyof typeof HistoryPolicy]
+
+
 export const MessageRole = {
   SYSTEM: 'SYSTEM',
   USER: 'USER',

@@ -2850,6 +2850,8 @@ export const AgentScalarFieldEnum = {
   slug: 'slug',
   name: 'name',
   activeVersion: 'activeVersion',
+  canaryVersion: 'canaryVersion',
+  canaryPercent: 'canaryPercent',
   createdAt: 'createdAt',
   archivedAt: 'archivedAt'
 } as const
@@ -2871,6 +2873,9 @@ export const AgentConfigScalarFieldEnum = {
   maxTurns: 'maxTurns',
   enabledTools: 'enabledTools',
   branding: 'branding',
+  historyPolicy: 'historyPolicy',
+  historyExchanges: 'historyExchanges',
+  budgetBehaviour: 'budgetBehaviour',
   createdAt: 'createdAt',
   publishedAt: 'publishedAt'
 } as const
@@ -3476,6 +3481,20 @@ export type FloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, '
  * Reference to a field of type 'Float[]'
  */
 export type ListFloatFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Float[]'>
+    
+
+
+/**
+ * Reference to a field of type 'HistoryPolicy'
+ */
+export type EnumHistoryPolicyFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'HistoryPolicy'>
+    
+
+
+/**
+ * Reference to a field of type 'HistoryPolicy[]'
+ */
+export type ListEnumHistoryPolicyFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'HistoryPolicy[]'>
     
 
 

@@ -170,6 +170,8 @@ export const AgentScalarFieldEnum = {
   slug: 'slug',
   name: 'name',
   activeVersion: 'activeVersion',
+  canaryVersion: 'canaryVersion',
+  canaryPercent: 'canaryPercent',
   createdAt: 'createdAt',
   archivedAt: 'archivedAt'
 } as const
@@ -191,6 +193,9 @@ export const AgentConfigScalarFieldEnum = {
   maxTurns: 'maxTurns',
   enabledTools: 'enabledTools',
   branding: 'branding',
+  historyPolicy: 'historyPolicy',
+  historyExchanges: 'historyExchanges',
+  budgetBehaviour: 'budgetBehaviour',
   createdAt: 'createdAt',
   publishedAt: 'publishedAt'
 } as const

@@ -28,10 +28,14 @@ export type AggregateAgent = {
 
 export type AgentAvgAggregateOutputType = {
   activeVersion: number | null
+  canaryVersion: number | null
+  canaryPercent: number | null
 }
 
 export type AgentSumAggregateOutputType = {
   activeVersion: number | null
+  canaryVersion: number | null
+  canaryPercent: number | null
 }
 
 export type AgentMinAggregateOutputType = {
@@ -40,6 +44,8 @@ export type AgentMinAggregateOutputType = {
   slug: string | null
   name: string | null
   activeVersion: number | null
+  canaryVersion: number | null
+  canaryPercent: number | null
   createdAt: Date | null
   archivedAt: Date | null
 }
@@ -50,6 +56,8 @@ export type AgentMaxAggregateOutputType = {
   slug: string | null
   name: string | null
   activeVersion: number | null
+  canaryVersion: number | null
+  canaryPercent: number | null
   createdAt: Date | null
   archivedAt: Date | null
 }
@@ -60,6 +68,8 @@ export type AgentCountAggregateOutputType = {
   slug: number
   name: number
   activeVersion: number
+  canaryVersion: number
+  canaryPercent: number
   createdAt: number
   archivedAt: number
   _all: number
@@ -68,10 +78,14 @@ export type AgentCountAggregateOutputType = {
 
 export type AgentAvgAggregateInputType = {
   activeVersion?: true
+  canaryVersion?: true
+  canaryPercent?: true
 }
 
 export type AgentSumAggregateInputType = {
   activeVersion?: true
+  canaryVersion?: true
+  canaryPercent?: true
 }
 
 export type AgentMinAggregateInputType = {
@@ -80,6 +94,8 @@ export type AgentMinAggregateInputType = {
   slug?: true
   name?: true
   activeVersion?: true
+  canaryVersion?: true
+  canaryPercent?: true
   createdAt?: true
   archivedAt?: true
 }
@@ -90,6 +106,8 @@ export type AgentMaxAggregateInputType = {
   slug?: true
   name?: true
   activeVersion?: true
+  canaryVersion?: true
+  canaryPercent?: true
   createdAt?: true
   archivedAt?: true
 }
@@ -100,6 +118,8 @@ export type AgentCountAggregateInputType = {
   slug?: true
   name?: true
   activeVersion?: true
+  canaryVersion?: true
+  canaryPercent?: true
   createdAt?: true
   archivedAt?: true
   _all?: true
@@ -197,6 +217,8 @@ export type AgentGroupByOutputType = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion: number | null
+  canaryPercent: number | null
   createdAt: Date
   archivedAt: Date | null
   _count: AgentCountAggregateOutputType | null
@@ -230,6 +252,8 @@ export type AgentWhereInput = {
   slug?: Prisma.StringFilter<"Agent"> | string
   name?: Prisma.StringFilter<"Agent"> | string
   activeVersion?: Prisma.IntFilter<"Agent"> | number
+  canaryVersion?: Prisma.IntNullableFilter<"Agent"> | number | null
+  canaryPercent?: Prisma.IntNullableFilter<"Agent"> | number | null
   createdAt?: Prisma.DateTimeFilter<"Agent"> | Date | string
   archivedAt?: Prisma.DateTimeNullableFilter<"Agent"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
@@ -245,6 +269,8 @@ export type AgentOrderByWithRelationInput = {
   slug?: Prisma.SortOrder
   name?: Prisma.SortOrder
   activeVersion?: Prisma.SortOrder
+  canaryVersion?: Prisma.SortOrderInput | Prisma.SortOrder
+  canaryPercent?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   archivedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   tenant?: Prisma.TenantOrderByWithRelationInput
@@ -265,6 +291,8 @@ export type AgentWhereUniqueInput = Prisma.AtLeast<{
   slug?: Prisma.StringFilter<"Agent"> | string
   name?: Prisma.StringFilter<"Agent"> | string
   activeVersion?: Prisma.IntFilter<"Agent"> | number
+  canaryVersion?: Prisma.IntNullableFilter<"Agent"> | number | null
+  canaryPercent?: Prisma.IntNullableFilter<"Agent"> | number | null
   createdAt?: Prisma.DateTimeFilter<"Agent"> | Date | string
   archivedAt?: Prisma.DateTimeNullableFilter<"Agent"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
@@ -280,6 +308,8 @@ export type AgentOrderByWithAggregationInput = {
   slug?: Prisma.SortOrder
   name?: Prisma.SortOrder
   activeVersion?: Prisma.SortOrder
+  canaryVersion?: Prisma.SortOrderInput | Prisma.SortOrder
+  canaryPercent?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   archivedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.AgentCountOrderByAggregateInput
@@ -298,6 +328,8 @@ export type AgentScalarWhereWithAggregatesInput = {
   slug?: Prisma.StringWithAggregatesFilter<"Agent"> | string
   name?: Prisma.StringWithAggregatesFilter<"Agent"> | string
   activeVersion?: Prisma.IntWithAggregatesFilter<"Agent"> | number
+  canaryVersion?: Prisma.IntNullableWithAggregatesFilter<"Agent"> | number | null
+  canaryPercent?: Prisma.IntNullableWithAggregatesFilter<"Agent"> | number | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Agent"> | Date | string
   archivedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"Agent"> | Date | string | null
 }
@@ -307,6 +339,8 @@ export type AgentCreateInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentsInput
@@ -322,6 +356,8 @@ export type AgentUncheckedCreateInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   defaultOf?: Prisma.TenantUncheckedCreateNestedOneWithoutDefaultAgentInput
@@ -335,6 +371,8 @@ export type AgentUpdateInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentsNestedInput
@@ -350,6 +388,8 @@ export type AgentUncheckedUpdateInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   defaultOf?: Prisma.TenantUncheckedUpdateOneWithoutDefaultAgentNestedInput
@@ -364,6 +404,8 @@ export type AgentCreateManyInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
 }
@@ -373,6 +415,8 @@ export type AgentUpdateManyMutationInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -383,6 +427,8 @@ export type AgentUncheckedUpdateManyInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -418,12 +464,16 @@ export type AgentCountOrderByAggregateInput = {
   slug?: Prisma.SortOrder
   name?: Prisma.SortOrder
   activeVersion?: Prisma.SortOrder
+  canaryVersion?: Prisma.SortOrder
+  canaryPercent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   archivedAt?: Prisma.SortOrder
 }
 
 export type AgentAvgOrderByAggregateInput = {
   activeVersion?: Prisma.SortOrder
+  canaryVersion?: Prisma.SortOrder
+  canaryPercent?: Prisma.SortOrder
 }
 
 export type AgentMaxOrderByAggregateInput = {
@@ -432,6 +482,8 @@ export type AgentMaxOrderByAggregateInput = {
   slug?: Prisma.SortOrder
   name?: Prisma.SortOrder
   activeVersion?: Prisma.SortOrder
+  canaryVersion?: Prisma.SortOrder
+  canaryPercent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   archivedAt?: Prisma.SortOrder
 }
@@ -442,12 +494,16 @@ export type AgentMinOrderByAggregateInput = {
   slug?: Prisma.SortOrder
   name?: Prisma.SortOrder
   activeVersion?: Prisma.SortOrder
+  canaryVersion?: Prisma.SortOrder
+  canaryPercent?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   archivedAt?: Prisma.SortOrder
 }
 
 export type AgentSumOrderByAggregateInput = {
   activeVersion?: Prisma.SortOrder
+  canaryVersion?: Prisma.SortOrder
+  canaryPercent?: Prisma.SortOrder
 }
 
 export type AgentScalarRelationFilter = {
@@ -513,6 +569,14 @@ export type AgentUncheckedUpdateManyWithoutTenantNestedInput = {
   deleteMany?: Prisma.AgentScalarWhereInput | Prisma.AgentScalarWhereInput[]
 }
 
+export type NullableIntFieldUpdateOperationsInput = {
+  set?: number | null
+  increment?: number
+  decrement?: number
+  multiply?: number
+  divide?: number
+}
+
 export type AgentCreateNestedOneWithoutConfigsInput = {
   create?: Prisma.XOR<Prisma.AgentCreateWithoutConfigsInput, Prisma.AgentUncheckedCreateWithoutConfigsInput>
   connectOrCreate?: Prisma.AgentCreateOrConnectWithoutConfigsInput
@@ -560,6 +624,8 @@ export type AgentCreateWithoutDefaultOfInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentsInput
@@ -574,6 +640,8 @@ export type AgentUncheckedCreateWithoutDefaultOfInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   configs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutAgentInput
@@ -591,6 +659,8 @@ export type AgentCreateWithoutTenantInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   defaultOf?: Prisma.TenantCreateNestedOneWithoutDefaultAgentInput
@@ -604,6 +674,8 @@ export type AgentUncheckedCreateWithoutTenantInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   defaultOf?: Prisma.TenantUncheckedCreateNestedOneWithoutDefaultAgentInput
@@ -638,6 +710,8 @@ export type AgentUpdateWithoutDefaultOfInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentsNestedInput
@@ -652,6 +726,8 @@ export type AgentUncheckedUpdateWithoutDefaultOfInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   configs?: Prisma.AgentConfigUncheckedUpdateManyWithoutAgentNestedInput
@@ -684,6 +760,8 @@ export type AgentScalarWhereInput = {
   slug?: Prisma.StringFilter<"Agent"> | string
   name?: Prisma.StringFilter<"Agent"> | string
   activeVersion?: Prisma.IntFilter<"Agent"> | number
+  canaryVersion?: Prisma.IntNullableFilter<"Agent"> | number | null
+  canaryPercent?: Prisma.IntNullableFilter<"Agent"> | number | null
   createdAt?: Prisma.DateTimeFilter<"Agent"> | Date | string
   archivedAt?: Prisma.DateTimeNullableFilter<"Agent"> | Date | string | null
 }
@@ -693,6 +771,8 @@ export type AgentCreateWithoutConfigsInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentsInput
@@ -707,6 +787,8 @@ export type AgentUncheckedCreateWithoutConfigsInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   defaultOf?: Prisma.TenantUncheckedCreateNestedOneWithoutDefaultAgentInput
@@ -735,6 +817,8 @@ export type AgentUpdateWithoutConfigsInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentsNestedInput
@@ -749,6 +833,8 @@ export type AgentUncheckedUpdateWithoutConfigsInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   defaultOf?: Prisma.TenantUncheckedUpdateOneWithoutDefaultAgentNestedInput
@@ -761,6 +847,8 @@ export type AgentCreateWithoutConversationsInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentsInput
@@ -775,6 +863,8 @@ export type AgentUncheckedCreateWithoutConversationsInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   defaultOf?: Prisma.TenantUncheckedCreateNestedOneWithoutDefaultAgentInput
@@ -803,6 +893,8 @@ export type AgentUpdateWithoutConversationsInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentsNestedInput
@@ -817,6 +909,8 @@ export type AgentUncheckedUpdateWithoutConversationsInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   defaultOf?: Prisma.TenantUncheckedUpdateOneWithoutDefaultAgentNestedInput
@@ -829,6 +923,8 @@ export type AgentCreateWithoutRunsInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentsInput
@@ -843,6 +939,8 @@ export type AgentUncheckedCreateWithoutRunsInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
   defaultOf?: Prisma.TenantUncheckedCreateNestedOneWithoutDefaultAgentInput
@@ -871,6 +969,8 @@ export type AgentUpdateWithoutRunsInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentsNestedInput
@@ -885,6 +985,8 @@ export type AgentUncheckedUpdateWithoutRunsInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   defaultOf?: Prisma.TenantUncheckedUpdateOneWithoutDefaultAgentNestedInput
@@ -897,6 +999,8 @@ export type AgentCreateManyTenantInput = {
   slug: string
   name: string
   activeVersion: number
+  canaryVersion?: number | null
+  canaryPercent?: number | null
   createdAt?: Date | string
   archivedAt?: Date | string | null
 }
@@ -906,6 +1010,8 @@ export type AgentUpdateWithoutTenantInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   defaultOf?: Prisma.TenantUpdateOneWithoutDefaultAgentNestedInput
@@ -919,6 +1025,8 @@ export type AgentUncheckedUpdateWithoutTenantInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   defaultOf?: Prisma.TenantUncheckedUpdateOneWithoutDefaultAgentNestedInput
@@ -932,6 +1040,8 @@ export type AgentUncheckedUpdateManyWithoutTenantInput = {
   slug?: Prisma.StringFieldUpdateOperationsInput | string
   name?: Prisma.StringFieldUpdateOperationsInput | string
   activeVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  canaryVersion?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  canaryPercent?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   archivedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -991,6 +1101,8 @@ export type AgentSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
   slug?: boolean
   name?: boolean
   activeVersion?: boolean
+  canaryVersion?: boolean
+  canaryPercent?: boolean
   createdAt?: boolean
   archivedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1007,6 +1119,8 @@ export type AgentSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extensi
   slug?: boolean
   name?: boolean
   activeVersion?: boolean
+  canaryVersion?: boolean
+  canaryPercent?: boolean
   createdAt?: boolean
   archivedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1018,6 +1132,8 @@ export type AgentSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extensi
   slug?: boolean
   name?: boolean
   activeVersion?: boolean
+  canaryVersion?: boolean
+  canaryPercent?: boolean
   createdAt?: boolean
   archivedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1029,11 +1145,13 @@ export type AgentSelectScalar = {
   slug?: boolean
   name?: boolean
   activeVersion?: boolean
+  canaryVersion?: boolean
+  canaryPercent?: boolean
   createdAt?: boolean
   archivedAt?: boolean
 }
 
-export type AgentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "slug" | "name" | "activeVersion" | "createdAt" | "archivedAt", ExtArgs["result"]["agent"]>
+export type AgentOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "slug" | "name" | "activeVersion" | "canaryVersion" | "canaryPercent" | "createdAt" | "archivedAt", ExtArgs["result"]["agent"]>
 export type AgentInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   defaultOf?: boolean | Prisma.Agent$defaultOfArgs<ExtArgs>
@@ -1067,6 +1185,11 @@ export type $AgentPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs 
      * The published configuration that new runs pin.
      */
     activeVersion: number
+    /**
+     * Another published one, which new runs of `canaryPercent` percent of the conversations pin. Both are null without one.
+     */
+    canaryVersion: number | null
+    canaryPercent: number | null
     createdAt: Date
     archivedAt: Date | null
   }, ExtArgs["result"]["agent"]>
@@ -1502,6 +1625,8 @@ export interface AgentFieldRefs {
   readonly slug: Prisma.FieldRef<"Agent", 'String'>
   readonly name: Prisma.FieldRef<"Agent", 'String'>
   readonly activeVersion: Prisma.FieldRef<"Agent", 'Int'>
+  readonly canaryVersion: Prisma.FieldRef<"Agent", 'Int'>
+  readonly canaryPercent: Prisma.FieldRef<"Agent", 'Int'>
   readonly createdAt: Prisma.FieldRef<"Agent", 'DateTime'>
   readonly archivedAt: Prisma.FieldRef<"Agent", 'DateTime'>
 }

@@ -31,6 +31,7 @@ export type AgentConfigAvgAggregateOutputType = {
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
+  historyExchanges: number | null
 }
 
 export type AgentConfigSumAggregateOutputType = {
@@ -38,6 +39,7 @@ export type AgentConfigSumAggregateOutputType = {
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
+  historyExchanges: number | null
 }
 
 export type AgentConfigMinAggregateOutputType = {
@@ -51,6 +53,9 @@ export type AgentConfigMinAggregateOutputType = {
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
+  historyPolicy: $Enums.HistoryPolicy | null
+  historyExchanges: number | null
+  budgetBehaviour: $Enums.BudgetBehaviour | null
   createdAt: Date | null
   publishedAt: Date | null
 }
@@ -66,6 +71,9 @@ export type AgentConfigMaxAggregateOutputType = {
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
+  historyPolicy: $Enums.HistoryPolicy | null
+  historyExchanges: number | null
+  budgetBehaviour: $Enums.BudgetBehaviour | null
   createdAt: Date | null
   publishedAt: Date | null
 }
@@ -84,6 +92,9 @@ export type AgentConfigCountAggregateOutputType = {
   maxTurns: number
   enabledTools: number
   branding: number
+  historyPolicy: number
+  historyExchanges: number
+  budgetBehaviour: number
   createdAt: number
   publishedAt: number
   _all: number
@@ -95,6 +106,7 @@ export type AgentConfigAvgAggregateInputType = {
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
+  historyExchanges?: true
 }
 
 export type AgentConfigSumAggregateInputType = {
@@ -102,6 +114,7 @@ export type AgentConfigSumAggregateInputType = {
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
+  historyExchanges?: true
 }
 
 export type AgentConfigMinAggregateInputType = {
@@ -115,6 +128,9 @@ export type AgentConfigMinAggregateInputType = {
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
+  historyPolicy?: true
+  historyExchanges?: true
+  budgetBehaviour?: true
   createdAt?: true
   publishedAt?: true
 }
@@ -130,6 +146,9 @@ export type AgentConfigMaxAggregateInputType = {
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
+  historyPolicy?: true
+  historyExchanges?: true
+  budgetBehaviour?: true
   createdAt?: true
   publishedAt?: true
 }
@@ -148,6 +167,9 @@ export type AgentConfigCountAggregateInputType = {
   maxTurns?: true
   enabledTools?: true
   branding?: true
+  historyPolicy?: true
+  historyExchanges?: true
+  budgetBehaviour?: true
   createdAt?: true
   publishedAt?: true
   _all?: true
@@ -253,6 +275,9 @@ export type AgentConfigGroupByOutputType = {
   maxTurns: number
   enabledTools: string[]
   branding: runtime.JsonValue
+  historyPolicy: $Enums.HistoryPolicy
+  historyExchanges: number
+  budgetBehaviour: $Enums.BudgetBehaviour | null
   createdAt: Date
   publishedAt: Date | null
   _count: AgentConfigCountAggregateOutputType | null
@@ -294,6 +319,9 @@ export type AgentConfigWhereInput = {
   maxTurns?: Prisma.IntFilter<"AgentConfig"> | number
   enabledTools?: Prisma.StringNullableListFilter<"AgentConfig">
   branding?: Prisma.JsonFilter<"AgentConfig">
+  historyPolicy?: Prisma.EnumHistoryPolicyFilter<"AgentConfig"> | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFilter<"AgentConfig"> | number
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"AgentConfig"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
@@ -315,6 +343,9 @@ export type AgentConfigOrderByWithRelationInput = {
   maxTurns?: Prisma.SortOrder
   enabledTools?: Prisma.SortOrder
   branding?: Prisma.SortOrder
+  historyPolicy?: Prisma.SortOrder
+  historyExchanges?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   tenant?: Prisma.TenantOrderByWithRelationInput
@@ -341,6 +372,9 @@ export type AgentConfigWhereUniqueInput = Prisma.AtLeast<{
   maxTurns?: Prisma.IntFilter<"AgentConfig"> | number
   enabledTools?: Prisma.StringNullableListFilter<"AgentConfig">
   branding?: Prisma.JsonFilter<"AgentConfig">
+  historyPolicy?: Prisma.EnumHistoryPolicyFilter<"AgentConfig"> | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFilter<"AgentConfig"> | number
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"AgentConfig"> | Date | string | null
   tenant?: Prisma.XOR<Prisma.TenantScalarRelationFilter, Prisma.TenantWhereInput>
@@ -362,6 +396,9 @@ export type AgentConfigOrderByWithAggregationInput = {
   maxTurns?: Prisma.SortOrder
   enabledTools?: Prisma.SortOrder
   branding?: Prisma.SortOrder
+  historyPolicy?: Prisma.SortOrder
+  historyExchanges?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
   _count?: Prisma.AgentConfigCountOrderByAggregateInput
@@ -388,6 +425,9 @@ export type AgentConfigScalarWhereWithAggregatesInput = {
   maxTurns?: Prisma.IntWithAggregatesFilter<"AgentConfig"> | number
   enabledTools?: Prisma.StringNullableListFilter<"AgentConfig">
   branding?: Prisma.JsonWithAggregatesFilter<"AgentConfig">
+  historyPolicy?: Prisma.EnumHistoryPolicyWithAggregatesFilter<"AgentConfig"> | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntWithAggregatesFilter<"AgentConfig"> | number
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableWithAggregatesFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"AgentConfig"> | Date | string | null
 }
@@ -404,6 +444,9 @@ export type AgentConfigCreateInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentConfigsInput
@@ -425,6 +468,9 @@ export type AgentConfigUncheckedCreateInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutConfigInput
@@ -442,6 +488,9 @@ export type AgentConfigUpdateInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentConfigsNestedInput
@@ -463,6 +512,9 @@ export type AgentConfigUncheckedUpdateInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   runs?: Prisma.RunUncheckedUpdateManyWithoutConfigNestedInput
@@ -482,6 +534,9 @@ export type AgentConfigCreateManyInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
 }
@@ -498,6 +553,9 @@ export type AgentConfigUpdateManyMutationInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -516,6 +574,9 @@ export type AgentConfigUncheckedUpdateManyInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -563,6 +624,9 @@ export type AgentConfigCountOrderByAggregateInput = {
   maxTurns?: Prisma.SortOrder
   enabledTools?: Prisma.SortOrder
   branding?: Prisma.SortOrder
+  historyPolicy?: Prisma.SortOrder
+  historyExchanges?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrder
 }
@@ -572,6 +636,7 @@ export type AgentConfigAvgOrderByAggregateInput = {
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
+  historyExchanges?: Prisma.SortOrder
 }
 
 export type AgentConfigMaxOrderByAggregateInput = {
@@ -585,6 +650,9 @@ export type AgentConfigMaxOrderByAggregateInput = {
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
+  historyPolicy?: Prisma.SortOrder
+  historyExchanges?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrder
 }
@@ -600,6 +668,9 @@ export type AgentConfigMinOrderByAggregateInput = {
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
+  historyPolicy?: Prisma.SortOrder
+  historyExchanges?: Prisma.SortOrder
+  budgetBehaviour?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrder
 }
@@ -609,6 +680,7 @@ export type AgentConfigSumOrderByAggregateInput = {
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
+  historyExchanges?: Prisma.SortOrder
 }
 
 export type AgentConfigScalarRelationFilter = {
@@ -730,6 +802,14 @@ export type AgentConfigUpdateenabledToolsInput = {
   push?: string | string[]
 }
 
+export type EnumHistoryPolicyFieldUpdateOperationsInput = {
+  set?: $Enums.HistoryPolicy
+}
+
+export type NullableEnumBudgetBehaviourFieldUpdateOperationsInput = {
+  set?: $Enums.BudgetBehaviour | null
+}
+
 export type AgentConfigCreateNestedOneWithoutRunsInput = {
   create?: Prisma.XOR<Prisma.AgentConfigCreateWithoutRunsInput, Prisma.AgentConfigUncheckedCreateWithoutRunsInput>
   connectOrCreate?: Prisma.AgentConfigCreateOrConnectWithoutRunsInput
@@ -756,6 +836,9 @@ export type AgentConfigCreateWithoutTenantInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
   agent: Prisma.AgentCreateNestedOneWithoutConfigsInput
@@ -775,6 +858,9 @@ export type AgentConfigUncheckedCreateWithoutTenantInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutConfigInput
@@ -823,6 +909,9 @@ export type AgentConfigScalarWhereInput = {
   maxTurns?: Prisma.IntFilter<"AgentConfig"> | number
   enabledTools?: Prisma.StringNullableListFilter<"AgentConfig">
   branding?: Prisma.JsonFilter<"AgentConfig">
+  historyPolicy?: Prisma.EnumHistoryPolicyFilter<"AgentConfig"> | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFilter<"AgentConfig"> | number
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"AgentConfig"> | Date | string | null
 }
@@ -839,6 +928,9 @@ export type AgentConfigCreateWithoutAgentInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentConfigsInput
@@ -857,6 +949,9 @@ export type AgentConfigUncheckedCreateWithoutAgentInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutConfigInput
@@ -900,6 +995,9 @@ export type AgentConfigCreateWithoutRunsInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
   tenant: Prisma.TenantCreateNestedOneWithoutAgentConfigsInput
@@ -920,6 +1018,9 @@ export type AgentConfigUncheckedCreateWithoutRunsInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
 }
@@ -952,6 +1053,9 @@ export type AgentConfigUpdateWithoutRunsInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentConfigsNestedInput
@@ -972,6 +1076,9 @@ export type AgentConfigUncheckedUpdateWithoutRunsInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -989,6 +1096,9 @@ export type AgentConfigCreateManyTenantInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
 }
@@ -1005,6 +1115,9 @@ export type AgentConfigUpdateWithoutTenantInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   agent?: Prisma.AgentUpdateOneRequiredWithoutConfigsNestedInput
@@ -1024,6 +1137,9 @@ export type AgentConfigUncheckedUpdateWithoutTenantInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   runs?: Prisma.RunUncheckedUpdateManyWithoutConfigNestedInput
@@ -1042,6 +1158,9 @@ export type AgentConfigUncheckedUpdateManyWithoutTenantInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -1058,6 +1177,9 @@ export type AgentConfigCreateManyAgentInput = {
   maxTurns: number
   enabledTools?: Prisma.AgentConfigCreateenabledToolsInput | string[]
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: $Enums.HistoryPolicy
+  historyExchanges?: number
+  budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
 }
@@ -1074,6 +1196,9 @@ export type AgentConfigUpdateWithoutAgentInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   tenant?: Prisma.TenantUpdateOneRequiredWithoutAgentConfigsNestedInput
@@ -1092,6 +1217,9 @@ export type AgentConfigUncheckedUpdateWithoutAgentInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   runs?: Prisma.RunUncheckedUpdateManyWithoutConfigNestedInput
@@ -1109,6 +1237,9 @@ export type AgentConfigUncheckedUpdateManyWithoutAgentInput = {
   maxTurns?: Prisma.IntFieldUpdateOperationsInput | number
   enabledTools?: Prisma.AgentConfigUpdateenabledToolsInput | string[]
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
+  historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
 }
@@ -1158,6 +1289,9 @@ export type AgentConfigSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   maxTurns?: boolean
   enabledTools?: boolean
   branding?: boolean
+  historyPolicy?: boolean
+  historyExchanges?: boolean
+  budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1180,6 +1314,9 @@ export type AgentConfigSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   maxTurns?: boolean
   enabledTools?: boolean
   branding?: boolean
+  historyPolicy?: boolean
+  historyExchanges?: boolean
+  budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1200,6 +1337,9 @@ export type AgentConfigSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   maxTurns?: boolean
   enabledTools?: boolean
   branding?: boolean
+  historyPolicy?: boolean
+  historyExchanges?: boolean
+  budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
@@ -1220,11 +1360,14 @@ export type AgentConfigSelectScalar = {
   maxTurns?: boolean
   enabledTools?: boolean
   branding?: boolean
+  historyPolicy?: boolean
+  historyExchanges?: boolean
+  budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
 }
 
-export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
+export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "historyPolicy" | "historyExchanges" | "budgetBehaviour" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
 export type AgentConfigInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   agent?: boolean | Prisma.AgentDefaultArgs<ExtArgs>
@@ -1261,6 +1404,15 @@ export type $AgentConfigPayload<ExtArgs extends runtime.Types.Extensions.Interna
     maxTurns: number
     enabledTools: string[]
     branding: runtime.JsonValue
+    historyPolicy: $Enums.HistoryPolicy
+    /**
+     * Under LAST_EXCHANGES: how many.
+     */
+    historyExchanges: number
+    /**
+     * What becomes of an answer whose budget ends before it does; null for what the tenant's settings say.
+     */
+    budgetBehaviour: $Enums.BudgetBehaviour | null
     createdAt: Date
     publishedAt: Date | null
   }, ExtArgs["result"]["agentConfig"]>
@@ -1702,6 +1854,9 @@ export interface AgentConfigFieldRefs {
   readonly maxTurns: Prisma.FieldRef<"AgentConfig", 'Int'>
   readonly enabledTools: Prisma.FieldRef<"AgentConfig", 'String[]'>
   readonly branding: Prisma.FieldRef<"AgentConfig", 'Json'>
+  readonly historyPolicy: Prisma.FieldRef<"AgentConfig", 'HistoryPolicy'>
+  readonly historyExchanges: Prisma.FieldRef<"AgentConfig", 'Int'>
+  readonly budgetBehaviour: Prisma.FieldRef<"AgentConfig", 'BudgetBehaviour'>
   readonly createdAt: Prisma.FieldRef<"AgentConfig", 'DateTime'>
   readonly publishedAt: Prisma.FieldRef<"AgentConfig", 'DateTime'>
 }
