@@ -1,5 +1,6 @@
 import type { AgentConfig } from '../data/generated/client.ts'
 import { ValidationProblem } from './errors.ts'
+import { isUuid } from './ids.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
 
@@ -41,7 +42,7 @@ export function brandingOf({ branding }: Pick<AgentConfig, 'branding'>): Brandin
 export async function brandingByAgent(scope: Scope, agentIds: readonly string[]): Promise<Map<string, Branding>> {
   requireRole(scope, 'END_USER')
   const agents = await scope.db.agent.findMany({
-    where: { id: { in: [...agentIds] } },
+    where: { id: { in: agentIds.filter(isUuid) } },
     select: { id: true, activeVersion: true },
   })
   if (agents.length === 0) return new Map()

@@ -252,9 +252,9 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
         'SELECT, UPDATE (default_agent_id access_version budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones)',
       members: 'DELETE, INSERT, SELECT, UPDATE (name role)',
       api_keys: 'INSERT, SELECT, UPDATE (revoked_at)',
-      agents: 'INSERT, SELECT, UPDATE (name active_version archived_at canary_version canary_percent)',
+      agents: 'INSERT, SELECT, UPDATE (name active_version archived_at canary_percent canary_version)',
       agent_configs:
-        'INSERT, SELECT, UPDATE (status system_prompt model fallback_models temperature max_output_tokens max_turns enabled_tools branding published_at history_policy history_exchanges budget_behaviour)',
+        'INSERT, SELECT, UPDATE (status system_prompt model fallback_models temperature max_output_tokens max_turns enabled_tools branding published_at budget_behaviour history_exchanges history_policy)',
       conversations: 'DELETE, INSERT, SELECT, UPDATE (title updated_at)',
       messages: 'INSERT, SELECT',
       runs: 'INSERT, SELECT, UPDATE (status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at downgraded_from excused_claims resume_at)',

@@ -153,7 +153,9 @@ describe('who may use what', () => {
     expect([allows('ApiKey', 'endUser'), allows('ApiKey', 'member'), allows('ApiKey', 'admin')]).toEqual([false, false, true])
     expect(rootFieldsOf('admin')).toEqual([
       'apiKeys',
+      'archiveAgent',
       'auditEvents',
+      'createAgent',
       'createApiKey',
       'createWebhook',
       'deleteSecret',
@@ -162,8 +164,12 @@ describe('who may use what', () => {
       'invoice',
       'notificationReceived',
       'notifications',
+      'publishAgentConfig',
+      'renameAgent',
       'revokeApiKey',
+      'rollbackAgentConfig',
       'secrets',
+      'setDefaultAgent',
       'setSecret',
       'updateAgentConfig',
       'updateTenantSettings',
