@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { updateAgentConfig } from '../../src/domain/agent-config.ts'
 import { BudgetExhausted, Conflict, NotFound } from '../../src/domain/errors.ts'
 import { messagesByRun } from '../../src/domain/message.ts'
 import { clearQuotaOverride, setQuotaOverride } from '../../src/domain/quota-override.ts'
@@ -187,6 +188,22 @@ describe('a run that waits for budget', () => {
     // It has ended.
     await expect(resumeRun(tenant.member, { runId: run.id })).rejects.toThrow(Conflict)
   })
+
+  it.each([
+    { says: 'PAUSE', tenant: "budget_behaviour = 'END'", status: 'PAUSED_BUDGET' },
+    { says: 'END', tenant: pausing, status: 'COMPLETED' },
+    { says: null, tenant: pausing, status: 'PAUSED_BUDGET' },
+  ] as const)(
+    'waits when its agent says $says and $tenant: $status',
+    async ({ says: budgetBehaviour, tenant: settings, status }) => {
+      const tenant = await tenantWith(700, settings)
+      await updateAgentConfig(tenant.admin, { budgetBehaviour })
+      await using _ = await startWorker(story, { model: scriptedModel([saysOn(5_000)]) })
+      const { run } = await ask(tenant.member)
+      await until(async () => !['QUEUED', 'RUNNING'].includes((await findRun(tenant.member, run.id))?.status ?? ''))
+      expect((await findRun(tenant.member, run.id))?.status).toBe(status)
+    },
+  )
 
   it('is told of to those who come late, also when its events are gone, and to no one twice', async () => {
     const tenant = await tenantWith(700, pausing)

@@ -103,6 +103,20 @@ describe('a run', () => {
     })
   })
 
+  it.each([
+    [{ historyPolicy: 'NONE' as const }, ['3']],
+    [{ historyPolicy: 'LAST_EXCHANGES' as const, historyExchanges: 1 }, ['2', 'Yes.', '3']],
+    [{ historyPolicy: 'LAST_EXCHANGES' as const, historyExchanges: 9 }, ['1', 'Yes.', '2', 'Yes.', '3']],
+    [{ historyPolicy: 'ALL' as const, historyExchanges: 1 }, ['1', 'Yes.', '2', 'Yes.', '3']],
+  ])('sends as much of what was said before as %j says', async (agent, told) => {
+    const model = scriptedModel([says('Yes.')])
+    await using _ = await startWorker(story, { model })
+    const { member } = await story.tenant({ agent: { systemPrompt: '', ...agent } })
+    const { id } = await createConversation(member, {})
+    for (const question of ['1', '2', '3']) await follow(member, (await ask(member, question, id)).run.id)
+    expect(model.requests[2]?.messages.map(({ content }) => content)).toEqual(told)
+  })
+
   it('leaves out the oldest exchanges when the history does not fit, and never half of one', async () => {
     const long = 'word '.repeat(300)
     const model = scriptedModel([says(long, usage(10, 300))], { contextWindow: 1_024 + 1_300 })

@@ -3,6 +3,8 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
 import { TenantData, type TenantDb } from '../../src/data/tenant-scope.ts'
+import { agentNamed } from '../../src/domain/agent.ts'
+import { agentVersionStats } from '../../src/domain/agent-version-stats.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import { termsAt } from '../../src/domain/pricing.ts'
 import { quotaSourceOf } from '../../src/domain/quota-terms.ts'
@@ -56,6 +58,12 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     reading: 'the active',
     read: (db) => db.agentConfig.findMany({ where: { OR: [{ agentId: id, version: 1 }] } }),
   },
+  {
+    table: 'agent_configs',
+    reading: 'a page of versions',
+    read: (db) => db.agentConfig.findMany({ where: { agentId: id }, orderBy: newest, take: 21 }),
+  },
+  { table: 'agents', reading: 'the default one', read: (db) => db.agent.findFirst({ where: agentNamed(null) }) },
   { table: 'conversations', reading: 'one', read: (db) => db.conversation.findFirst({ where: { id } }) },
   { table: 'conversations', reading: 'a page', read: (db) => db.conversation.findMany({ orderBy: newest, take: 21 }) },
   {
@@ -93,6 +101,15 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     table: 'runs',
     reading: 'whether a conversation is busy',
     read: (db) => db.run.findFirst({ where: { conversationId: id, finishedAt: null }, select: { id: true } }),
+  },
+  {
+    table: 'runs',
+    reading: "an agent's, by version",
+    read: (db) => {
+      const staff = { db, tenant: { id: party.wall.tenantId }, actor: { role: 'ADMIN' } } as unknown as Scope
+      const range = { from: new Date('2025-12-31T10:07:00Z'), to: new Date('2026-01-02T00:01:00Z') }
+      return agentVersionStats(staff, { agentId: String(party.rows['Agent']?.['id']), range })
+    },
   },
   {
     table: 'runs',
