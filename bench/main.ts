@@ -8,7 +8,7 @@ import { printReport, printVerdicts, type Verdict } from './support/report.ts'
 
 const help = `npm run bench -- [names] [--rounds 15] [--seconds 0.5]
 
-Runs the named benches, or all but cluster, sweep and reports:
+Runs the named benches, or all but claims, cluster, sweep and reports:
 ${Object.entries(benches)
   .map(([name, { summary }]) => `  ${name.padEnd(12)} ${summary}`)
   .join('\n')}

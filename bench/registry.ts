@@ -1,5 +1,6 @@
 import { admission } from './admission.ts'
 import type { Bench } from './bench.ts'
+import { claims } from './claims.ts'
 import { cluster } from './cluster.ts'
 import { distance } from './distance.ts'
 import { fairness } from './fairness.ts'
@@ -21,6 +22,7 @@ export const benches: Readonly<Record<string, Bench>> = {
   admission,
   fairness,
   'start-up': startUp,
+  claims,
   cluster,
   sweep,
   reports,
