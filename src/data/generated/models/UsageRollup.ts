@@ -718,14 +718,6 @@ export type UsageRollupUncheckedUpdateManyWithoutTenantNestedInput = {
   deleteMany?: Prisma.UsageRollupScalarWhereInput | Prisma.UsageRollupScalarWhereInput[]
 }
 
-export type NullableIntFieldUpdateOperationsInput = {
-  set?: number | null
-  increment?: number
-  decrement?: number
-  multiply?: number
-  divide?: number
-}
-
 export type NullableBoolFieldUpdateOperationsInput = {
   set?: boolean | null
 }
