@@ -92,7 +92,7 @@ async function decide(
   const asked = await findApproval(scope, approvalId)
   if (!asked) throw new NotFound('approval')
   const reason = given == null ? null : cleanText('reason', given, { max: longestReason })
-  const resumed = await scope.db.$transaction(async (tx) => {
+  const decision = scope.db.$transaction(async (tx) => {
     // First the run: two who decide about its last two calls do so one after the other.
     const run = await lockRun(tx, scope.tenant.id, asked.runId)
     const call = await tx.toolCall.findFirst({ where: { id: approvalId } })
@@ -113,8 +113,17 @@ async function decide(
     })
     return goOn(tx, run)
   })
-  if (resumed) await tellResumed(scope, resumed)
+  const resumed = await decision.catch(async (error) => {
+    await unlocked(scope)
+    throw error
+  })
+  await (resumed ? tellResumed(scope, resumed) : unlocked(scope))
   return { approval: (await findApproval(scope, approvalId)) ?? asked }
+}
+
+/** Whoever looked for a run to claim meanwhile passed over the one that was locked, and that somebody else may just have queued. */
+async function unlocked({ tenant, ports }: Scope): Promise<void> {
+  await Promise.allSettled([ports.runQueue.wake(tenant.id)])
 }
 
 const tooLate: Record<Exclude<ApprovalStatus, 'PENDING'>, string> = {
