@@ -184,6 +184,16 @@ export class Catalog {
     return tenants.map(({ tenantId }) => tenantId)
   }
 
+  /** Runs that wait for people whose time to decide about one of its tool calls is over, at most 1,000 of each database. */
+  runsWithExpiredRequests(): Promise<{ tenantId: TenantId; runId: string }[]> {
+    return this.placements.everywhere(async (client) => {
+      const rows = await client.$queryRaw<{ tenant_id: string; id: string }[]>`
+        select tenant_id, id from runs where status = 'WAITING_APPROVAL' and queued_at <= now() and ${unfenced}
+        order by queued_at limit 1000`
+      return rows.map(({ tenant_id, id }) => ({ tenantId: tenantIdOf(tenant_id), runId: id }))
+    })
+  }
+
   /** Runs that wait for a worker, longest first, at most 10,000 of each database. */
   queuedRuns(): Promise<{ tenantId: TenantId; runId: string }[]> {
     return this.placements.everywhere(async (client) => {

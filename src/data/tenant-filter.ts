@@ -18,7 +18,7 @@ export class UnscopedOperation extends Error {
 export const readableGlobals: ReadonlySet<string> = new Set(['Price', 'PlanLimits'])
 
 /** Models whose rows belong to one end user; their tables carry the `user_wall` policy. */
-export const userModels: ReadonlySet<string> = new Set(['Conversation', 'Message', 'Run', 'UserPseudonym'])
+export const userModels: ReadonlySet<string> = new Set(['Conversation', 'Message', 'Run', 'ToolCall', 'UserPseudonym'])
 
 type Args = Record<string, unknown>
 type Rule = (model: string, args: Args, wall: Wall) => Args

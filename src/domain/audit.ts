@@ -15,6 +15,7 @@ export type AuditEntry = {
     | 'Agent'
     | 'AgentConfig'
     | 'ApiKey'
+    | 'Approval'
     | 'Credit'
     | 'Secret'
     | 'Tenant'

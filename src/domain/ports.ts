@@ -148,6 +148,14 @@ export type Tool = ToolDefinition & {
   call(args: unknown, context: ToolContext): Promise<string>
 }
 
+/** Thrown by a tool that cannot tell whether its call took effect: a connection broke after the request was sent, say. */
+export class ToolOutcomeUnknown extends Error {
+  constructor(message: string, options: { cause?: unknown } = {}) {
+    super(message, options)
+    this.name = 'ToolOutcomeUnknown'
+  }
+}
+
 /** The tools a run may use. Loaded for each run; nothing is shared between tenants. */
 export type Toolbox = {
   /** Every tool the tenant could enable. */

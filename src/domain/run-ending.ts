@@ -7,11 +7,12 @@ import type { SettledCall } from './admission.ts'
 import { advanceConversation } from './conversation-clock.ts'
 import { newId, tenantIdOf } from './ids.ts'
 import type { CallTerms } from './pricing.ts'
-import type { FinishReason, RunFailure, RunPaused, TerminalEvent, TokenUsage } from './run-event.ts'
+import type { FinishReason, RunFailure, TerminalEvent, TokenUsage } from './run-event.ts'
 import type { CallUsage, LoopOutcome } from './run-loop.ts'
-import { letOthersGoFirst, pausedEvent, pauseRun } from './run-pause.ts'
+import { awaitDecisions, letOthersGoFirst, type Pause, pauseRun } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
 import { type Turn, textOf, turnsOf } from './run-turn.ts'
+import { type LedgerCall, storeTurns } from './tool-ledger.ts'
 import { type CallKey, recordUsage, sumUsage, tokensOf } from './usage.ts'
 import type { LedgerEntry } from './usage-feed.ts'
 
@@ -22,7 +23,7 @@ export type Ending = { text: string; event: TerminalEvent }
  * What a claim came to: how its run ended or that it waits, its last call as the ledger has it, and whether a run may be there to
  * claim that was not before: the next of the conversation, or this one.
  */
-export type ClosedClaim = { ending: Ending | null; paused: RunPaused | null; calls: SettledCall[]; isAwaited: boolean }
+export type ClosedClaim = { ending: Ending | null; paused: Pause | null; calls: SettledCall[]; isAwaited: boolean }
 
 type Reply = Pick<Message, 'id' | 'content'>
 
@@ -69,20 +70,21 @@ function keyOf({ tenantId, id, epoch }: Run, { turn }: CallUsage): CallKey {
 }
 
 /**
- * Stores a finished turn that another follows, and its call's usage, which stands in any case. False when the run is no
- * longer this claim's.
+ * Stores a turn that another follows, with the tool calls it asks for, and its model call's usage, which stands in any case. False when
+ * the run is no longer this claim's.
  */
 export async function saveTurn(
   db: TenantDb,
   run: Run,
   turns: Turn[],
+  toolCalls: LedgerCall[],
   call: CallUsage,
   terms: CallTerms,
   entry: LedgerEntry,
 ): Promise<{ isOurs: boolean; settled: SettledCall }> {
   return db.$transaction(async (tx) => {
-    const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
-    return { isOurs: count === 1, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, entry) }
+    const isOurs = await storeTurns(tx, run, turns, toolCalls, entry.now)
+    return { isOurs, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, entry) }
   })
 }
 
@@ -94,17 +96,23 @@ export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, ent
   const { turns, call, terms } = outcome
   const change = changeFor(outcome)
   const closed = await db.$transaction(async (tx): Promise<ClosedClaim> => {
-    const paused = outcome.outcome === 'paused' && (await pauseRun(tx, run, turns, new Date(outcome.resumeAt)))
-    const ended = !paused && change && (await endRun(tx, run, ['RUNNING'], { ...change, turns }, entry.now))
+    const waits = await letWait(tx, run, outcome)
+    const ended = !waits && change && (await endRun(tx, run, ['RUNNING'], { ...change, turns }, entry.now))
     if (outcome.outcome === 'handedBack') await requeue(tx, run)
     if (outcome.outcome === 'crowded') await letOthersGoFirst(tx, run)
     const calls = call && terms ? [await recordUsage(tx, keyOf(run, call), call.usage, terms, entry)] : []
     const ending = ended ? await endingOf(tx, ended.run, ended.reply) : null
-    const isAwaited = ended ? ended.isAwaited : !paused
-    return { ending, paused: paused ? pausedEvent(new Date(outcome.resumeAt)) : null, calls, isAwaited }
+    const paused = waits === 'decided' ? null : waits
+    return { ending, paused, calls, isAwaited: ended ? ended.isAwaited : !paused }
   })
   if (closed.ending || closed.paused || !change) return closed
   return { ...closed, ending: await readUnclaimed(db, run, textOf(turns)) }
+}
+
+/** Lets a run wait whose loop ended so; null when it did not, or the run cannot wait. */
+function letWait(tx: TenantTransaction, run: Run, outcome: LoopOutcome): Promise<Pause | 'decided' | null> | null {
+  if (outcome.outcome === 'paused') return pauseRun(tx, run, outcome.turns, new Date(outcome.resumeAt))
+  return outcome.outcome === 'waiting' ? awaitDecisions(tx, run, outcome.changes) : null
 }
 
 /** Puts a claimed run back into the queue. False when it is no longer that claim's. */
@@ -145,6 +153,7 @@ function changeFor(outcome: LoopOutcome): Change | null {
     case 'cancelled':
     // Unless it can wait.
     case 'paused':
+    case 'waiting':
       return { status: 'CANCELLED' }
     case 'crowded':
     case 'handedBack':
@@ -160,7 +169,7 @@ type EndedRun = { run: Run; reply: Reply | null; isAwaited: boolean }
 /**
  * Makes the run terminal, with the reply: of a completed run always, of one that was stopped what it had said, of a failed one
  * none. One that is stopped in favour of another message is INTERRUPTED, and not CANCELLED. Null, and nothing is changed, unless the
- * run is as it was read, in one of the statuses `from`. It `isAwaited` when another is queued: the next of its conversation, say.
+ * run is as it was read, in one of the statuses `from`. Its tool calls that were not made never will be. It `isAwaited` when another is queued: the next of its conversation, say.
  */
 export async function endRun(
   tx: TenantTransaction,
@@ -189,6 +198,10 @@ export async function endRun(
       where tenant_id = ${tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int
         and status = any (${from}::run_status[])
       returning *),
+    unmade as (
+      update tool_calls c set finished_at = ended.finished_at,
+        status = case when c.status in ('STARTED', 'AMBIGUOUS') then 'AMBIGUOUS' else 'CANCELLED' end::tool_call_status
+      from ended where c.tenant_id = ended.tenant_id and c.run_id = ended.id and c.finished_at is null),
     said as (
       insert into messages (tenant_id, id, conversation_id, run_id, user_id, role, content, tokens_used, created_at)
       select tenant_id, ${reply?.id ?? null}::uuid, conversation_id, id, user_id, 'ASSISTANT', ${content}::text,

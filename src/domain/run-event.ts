@@ -1,4 +1,5 @@
 import type { FinishReason } from '../data/generated/enums.ts'
+import type { ToolOutcome } from './run-turn.ts'
 
 /** Tokens of one or more model calls. `inputTokens` includes `cachedInputTokens`, `outputTokens` includes `reasoningTokens`. */
 export type TokenUsage = {
@@ -19,14 +20,27 @@ export type RunFailure = { code: string; message: string }
 export type RunEvent =
   | { type: 'TextDelta'; text: string }
   | { type: 'ToolCallStarted'; toolCallId: string; name: string; arguments: string }
-  | { type: 'ToolCallFinished'; toolCallId: string; outcome: 'COMPLETED' | 'FAILED' | 'REFUSED' }
+  | { type: 'ToolCallFinished'; toolCallId: string; outcome: ToolOutcome }
+  | ApprovalRequested
   | { type: 'StreamReset'; text: string }
   | RunPaused
   | { type: 'RunResumed' }
   | TerminalEvent
 
+/** A person has to decide whether a tool is called. `approvalId` is the call's id in the ledger, `expiresAt` an ISO 8601 time. */
+export type ApprovalRequested = {
+  type: 'ApprovalRequested'
+  approvalId: string
+  toolCallId: string
+  name: string
+  arguments: string
+  argumentsHash: string
+  mayHaveHappened: boolean
+  expiresAt: string
+}
+
 /** The run waits, and its stream stays open. `resumeAt` is when what it waits for comes by itself, an ISO 8601 time. */
-export type RunPaused = { type: 'RunPaused'; status: 'PAUSED_BUDGET'; resumeAt: string }
+export type RunPaused = { type: 'RunPaused'; status: 'PAUSED_BUDGET' | 'WAITING_APPROVAL'; resumeAt: string }
 
 /** What ends a run's stream. Exactly one is written per run. */
 export type TerminalEvent =

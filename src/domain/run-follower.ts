@@ -9,7 +9,7 @@ import { readEnding } from './run-ending.ts'
 import { type Cursor, compareCursors, formatCursor, isTerminal, type LoggedEvent, origin, parseCursor } from './run-event.ts'
 import { type HubSeat, joinHub } from './run-hub.ts'
 import { claimOf, logEpoch, storedGeneration } from './run-log.ts'
-import { pausedEvent } from './run-pause.ts'
+import { isPaused, readPause } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
 import { textOf, turnsOf } from './run-turn.ts'
 import type { Scope } from './scope.ts'
@@ -65,7 +65,7 @@ export class RunFollower {
     })
     if (this.#queue.ended) return this.stop()
     this.#timer = setInterval(() => this.#listen(), this.#silence)
-    await this.#catchUp(this.#run.status === 'PAUSED_BUDGET' ? this.#run : null)
+    await this.#catchUp(isPaused(this.#run) ? this.#run : null)
   }
 
   /** Ends the queue and leaves nothing behind. May be called again. */
@@ -158,12 +158,13 @@ export class RunFollower {
     }
     if (this.#queue.ended) return
     if (run && isFinished(run)) return this.#tellEnding(run)
-    if (isTold) return
+    // Of a run that waits, the log may have lost that it does.
+    if (isTold && !(run && isPaused(run))) return
     const current = run ?? (await this.#readRun())
     if (!current) return
     // It may have said and logged everything since the log was read.
     if (isFinished(current)) return this.#advance(current)
-    this.#tellStored(current)
+    await this.#tellStored(current)
   }
 
   /**
@@ -189,12 +190,9 @@ export class RunFollower {
   }
 
   /** An unfinished run without a log: what is stored, until an event restates all text. */
-  #tellStored(run: Run): void {
+  async #tellStored(run: Run): Promise<void> {
     const text = textOf(turnsOf(run))
-    if (run.status === 'PAUSED_BUDGET') {
-      this.#tellPause(run, text)
-      return
-    }
+    if (isPaused(run)) return this.#tellPause(run, text)
     // A run that has said nothing yet has no log either.
     if (text === '' && compareCursors(this.#last, origin) === 0) return
     this.#isAttached = false
@@ -203,13 +201,17 @@ export class RunFollower {
   }
 
   /** All of a run that waits, unless the follower knows that it does. */
-  #tellPause(run: Run, text: string): void {
-    if (!run.resumeAt || (this.#isAttached && this.#paused === run.epoch)) return
+  async #tellPause(run: Run, text: string): Promise<void> {
+    if (this.#isAttached && this.#paused === run.epoch) return
+    const events = await readPause(this.#scope.db, run)
     const end = storedEnd(run)
     this.#isAttached = true
     this.#last = end
-    this.#snapshot({ ...end, seq: end.seq - 1 }, text)
-    this.#tell({ ...pausedEvent(run.resumeAt), cursor: formatCursor(end) })
+    const first = end.seq - events.length
+    this.#snapshot({ ...end, seq: first }, text)
+    for (const [index, event] of events.entries()) {
+      this.#tell({ ...event, cursor: formatCursor({ ...end, seq: first + 1 + index }) })
+    }
   }
 
   /** All of a finished run, unless the follower has had its last event. */
@@ -243,7 +245,10 @@ export class RunFollower {
   }
 }
 
-/** The last event of a run that is finished or waits, when it is told from Postgres; the snapshot is right before it. */
-function storedEnd({ epoch }: Run): Cursor {
-  return { epoch: logEpoch(epoch, storedGeneration), seq: 2 }
+/** More than the tool calls of one turn, of which each may have to be approved. */
+const mostRequests = 1_000_000
+
+/** The last event of a run that is finished or waits, when it is told from Postgres; the snapshot, and what it waits for, are before it. */
+function storedEnd(run: Run): Cursor {
+  return { epoch: logEpoch(run.epoch, storedGeneration), seq: isPaused(run) ? mostRequests : 2 }
 }

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { AppendOutcome, EventLog, RunRef } from './ports.ts'
-import { isTerminal, type RunEvent, type RunPaused, type TerminalEvent } from './run-event.ts'
+import { isTerminal, type RunEvent } from './run-event.ts'
 
 /**
  * Each claim of a run has this many generations of its log, of which the first is where it starts to write. A log that was
@@ -102,9 +102,9 @@ export class RunLog {
     this.#schedule()
   }
 
-  /** Writes the claim's last event, gives it two seconds to arrive, and closes. */
-  async end(event: TerminalEvent | RunPaused): Promise<void> {
-    this.write(event)
+  /** Writes the claim's last events, gives them two seconds to arrive, and closes. */
+  async end(...events: RunEvent[]): Promise<void> {
+    for (const event of events) this.write(event)
     const deadline = performance.now() + longestEnd
     while (this.#hasUnsent() && !this.#closed && performance.now() < deadline) {
       await this.#send()

@@ -14,8 +14,10 @@ import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
 import { readHistory, readSaid } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
-import { type Turn, turnsOf } from './run-turn.ts'
-import { executeToolCall, toolCallKey } from './tool-call.ts'
+import { isOpen, type Turn, turnsOf } from './run-turn.ts'
+import { planToolCalls } from './tool-call.ts'
+import type { LedgerCall, ToolCallChange } from './tool-ledger.ts'
+import { carryOutTurn } from './tool-turn.ts'
 import { availableTools } from './toolset.ts'
 import { callIdOf } from './usage.ts'
 import { pseudonymOf } from './user-pseudonym.ts'
@@ -51,16 +53,22 @@ export type LoopOutcome = { turns: Turn[]; call: CallUsage | null; terms: CallTe
   | { outcome: 'failed'; failure: RunFailure }
   /** There is no budget for more until `resumeAt`, and its tenant wants it to wait. */
   | { outcome: 'paused'; resumeAt: number }
+  /** People have to decide about calls of its last turn, after these changes to them. */
+  | { outcome: 'waiting'; changes: ToolCallChange[] }
   /** Its tenant has no session for it: others of its runs have them all. */
   | { outcome: 'crowded' }
   | { outcome: StopReason }
 )
 
-/** Stores a finished turn that another follows, with its call's usage. False when the run is no longer this worker's. */
-export type SaveTurn = (turns: Turn[], call: CallUsage, terms: CallTerms) => Promise<boolean>
+/**
+ * Stores a turn that another follows, with its model call's usage and the tool calls it asks for. False when the run is no longer this
+ * worker's.
+ */
+export type SaveTurn = (turns: Turn[], toolCalls: LedgerCall[], call: CallUsage, terms: CallTerms) => Promise<boolean>
 
 /**
- * Makes the answer, turn by turn, from the first turn that is not stored: the model is called, then the tools it asks for.
+ * Makes the answer, turn by turn, from the first turn that is not stored: the model is called, then the tools it asks for, once these are
+ * in the ledger. A turn that an earlier claim left open is closed first, and its model is not called again.
  * Ends the way the model, the bound on turns, a failure or the stop signal end it. No transaction is open meanwhile.
  */
 export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopOutcome> {
@@ -83,7 +91,12 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const history = await readHistory(db, earlier, roomFor(ports.model, config, tokensInFrame))
 
   let hasBegun = false
+  let planned: LedgerCall[] | null = null
   while (countedTurns(turns) < config.maxTurns) {
+    if (isOpen(turns)) {
+      const closing = await carryOutTurn(task, turns, planned, tools, (turn) => turnTokens(ports.model, config.model, turn))
+      if (closing.outcome !== 'closed') return { ...end, ...closing }
+    }
     const prompt = composePrompt(ports.model, frame, tokensInFrame, history, turns)
     if (!prompt) return { ...end, outcome: 'failed', failure: tooLong }
     const answer = await answerOnce(task, { turn: turns.length, prompt, terms, userPseudonym }, hasBegun)
@@ -118,12 +131,10 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
           return { ...end, turns: [...turns, turn], call, outcome: 'completed', finishReason }
         }
         turn.toolCalls = answer.toolCalls
-        turn.results = await executeToolCalls(task, turns.length, turn, tools)
-        // A turn whose tools were cut short is not finished: the model must not be told of results that there are not.
-        if (stop.aborted) return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
         turn.promptTokens = turnTokens(ports.model, config.model, turn)
+        planned = planToolCalls({ runId: run.id, turn: turns.length, now: ports.now() }, turn.toolCalls, tools)
         turns.push(turn)
-        if (!(await saveTurn(turns, call, terms))) return { ...end, outcome: 'fenced' }
+        if (!(await saveTurn(turns, planned, call, terms))) return { ...end, outcome: 'fenced' }
         break
       }
       default:
@@ -201,17 +212,4 @@ async function enabledTools({ run, ports, db }: RunTask): Promise<Tool[]> {
   if (enabledTools.length === 0) return []
   const available = await availableTools(ports, db, tenantIdOf(run.tenantId))
   return available.filter(({ name }) => enabledTools.includes(name))
-}
-
-/** All at once. Results are in the order of the calls; the log says which was done when. */
-function executeToolCalls({ run, log, stop }: RunTask, number: number, turn: Turn, tools: readonly Tool[]) {
-  return Promise.all(
-    turn.toolCalls.map(async (call, index) => {
-      log.write({ type: 'ToolCallStarted', toolCallId: call.id, name: call.name, arguments: call.arguments })
-      const context = { signal: stop, idempotencyKey: toolCallKey({ runId: run.id, turn: number, index }) }
-      const result = await executeToolCall(call, tools, context)
-      log.write({ type: 'ToolCallFinished', toolCallId: call.id, outcome: result.outcome })
-      return result
-    }),
-  )
 }

@@ -1,5 +1,6 @@
 import type { Run } from '../data/generated/client.ts'
 import { BudgetExhausted, Conflict, NotFound } from './errors.ts'
+import type { Ports } from './ports.ts'
 import { seeded } from './quota-terms.ts'
 import { findRun } from './run.ts'
 import { logEpoch, openingEvents } from './run-log.ts'
@@ -17,6 +18,7 @@ export async function resumeRun(scope: Scope, { runId }: { runId: string }): Pro
   const run = await readRun(scope, runId)
   if (run.status === 'QUEUED' || run.status === 'RUNNING') return { run }
   if (isFinished(run)) throw new Conflict('The run has ended.')
+  if (run.status === 'WAITING_APPROVAL') throw new Conflict('The run waits for somebody to approve or reject its tool calls.')
   if (run.status !== 'PAUSED_BUDGET' || run.cancelRequestedAt) throw new Conflict('The run does not wait for budget.')
   await requireBudget(scope)
 
@@ -27,15 +29,21 @@ export async function resumeRun(scope: Scope, { runId }: { runId: string }): Pro
     data: { status: 'QUEUED', epoch, excusedClaims: epoch, resumeAt: null },
   })
   if (count === 0) return { run: await readRun(scope, runId) }
-  const ref = { tenantId: scope.tenant.id, runId }
-  const events = [...openingEvents(epoch, textOf(turnsOf(run))), { type: 'RunResumed' as const }]
-  // Both may be lost: followers are told again by whoever claims it, and a sweeper wakes its tenant.
-  await Promise.allSettled([
-    scope.ports.eventLog.append(ref, logEpoch(epoch), 1, events),
-    scope.ports.runQueue.wake(ref.tenantId),
-  ])
+  await tellResumed(scope, { ...run, epoch })
   return { run: await readRun(scope, runId) }
 }
+
+/** Tells a run's followers that it goes on, as the claim that queued it again, and wakes its tenant. */
+export async function tellResumed({ tenant, ports }: ResumedBy, run: Pick<Run, 'id' | 'epoch' | 'turns'>): Promise<void> {
+  const events = [...openingEvents(run.epoch, textOf(turnsOf(run))), { type: 'RunResumed' as const }]
+  // Both may be lost: followers are told again by whoever claims it, and a sweeper wakes its tenant.
+  await Promise.allSettled([
+    ports.eventLog.append({ tenantId: tenant.id, runId: run.id }, logEpoch(run.epoch), 1, events),
+    ports.runQueue.wake(tenant.id),
+  ])
+}
+
+type ResumedBy = { tenant: Pick<Scope['tenant'], 'id'>; ports: Pick<Ports, 'eventLog' | 'runQueue'> }
 
 async function readRun(scope: Scope, runId: string): Promise<Run> {
   const run = await findRun(scope, runId)

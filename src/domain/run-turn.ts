@@ -1,12 +1,16 @@
 import type { Run } from '../data/generated/client.ts'
 import type { ModelMessage, ToolCall } from './ports.ts'
 
-export type ToolOutcome = 'COMPLETED' | 'FAILED' | 'REFUSED'
+/** REJECTED: nobody agreed to it, so it was not made. UNKNOWN: it may have been made, and nobody agreed to making it again. */
+export type ToolOutcome = 'COMPLETED' | 'FAILED' | 'REFUSED' | 'REJECTED' | 'UNKNOWN'
 
 /** What a tool call came to, and what the model is told about it. */
 export type ToolResult = { toolCallId: string; outcome: ToolOutcome; content: string }
 
-/** One model call and the tool calls it asked for, as kept in `runs.turns`. The turn is the unit of retry. */
+/**
+ * One model call and the tool calls it asked for, as kept in `runs.turns`. The turn is the unit of retry: while its calls are under way, it
+ * has no results, and the ledger of tool calls says which were made.
+ */
 export type Turn = {
   text: string
   toolCalls: ToolCall[]
@@ -22,6 +26,12 @@ export type Turn = {
 /** The turns that are stored with the run. */
 export function turnsOf(run: Pick<Run, 'turns'>): Turn[] {
   return run.turns as unknown as Turn[]
+}
+
+/** Whether the last turn's calls are not over. */
+export function isOpen(turns: readonly Turn[]): boolean {
+  const last = turns.at(-1)
+  return last !== undefined && last.results.length < last.toolCalls.length
 }
 
 /** All that the agent said, as it was streamed. */

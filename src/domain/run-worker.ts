@@ -4,6 +4,7 @@ import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
 import type { CallId, QuotaReading, SettledCall } from './admission.ts'
+import { expireRequests } from './approval.ts'
 import { settleCalls } from './call-attempt.ts'
 import { Unavailable } from './errors.ts'
 import { settle } from './escrow.ts'
@@ -178,8 +179,8 @@ export class RunWorker {
       isAwaited = closed.isAwaited
       // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
       const quotaNow = await this.#settle(ref, calls, ending !== null || paused !== null)
-      const last = ending?.event ?? paused
-      if (last) await log.end(last)
+      const last = ending ? [ending.event] : paused
+      if (last) await log.end(...last)
       if (quotaNow) await this.#notice(tenantId, tenant, quotaNow)
     } catch (error) {
       onError(error)
@@ -211,8 +212,8 @@ export class RunWorker {
     const owner = { tenant: { id: ref.tenantId }, db, ports }
     try {
       if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
-      return await runTurns(task, async (turns, call, terms) => {
-        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, terms, entryNow(ports)))
+      return await runTurns(task, async (turns, toolCalls, call, terms) => {
+        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, toolCalls, call, terms, entryNow(ports)))
         const quota = await this.#settle(ref, [settled], false)
         if (quota) await this.#notice(ref.tenantId, tenant, quota)
         return isOurs
@@ -267,12 +268,16 @@ export class RunWorker {
     })
   }
 
-  /** Gives runs of dead workers back to the queue, enters what is left of their calls, and wakes tenants whose runs wait for too long. */
+  /**
+   * Gives runs of dead workers back to the queue, and those that people had their time to decide about, enters what is left of their calls,
+   * and wakes tenants whose runs wait for too long.
+   */
   async #sweep(): Promise<void> {
     const { catalog, ports } = this.#options
     await this.#requeueMissing()
     if (Math.random() >= lookers / (await catalog.livingWorkers(this.#timing.deadAfter))) return
     await this.#mend(await catalog.orphanedRuns(this.#timing.deadAfter), (run) => this.#requeue(run))
+    await this.#mend(await catalog.runsWithExpiredRequests(), (run) => this.#expire(run))
     await this.#mend(await catalog.abandonedCalls(this.#timing.deadAfter), (run) => this.#settleAbandoned(run))
     for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {
       if (!this.#draining) await ports.runQueue.wake(tenantId)
@@ -308,6 +313,11 @@ export class RunWorker {
     const { data, ports } = this.#options
     const db = data.of({ tenantId, userId: null })
     await settleCalls({ tenant: { id: tenantId }, db, ports }, runId)
+  }
+
+  async #expire({ tenantId, runId }: RunRef): Promise<void> {
+    const { data, ports } = this.#options
+    await expireRequests({ tenant: { id: tenantId }, db: data.of({ tenantId, userId: null }), ports }, runId)
   }
 
   async #requeue({ tenantId, runId, epoch }: RunRef & { epoch: number }): Promise<void> {

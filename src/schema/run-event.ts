@@ -1,6 +1,7 @@
 import type { FinishReason } from '../data/generated/enums.ts'
 import type { ReplyEvent } from '../domain/agent-reply.ts'
 import { builder } from './builder.ts'
+import { encodeId } from './global-id.ts'
 import { existing } from './loader.ts'
 import { Message, messages } from './message.ts'
 import { Run, RunFailure, RunStatus, runs } from './run.ts'
@@ -44,6 +45,8 @@ const ToolCallOutcome = builder.enumType('ToolCallOutcome', {
     COMPLETED: { description: 'The tool answered.' },
     FAILED: { description: 'The tool failed.' },
     REFUSED: { description: 'The agent may not use that tool.' },
+    REJECTED: { description: 'Nobody agreed to the call, so it was not made.' },
+    UNKNOWN: { description: 'The call may have been made, and nobody agreed to making it again.' },
   } satisfies Record<EventOf<'ToolCallFinished'>['outcome'], { description: string }>,
 })
 
@@ -54,6 +57,33 @@ const ToolCallFinished = builder.objectRef<EventOf<'ToolCallFinished'>>('ToolCal
     cursor: t.exposeString('cursor', cursor),
     toolCallId: t.exposeString('toolCallId', { description: 'The call, as in ToolCallStarted.' }),
     outcome: t.expose('outcome', { type: ToolCallOutcome, description: 'How it ended.' }),
+  }),
+})
+
+const ApprovalRequested = builder.objectRef<EventOf<'ApprovalRequested'>>('ApprovalRequested').implement({
+  description:
+    'A person has to decide whether a tool is called, by approveToolCall or rejectToolCall. The run waits once all else of its turn is done.',
+  authScopes,
+  fields: (t) => ({
+    cursor: t.exposeString('cursor', cursor),
+    approvalId: t.id({
+      description: 'What is to be decided, for approveToolCall and rejectToolCall.',
+      resolve: ({ approvalId }) => encodeId('Approval', approvalId),
+    }),
+    toolCallId: t.exposeString('toolCallId', { description: 'The call, as in ToolCallStarted once it is made.' }),
+    name: t.exposeString('name', { description: 'The tool.' }),
+    arguments: t.exposeString('arguments', { description: 'What it would be called with: JSON, as the model wrote it.' }),
+    argumentsHash: t.exposeString('argumentsHash', {
+      description: 'SHA-256 of the arguments in hexadecimal. Whoever decides says it back.',
+    }),
+    mayHaveHappened: t.exposeBoolean('mayHaveHappened', {
+      description: 'Whether the call may have been made already, so that making it may be making it twice.',
+    }),
+    expiresAt: t.field({
+      type: 'DateTime',
+      description: 'Until when it can be decided. From then on it counts as rejected.',
+      resolve: ({ expiresAt }) => new Date(expiresAt),
+    }),
   }),
 })
 
@@ -85,10 +115,11 @@ const RunPaused = builder.objectRef<EventOf<'RunPaused'>>('RunPaused').implement
   authScopes,
   fields: (t) => ({
     cursor: t.exposeString('cursor', cursor),
-    status: t.expose('status', { type: RunStatus, description: 'What it waits for: PAUSED_BUDGET.' }),
+    status: t.expose('status', { type: RunStatus, description: 'What it waits for: PAUSED_BUDGET or WAITING_APPROVAL.' }),
     resumeAt: t.field({
       type: 'DateTime',
-      description: 'When the month ends and the budget begins anew. The run goes on when somebody resumes it.',
+      description:
+        'When what it waits for comes by itself. Of PAUSED_BUDGET, when the month ends and the budget begins anew: the run goes on when somebody resumes it. Of WAITING_APPROVAL, when the first request expires: the run goes on once nothing waits any more.',
       resolve: ({ resumeAt }) => new Date(resumeAt),
     }),
   }),
@@ -173,6 +204,7 @@ export const RunEvent = builder.unionType('RunEvent', {
     TextDelta,
     ToolCallStarted,
     ToolCallFinished,
+    ApprovalRequested,
     StreamReset,
     Snapshot,
     RunPaused,

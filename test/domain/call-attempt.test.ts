@@ -132,7 +132,7 @@ describe('a call whose worker died', () => {
       results: [{ toolCallId: 'a', outcome: 'COMPLETED', content: 'noon' }],
       ...{ outputTokens: 1, promptTokens: 1 },
     }
-    await saveTurn(member.db, run, [turn], { turn: 0, usage: usage(1, 1) }, await terms(member), entry)
+    await saveTurn(member.db, run, [turn], [], { turn: 0, usage: usage(1, 1) }, await terms(member), entry)
     await begin(member, run, 1)
     const started = (id: string): RunEvent => {
       const { name, arguments: args } = call(id)
@@ -214,7 +214,7 @@ describe('a call that two may enter', () => {
     const { member } = await story.tenant()
     const run = await dead(member, [delta(said)])
     const call = { turn: 0, usage: usage(999, 999) }
-    for (const _ of [1, 2]) await saveTurn(member.db, run, [], call, await terms(member), entry)
+    for (const _ of [1, 2]) await saveTurn(member.db, run, [], [], call, await terms(member), entry)
     await settleCalls(member, run.id)
     expect(await ledger(member, run.id)).toMatchObject([{ inputTokens: 999, outputTokens: 999, estimated: false }])
   })
@@ -226,7 +226,7 @@ describe('a call that two may enter', () => {
     const charged = await terms(member)
     await Promise.all([
       ...[1, 2, 3].map(() => settleCalls(member, run.id)),
-      ...[1, 2, 3].map(() => saveTurn(member.db, run, [], call, charged, entry)),
+      ...[1, 2, 3].map(() => saveTurn(member.db, run, [], [], call, charged, entry)),
     ])
     expect(await ledger(member, run.id)).toHaveLength(1)
     expect(await attempts(member)).toEqual([])

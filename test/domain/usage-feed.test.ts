@@ -94,7 +94,7 @@ async function noted(scope: Scope, run: RunTask['run'], turn: number): Promise<v
 /** Enters a call of a run of its own into the ledger. */
 async function enter(scope: Scope, fed: boolean): Promise<void> {
   const run = await calling(scope)
-  await saveTurn(scope.db, run, [], { turn: 0, usage: usage(100, 10) }, await terms(scope), { now: scope.ports.now(), fed })
+  await saveTurn(scope.db, run, [], [], { turn: 0, usage: usage(100, 10) }, await terms(scope), { now: scope.ports.now(), fed })
 }
 
 const entriesOf = ({ db }: Scope) => db.outboxEntry.findMany({ orderBy: { createdAt: 'asc' } })
@@ -264,7 +264,7 @@ describe('nothing is told', () => {
     const run = await calling(admin)
     const charged = await terms(admin)
     const call = { turn: 0, usage: usage(100, 10) }
-    await Promise.all([1, 2, 3].map(() => saveTurn(admin.db, run, [], call, charged, { now: admin.ports.now(), fed: true })))
+    await Promise.all([1, 2, 3].map(() => saveTurn(admin.db, run, [], [], call, charged, { now: admin.ports.now(), fed: true })))
     expect(await ledgerOf(admin)).toHaveLength(1)
     expect(await channelsOf(admin)).toEqual(['USAGE_FEED', 'WEBHOOK'])
   })
@@ -323,7 +323,7 @@ describe('a webhook that is deleted while a call is entered', () => {
     await asAdmin(story.database, async (other) => {
       await other.query('begin')
       await other.query('delete from webhooks where id = $1', [webhookId])
-      const entering = saveTurn(admin.db, run, [], { turn: 0, usage: usage(1, 1) }, charged, {
+      const entering = saveTurn(admin.db, run, [], [], { turn: 0, usage: usage(1, 1) }, charged, {
         now: admin.ports.now(),
         fed: true,
       })

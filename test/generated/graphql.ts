@@ -551,7 +551,11 @@ export type ToolCallOutcome =
   /** The tool failed. */
   | 'FAILED'
   /** The agent may not use that tool. */
-  | 'REFUSED';
+  | 'REFUSED'
+  /** Nobody agreed to the call, so it was not made. */
+  | 'REJECTED'
+  /** The call may have been made, and nobody agreed to making it again. */
+  | 'UNKNOWN';
 
 /** What updateAgentConfig takes. */
 export type UpdateAgentConfigInput = {
@@ -706,6 +710,7 @@ export type AgentReplySubscriptionVariables = Exact<{
 
 
 export type AgentReplySubscription = { agentReply:
+    | { __typename: 'ApprovalRequested' }
     | { __typename: 'Lagged', cursor: string, resumeAfter: string }
     | { __typename: 'RunCancelled', cursor: string, text: string }
     | { __typename: 'RunCompleted', cursor: string, finishReason: FinishReason, message: { id: string, content: string }, usage: { totalTokens: number } }
@@ -1029,6 +1034,7 @@ export type NodeQueryVariables = Exact<{
 export type NodeQuery = { node:
     | { __typename: 'Agent', id: string }
     | { __typename: 'AgentConfig', id: string }
+    | { __typename: 'Approval', id: string }
     | { __typename: 'Conversation', id: string }
     | { __typename: 'Message', id: string }
     | { __typename: 'Notification', id: string }

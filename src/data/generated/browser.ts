@@ -63,6 +63,12 @@ export type Message = Prisma.MessageModel
  */
 export type Run = Prisma.RunModel
 /**
+ * Model ToolCall
+ * What the agent did to the world, or is about to do: written before the call is made, so that whatever happens to the worker nothing is
+ * done twice without somebody knowing.
+ */
+export type ToolCall = Prisma.ToolCallModel
+/**
  * Model UsageRecord
  * The ledger: one row per model call attempt, appended in the transaction that stores the call's result. What turns out to be wrong is
  * corrected by a further row, which holds the differences.

@@ -535,6 +535,23 @@ export type EnumFinishReasonNullableWithAggregatesFilter<$PrismaModel = never> =
   _max?: Prisma.NestedEnumFinishReasonNullableFilter<$PrismaModel>
 }
 
+export type EnumToolCallStatusFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolCallStatus | Prisma.EnumToolCallStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolCallStatusFilter<$PrismaModel> | $Enums.ToolCallStatus
+}
+
+export type EnumToolCallStatusWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolCallStatus | Prisma.EnumToolCallStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolCallStatusWithAggregatesFilter<$PrismaModel> | $Enums.ToolCallStatus
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumToolCallStatusFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumToolCallStatusFilter<$PrismaModel>
+}
+
 export type BoolFilter<$PrismaModel = never> = {
   equals?: boolean | Prisma.BooleanFieldRefInput<$PrismaModel>
   not?: Prisma.NestedBoolFilter<$PrismaModel> | boolean
@@ -1197,6 +1214,23 @@ export type NestedEnumFinishReasonNullableWithAggregatesFilter<$PrismaModel = ne
   _count?: Prisma.NestedIntNullableFilter<$PrismaModel>
   _min?: Prisma.NestedEnumFinishReasonNullableFilter<$PrismaModel>
   _max?: Prisma.NestedEnumFinishReasonNullableFilter<$PrismaModel>
+}
+
+export type NestedEnumToolCallStatusFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolCallStatus | Prisma.EnumToolCallStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolCallStatusFilter<$PrismaModel> | $Enums.ToolCallStatus
+}
+
+export type NestedEnumToolCallStatusWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolCallStatus | Prisma.EnumToolCallStatusFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolCallStatus[] | Prisma.ListEnumToolCallStatusFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolCallStatusWithAggregatesFilter<$PrismaModel> | $Enums.ToolCallStatus
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumToolCallStatusFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumToolCallStatusFilter<$PrismaModel>
 }
 
 export type NestedBoolFilter<$PrismaModel = never> = {

@@ -102,6 +102,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "required": true,
         "from": []
       },
+      "toolCalls": {
+        "model": "ToolCall",
+        "list": true,
+        "required": true,
+        "from": []
+      },
       "usageRecords": {
         "model": "UsageRecord",
         "list": true,
@@ -594,12 +600,78 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "list": true,
         "required": true,
         "from": []
+      },
+      "toolCalls": {
+        "model": "ToolCall",
+        "list": true,
+        "required": true,
+        "from": []
       }
     },
     "compoundKeys": {
       "tenantId_id": [
         "tenantId",
         "id"
+      ]
+    }
+  },
+  "ToolCall": {
+    "table": "tool_calls",
+    "key": [
+      "tenantId",
+      "id"
+    ],
+    "scalars": [
+      "id",
+      "tenantId",
+      "runId",
+      "userId",
+      "turn",
+      "place",
+      "callId",
+      "name",
+      "arguments",
+      "argumentsHash",
+      "status",
+      "epoch",
+      "result",
+      "expiresAt",
+      "decidedAt",
+      "decidedBy",
+      "reason",
+      "createdAt",
+      "startedAt",
+      "finishedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      },
+      "run": {
+        "model": "Run",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId",
+          "runId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_runId_turn_place": [
+        "tenantId",
+        "runId",
+        "turn",
+        "place"
       ]
     }
   },

@@ -78,6 +78,23 @@ export const RunStatus = {
 export type RunStatus = (typeof RunStatus)[keyof typeof RunStatus]
 
 
+export const ToolCallStatus = {
+  INTENDED: 'INTENDED',
+  WAITING: 'WAITING',
+  APPROVED: 'APPROVED',
+  STARTED: 'STARTED',
+  AMBIGUOUS: 'AMBIGUOUS',
+  COMPLETED: 'COMPLETED',
+  FAILED: 'FAILED',
+  REFUSED: 'REFUSED',
+  REJECTED: 'REJECTED',
+  EXPIRED: 'EXPIRED',
+  CANCELLED: 'CANCELLED'
+} as const
+
+export type ToolCallStatus = (typeof ToolCallStatus)[keyof typeof ToolCallStatus]
+
+
 export const AuditActorKind = {
   API_KEY: 'API_KEY',
   OPERATOR: 'OPERATOR',

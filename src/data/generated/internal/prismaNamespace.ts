@@ -406,6 +406,7 @@ export const ModelName = {
   Conversation: 'Conversation',
   Message: 'Message',
   Run: 'Run',
+  ToolCall: 'ToolCall',
   UsageRecord: 'UsageRecord',
   ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
@@ -443,7 +444,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "usageRecord" | "modelCallAttempt" | "price" | "tenantPrice" | "credit" | "usageRollup" | "idempotencyKey" | "quotaOverride" | "notification" | "webhook" | "outboxEntry" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
+    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "toolCall" | "usageRecord" | "modelCallAttempt" | "price" | "tenantPrice" | "credit" | "usageRollup" | "idempotencyKey" | "quotaOverride" | "notification" | "webhook" | "outboxEntry" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1110,6 +1111,80 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         count: {
           args: Prisma.RunCountArgs<ExtArgs>
           result: runtime.Types.Utils.Optional<Prisma.RunCountAggregateOutputType> | number
+        }
+      }
+    }
+    ToolCall: {
+      payload: Prisma.$ToolCallPayload<ExtArgs>
+      fields: Prisma.ToolCallFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.ToolCallFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.ToolCallFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>
+        }
+        findFirst: {
+          args: Prisma.ToolCallFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.ToolCallFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>
+        }
+        findMany: {
+          args: Prisma.ToolCallFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>[]
+        }
+        create: {
+          args: Prisma.ToolCallCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>
+        }
+        createMany: {
+          args: Prisma.ToolCallCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.ToolCallCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>[]
+        }
+        delete: {
+          args: Prisma.ToolCallDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>
+        }
+        update: {
+          args: Prisma.ToolCallUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>
+        }
+        deleteMany: {
+          args: Prisma.ToolCallDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.ToolCallUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.ToolCallUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>[]
+        }
+        upsert: {
+          args: Prisma.ToolCallUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolCallPayload>
+        }
+        aggregate: {
+          args: Prisma.ToolCallAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateToolCall>
+        }
+        groupBy: {
+          args: Prisma.ToolCallGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ToolCallGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.ToolCallCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ToolCallCountAggregateOutputType> | number
         }
       }
     }
@@ -2940,6 +3015,32 @@ export const RunScalarFieldEnum = {
 export type RunScalarFieldEnum = (typeof RunScalarFieldEnum)[keyof typeof RunScalarFieldEnum]
 
 
+export const ToolCallScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  runId: 'runId',
+  userId: 'userId',
+  turn: 'turn',
+  place: 'place',
+  callId: 'callId',
+  name: 'name',
+  arguments: 'arguments',
+  argumentsHash: 'argumentsHash',
+  status: 'status',
+  epoch: 'epoch',
+  result: 'result',
+  expiresAt: 'expiresAt',
+  decidedAt: 'decidedAt',
+  decidedBy: 'decidedBy',
+  reason: 'reason',
+  createdAt: 'createdAt',
+  startedAt: 'startedAt',
+  finishedAt: 'finishedAt'
+} as const
+
+export type ToolCallScalarFieldEnum = (typeof ToolCallScalarFieldEnum)[keyof typeof ToolCallScalarFieldEnum]
+
+
 export const UsageRecordScalarFieldEnum = {
   id: 'id',
   tenantId: 'tenantId',
@@ -3541,6 +3642,20 @@ export type ListEnumFinishReasonFieldRefInput<$PrismaModel> = FieldRefInputType<
 
 
 /**
+ * Reference to a field of type 'ToolCallStatus'
+ */
+export type EnumToolCallStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'ToolCallStatus'>
+    
+
+
+/**
+ * Reference to a field of type 'ToolCallStatus[]'
+ */
+export type ListEnumToolCallStatusFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'ToolCallStatus[]'>
+    
+
+
+/**
  * Reference to a field of type 'Boolean'
  */
 export type BooleanFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'Boolean'>
@@ -3804,6 +3919,7 @@ export type GlobalOmitConfig = {
   conversation?: Prisma.ConversationOmit
   message?: Prisma.MessageOmit
   run?: Prisma.RunOmit
+  toolCall?: Prisma.ToolCallOmit
   usageRecord?: Prisma.UsageRecordOmit
   modelCallAttempt?: Prisma.ModelCallAttemptOmit
   price?: Prisma.PriceOmit

@@ -60,6 +60,7 @@ export const ModelName = {
   Conversation: 'Conversation',
   Message: 'Message',
   Run: 'Run',
+  ToolCall: 'ToolCall',
   UsageRecord: 'UsageRecord',
   ModelCallAttempt: 'ModelCallAttempt',
   Price: 'Price',
@@ -258,6 +259,32 @@ export const RunScalarFieldEnum = {
 } as const
 
 export type RunScalarFieldEnum = (typeof RunScalarFieldEnum)[keyof typeof RunScalarFieldEnum]
+
+
+export const ToolCallScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  runId: 'runId',
+  userId: 'userId',
+  turn: 'turn',
+  place: 'place',
+  callId: 'callId',
+  name: 'name',
+  arguments: 'arguments',
+  argumentsHash: 'argumentsHash',
+  status: 'status',
+  epoch: 'epoch',
+  result: 'result',
+  expiresAt: 'expiresAt',
+  decidedAt: 'decidedAt',
+  decidedBy: 'decidedBy',
+  reason: 'reason',
+  createdAt: 'createdAt',
+  startedAt: 'startedAt',
+  finishedAt: 'finishedAt'
+} as const
+
+export type ToolCallScalarFieldEnum = (typeof ToolCallScalarFieldEnum)[keyof typeof ToolCallScalarFieldEnum]
 
 
 export const UsageRecordScalarFieldEnum = {

@@ -369,6 +369,7 @@ export type RunWhereInput = {
   agent?: Prisma.XOR<Prisma.AgentScalarRelationFilter, Prisma.AgentWhereInput>
   config?: Prisma.XOR<Prisma.AgentConfigScalarRelationFilter, Prisma.AgentConfigWhereInput>
   messages?: Prisma.MessageListRelationFilter
+  toolCalls?: Prisma.ToolCallListRelationFilter
 }
 
 export type RunOrderByWithRelationInput = {
@@ -400,6 +401,7 @@ export type RunOrderByWithRelationInput = {
   agent?: Prisma.AgentOrderByWithRelationInput
   config?: Prisma.AgentConfigOrderByWithRelationInput
   messages?: Prisma.MessageOrderByRelationAggregateInput
+  toolCalls?: Prisma.ToolCallOrderByRelationAggregateInput
 }
 
 export type RunWhereUniqueInput = Prisma.AtLeast<{
@@ -435,6 +437,7 @@ export type RunWhereUniqueInput = Prisma.AtLeast<{
   agent?: Prisma.XOR<Prisma.AgentScalarRelationFilter, Prisma.AgentWhereInput>
   config?: Prisma.XOR<Prisma.AgentConfigScalarRelationFilter, Prisma.AgentConfigWhereInput>
   messages?: Prisma.MessageListRelationFilter
+  toolCalls?: Prisma.ToolCallListRelationFilter
 }, "tenantId_id">
 
 export type RunOrderByWithAggregationInput = {
@@ -522,6 +525,7 @@ export type RunCreateInput = {
   agent: Prisma.AgentCreateNestedOneWithoutRunsInput
   config: Prisma.AgentConfigCreateNestedOneWithoutRunsInput
   messages?: Prisma.MessageCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutRunInput
 }
 
 export type RunUncheckedCreateInput = {
@@ -549,6 +553,7 @@ export type RunUncheckedCreateInput = {
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutRunInput
 }
 
 export type RunUpdateInput = {
@@ -576,6 +581,7 @@ export type RunUpdateInput = {
   agent?: Prisma.AgentUpdateOneRequiredWithoutRunsNestedInput
   config?: Prisma.AgentConfigUpdateOneRequiredWithoutRunsNestedInput
   messages?: Prisma.MessageUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateInput = {
@@ -603,6 +609,7 @@ export type RunUncheckedUpdateInput = {
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutRunNestedInput
 }
 
 export type RunCreateManyInput = {
@@ -977,6 +984,20 @@ export type NullableEnumFinishReasonFieldUpdateOperationsInput = {
   set?: $Enums.FinishReason | null
 }
 
+export type RunCreateNestedOneWithoutToolCallsInput = {
+  create?: Prisma.XOR<Prisma.RunCreateWithoutToolCallsInput, Prisma.RunUncheckedCreateWithoutToolCallsInput>
+  connectOrCreate?: Prisma.RunCreateOrConnectWithoutToolCallsInput
+  connect?: Prisma.RunWhereUniqueInput
+}
+
+export type RunUpdateOneRequiredWithoutToolCallsNestedInput = {
+  create?: Prisma.XOR<Prisma.RunCreateWithoutToolCallsInput, Prisma.RunUncheckedCreateWithoutToolCallsInput>
+  connectOrCreate?: Prisma.RunCreateOrConnectWithoutToolCallsInput
+  upsert?: Prisma.RunUpsertWithoutToolCallsInput
+  connect?: Prisma.RunWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.RunUpdateToOneWithWhereWithoutToolCallsInput, Prisma.RunUpdateWithoutToolCallsInput>, Prisma.RunUncheckedUpdateWithoutToolCallsInput>
+}
+
 export type RunCreateWithoutTenantInput = {
   id: string
   userId?: string | null
@@ -1001,6 +1022,7 @@ export type RunCreateWithoutTenantInput = {
   agent: Prisma.AgentCreateNestedOneWithoutRunsInput
   config: Prisma.AgentConfigCreateNestedOneWithoutRunsInput
   messages?: Prisma.MessageCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutRunInput
 }
 
 export type RunUncheckedCreateWithoutTenantInput = {
@@ -1027,6 +1049,7 @@ export type RunUncheckedCreateWithoutTenantInput = {
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutRunInput
 }
 
 export type RunCreateOrConnectWithoutTenantInput = {
@@ -1108,6 +1131,7 @@ export type RunCreateWithoutAgentInput = {
   conversation: Prisma.ConversationCreateNestedOneWithoutRunsInput
   config: Prisma.AgentConfigCreateNestedOneWithoutRunsInput
   messages?: Prisma.MessageCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutRunInput
 }
 
 export type RunUncheckedCreateWithoutAgentInput = {
@@ -1133,6 +1157,7 @@ export type RunUncheckedCreateWithoutAgentInput = {
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutRunInput
 }
 
 export type RunCreateOrConnectWithoutAgentInput = {
@@ -1185,6 +1210,7 @@ export type RunCreateWithoutConfigInput = {
   conversation: Prisma.ConversationCreateNestedOneWithoutRunsInput
   agent: Prisma.AgentCreateNestedOneWithoutRunsInput
   messages?: Prisma.MessageCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutRunInput
 }
 
 export type RunUncheckedCreateWithoutConfigInput = {
@@ -1209,6 +1235,7 @@ export type RunUncheckedCreateWithoutConfigInput = {
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutRunInput
 }
 
 export type RunCreateOrConnectWithoutConfigInput = {
@@ -1261,6 +1288,7 @@ export type RunCreateWithoutConversationInput = {
   agent: Prisma.AgentCreateNestedOneWithoutRunsInput
   config: Prisma.AgentConfigCreateNestedOneWithoutRunsInput
   messages?: Prisma.MessageCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutRunInput
 }
 
 export type RunUncheckedCreateWithoutConversationInput = {
@@ -1286,6 +1314,7 @@ export type RunUncheckedCreateWithoutConversationInput = {
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutRunInput
 }
 
 export type RunCreateOrConnectWithoutConversationInput = {
@@ -1338,6 +1367,7 @@ export type RunCreateWithoutMessagesInput = {
   conversation: Prisma.ConversationCreateNestedOneWithoutRunsInput
   agent: Prisma.AgentCreateNestedOneWithoutRunsInput
   config: Prisma.AgentConfigCreateNestedOneWithoutRunsInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutRunInput
 }
 
 export type RunUncheckedCreateWithoutMessagesInput = {
@@ -1364,6 +1394,7 @@ export type RunUncheckedCreateWithoutMessagesInput = {
   resumeAt?: Date | string | null
   startedAt?: Date | string | null
   finishedAt?: Date | string | null
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutRunInput
 }
 
 export type RunCreateOrConnectWithoutMessagesInput = {
@@ -1406,6 +1437,7 @@ export type RunUpdateWithoutMessagesInput = {
   conversation?: Prisma.ConversationUpdateOneRequiredWithoutRunsNestedInput
   agent?: Prisma.AgentUpdateOneRequiredWithoutRunsNestedInput
   config?: Prisma.AgentConfigUpdateOneRequiredWithoutRunsNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateWithoutMessagesInput = {
@@ -1432,6 +1464,131 @@ export type RunUncheckedUpdateWithoutMessagesInput = {
   resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutRunNestedInput
+}
+
+export type RunCreateWithoutToolCallsInput = {
+  id: string
+  userId?: string | null
+  status?: $Enums.RunStatus
+  epoch?: number
+  excusedClaims?: number
+  workerId?: string | null
+  model: string
+  downgradedFrom?: string | null
+  turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  finishReason?: $Enums.FinishReason | null
+  failureCode?: string | null
+  failureMessage?: string | null
+  cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
+  createdAt?: Date | string
+  queuedAt?: Date | string
+  resumeAt?: Date | string | null
+  startedAt?: Date | string | null
+  finishedAt?: Date | string | null
+  tenant: Prisma.TenantCreateNestedOneWithoutRunsInput
+  conversation: Prisma.ConversationCreateNestedOneWithoutRunsInput
+  agent: Prisma.AgentCreateNestedOneWithoutRunsInput
+  config: Prisma.AgentConfigCreateNestedOneWithoutRunsInput
+  messages?: Prisma.MessageCreateNestedManyWithoutRunInput
+}
+
+export type RunUncheckedCreateWithoutToolCallsInput = {
+  id: string
+  tenantId: string
+  conversationId: string
+  agentId: string
+  userId?: string | null
+  status?: $Enums.RunStatus
+  epoch?: number
+  excusedClaims?: number
+  workerId?: string | null
+  configVersion: number
+  model: string
+  downgradedFrom?: string | null
+  turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  finishReason?: $Enums.FinishReason | null
+  failureCode?: string | null
+  failureMessage?: string | null
+  cancelRequestedAt?: Date | string | null
+  apiKeyId?: string | null
+  createdAt?: Date | string
+  queuedAt?: Date | string
+  resumeAt?: Date | string | null
+  startedAt?: Date | string | null
+  finishedAt?: Date | string | null
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutRunInput
+}
+
+export type RunCreateOrConnectWithoutToolCallsInput = {
+  where: Prisma.RunWhereUniqueInput
+  create: Prisma.XOR<Prisma.RunCreateWithoutToolCallsInput, Prisma.RunUncheckedCreateWithoutToolCallsInput>
+}
+
+export type RunUpsertWithoutToolCallsInput = {
+  update: Prisma.XOR<Prisma.RunUpdateWithoutToolCallsInput, Prisma.RunUncheckedUpdateWithoutToolCallsInput>
+  create: Prisma.XOR<Prisma.RunCreateWithoutToolCallsInput, Prisma.RunUncheckedCreateWithoutToolCallsInput>
+  where?: Prisma.RunWhereInput
+}
+
+export type RunUpdateToOneWithWhereWithoutToolCallsInput = {
+  where?: Prisma.RunWhereInput
+  data: Prisma.XOR<Prisma.RunUpdateWithoutToolCallsInput, Prisma.RunUncheckedUpdateWithoutToolCallsInput>
+}
+
+export type RunUpdateWithoutToolCallsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
+  epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
+  workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
+  failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  tenant?: Prisma.TenantUpdateOneRequiredWithoutRunsNestedInput
+  conversation?: Prisma.ConversationUpdateOneRequiredWithoutRunsNestedInput
+  agent?: Prisma.AgentUpdateOneRequiredWithoutRunsNestedInput
+  config?: Prisma.AgentConfigUpdateOneRequiredWithoutRunsNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutRunNestedInput
+}
+
+export type RunUncheckedUpdateWithoutToolCallsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  tenantId?: Prisma.StringFieldUpdateOperationsInput | string
+  conversationId?: Prisma.StringFieldUpdateOperationsInput | string
+  agentId?: Prisma.StringFieldUpdateOperationsInput | string
+  userId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  status?: Prisma.EnumRunStatusFieldUpdateOperationsInput | $Enums.RunStatus
+  epoch?: Prisma.IntFieldUpdateOperationsInput | number
+  excusedClaims?: Prisma.IntFieldUpdateOperationsInput | number
+  workerId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  configVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  model?: Prisma.StringFieldUpdateOperationsInput | string
+  downgradedFrom?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  turns?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  finishReason?: Prisma.NullableEnumFinishReasonFieldUpdateOperationsInput | $Enums.FinishReason | null
+  failureCode?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  failureMessage?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  cancelRequestedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  apiKeyId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  queuedAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  resumeAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
 }
 
 export type RunCreateManyTenantInput = {
@@ -1483,6 +1640,7 @@ export type RunUpdateWithoutTenantInput = {
   agent?: Prisma.AgentUpdateOneRequiredWithoutRunsNestedInput
   config?: Prisma.AgentConfigUpdateOneRequiredWithoutRunsNestedInput
   messages?: Prisma.MessageUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateWithoutTenantInput = {
@@ -1509,6 +1667,7 @@ export type RunUncheckedUpdateWithoutTenantInput = {
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateManyWithoutTenantInput = {
@@ -1584,6 +1743,7 @@ export type RunUpdateWithoutAgentInput = {
   conversation?: Prisma.ConversationUpdateOneRequiredWithoutRunsNestedInput
   config?: Prisma.AgentConfigUpdateOneRequiredWithoutRunsNestedInput
   messages?: Prisma.MessageUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateWithoutAgentInput = {
@@ -1609,6 +1769,7 @@ export type RunUncheckedUpdateWithoutAgentInput = {
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateManyWithoutAgentInput = {
@@ -1682,6 +1843,7 @@ export type RunUpdateWithoutConfigInput = {
   conversation?: Prisma.ConversationUpdateOneRequiredWithoutRunsNestedInput
   agent?: Prisma.AgentUpdateOneRequiredWithoutRunsNestedInput
   messages?: Prisma.MessageUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateWithoutConfigInput = {
@@ -1706,6 +1868,7 @@ export type RunUncheckedUpdateWithoutConfigInput = {
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateManyWithoutConfigInput = {
@@ -1779,6 +1942,7 @@ export type RunUpdateWithoutConversationInput = {
   agent?: Prisma.AgentUpdateOneRequiredWithoutRunsNestedInput
   config?: Prisma.AgentConfigUpdateOneRequiredWithoutRunsNestedInput
   messages?: Prisma.MessageUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateWithoutConversationInput = {
@@ -1804,6 +1968,7 @@ export type RunUncheckedUpdateWithoutConversationInput = {
   startedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   finishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
   messages?: Prisma.MessageUncheckedUpdateManyWithoutRunNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutRunNestedInput
 }
 
 export type RunUncheckedUpdateManyWithoutConversationInput = {
@@ -1837,10 +2002,12 @@ export type RunUncheckedUpdateManyWithoutConversationInput = {
 
 export type RunCountOutputType = {
   messages: number
+  toolCalls: number
 }
 
 export type RunCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   messages?: boolean | RunCountOutputTypeCountMessagesArgs
+  toolCalls?: boolean | RunCountOutputTypeCountToolCallsArgs
 }
 
 /**
@@ -1858,6 +2025,13 @@ export type RunCountOutputTypeDefaultArgs<ExtArgs extends runtime.Types.Extensio
  */
 export type RunCountOutputTypeCountMessagesArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   where?: Prisma.MessageWhereInput
+}
+
+/**
+ * RunCountOutputType without action
+ */
+export type RunCountOutputTypeCountToolCallsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.ToolCallWhereInput
 }
 
 
@@ -1890,6 +2064,7 @@ export type RunSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs = ru
   agent?: boolean | Prisma.AgentDefaultArgs<ExtArgs>
   config?: boolean | Prisma.AgentConfigDefaultArgs<ExtArgs>
   messages?: boolean | Prisma.Run$messagesArgs<ExtArgs>
+  toolCalls?: boolean | Prisma.Run$toolCallsArgs<ExtArgs>
   _count?: boolean | Prisma.RunCountOutputTypeDefaultArgs<ExtArgs>
 }, ExtArgs["result"]["run"]>
 
@@ -1986,6 +2161,7 @@ export type RunInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = r
   agent?: boolean | Prisma.AgentDefaultArgs<ExtArgs>
   config?: boolean | Prisma.AgentConfigDefaultArgs<ExtArgs>
   messages?: boolean | Prisma.Run$messagesArgs<ExtArgs>
+  toolCalls?: boolean | Prisma.Run$toolCallsArgs<ExtArgs>
   _count?: boolean | Prisma.RunCountOutputTypeDefaultArgs<ExtArgs>
 }
 export type RunIncludeCreateManyAndReturn<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
@@ -2009,6 +2185,7 @@ export type $RunPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
     agent: Prisma.$AgentPayload<ExtArgs>
     config: Prisma.$AgentConfigPayload<ExtArgs>
     messages: Prisma.$MessagePayload<ExtArgs>[]
+    toolCalls: Prisma.$ToolCallPayload<ExtArgs>[]
   }
   scalars: runtime.Types.Extensions.GetPayloadResult<{
     id: string
@@ -2049,11 +2226,11 @@ export type $RunPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs = 
     apiKeyId: string | null
     createdAt: Date
     /**
-     * When it was queued; of one that found no session, until when it lets others go first.
+     * When it was queued; of one that found no session, until when it lets others go first; of one that waits for a person, until when.
      */
     queuedAt: Date
     /**
-     * When the budget that a paused run waits for begins anew; null while it is not paused.
+     * When what a run waits for comes by itself: the budget of another month, or the end of the time to decide. Null for all others.
      */
     resumeAt: Date | null
     startedAt: Date | null
@@ -2457,6 +2634,7 @@ export interface Prisma__RunClient<T, Null = never, ExtArgs extends runtime.Type
   agent<T extends Prisma.AgentDefaultArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.AgentDefaultArgs<ExtArgs>>): Prisma.Prisma__AgentClient<runtime.Types.Result.GetResult<Prisma.$AgentPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | Null, Null, ExtArgs, GlobalOmitOptions>
   config<T extends Prisma.AgentConfigDefaultArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.AgentConfigDefaultArgs<ExtArgs>>): Prisma.Prisma__AgentConfigClient<runtime.Types.Result.GetResult<Prisma.$AgentConfigPayload<ExtArgs>, T, "findUniqueOrThrow", GlobalOmitOptions> | Null, Null, ExtArgs, GlobalOmitOptions>
   messages<T extends Prisma.Run$messagesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Run$messagesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$MessagePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  toolCalls<T extends Prisma.Run$toolCallsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Run$toolCallsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ToolCallPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   /**
    * Attaches callbacks for the resolution and/or rejection of the Promise.
    * @param onfulfilled The callback to execute when the Promise is resolved.
@@ -2931,6 +3109,30 @@ export type Run$messagesArgs<ExtArgs extends runtime.Types.Extensions.InternalAr
   take?: number
   skip?: number
   distinct?: Prisma.MessageScalarFieldEnum | Prisma.MessageScalarFieldEnum[]
+}
+
+/**
+ * Run.toolCalls
+ */
+export type Run$toolCallsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the ToolCall
+   */
+  select?: Prisma.ToolCallSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the ToolCall
+   */
+  omit?: Prisma.ToolCallOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.ToolCallInclude<ExtArgs> | null
+  where?: Prisma.ToolCallWhereInput
+  orderBy?: Prisma.ToolCallOrderByWithRelationInput | Prisma.ToolCallOrderByWithRelationInput[]
+  cursor?: Prisma.ToolCallWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.ToolCallScalarFieldEnum | Prisma.ToolCallScalarFieldEnum[]
 }
 
 /**

@@ -316,6 +316,7 @@ export type TenantWhereInput = {
   conversations?: Prisma.ConversationListRelationFilter
   messages?: Prisma.MessageListRelationFilter
   runs?: Prisma.RunListRelationFilter
+  toolCalls?: Prisma.ToolCallListRelationFilter
   usageRecords?: Prisma.UsageRecordListRelationFilter
   callAttempts?: Prisma.ModelCallAttemptListRelationFilter
   idempotencyKeys?: Prisma.IdempotencyKeyListRelationFilter
@@ -358,6 +359,7 @@ export type TenantOrderByWithRelationInput = {
   conversations?: Prisma.ConversationOrderByRelationAggregateInput
   messages?: Prisma.MessageOrderByRelationAggregateInput
   runs?: Prisma.RunOrderByRelationAggregateInput
+  toolCalls?: Prisma.ToolCallOrderByRelationAggregateInput
   usageRecords?: Prisma.UsageRecordOrderByRelationAggregateInput
   callAttempts?: Prisma.ModelCallAttemptOrderByRelationAggregateInput
   idempotencyKeys?: Prisma.IdempotencyKeyOrderByRelationAggregateInput
@@ -404,6 +406,7 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   conversations?: Prisma.ConversationListRelationFilter
   messages?: Prisma.MessageListRelationFilter
   runs?: Prisma.RunListRelationFilter
+  toolCalls?: Prisma.ToolCallListRelationFilter
   usageRecords?: Prisma.UsageRecordListRelationFilter
   callAttempts?: Prisma.ModelCallAttemptListRelationFilter
   idempotencyKeys?: Prisma.IdempotencyKeyListRelationFilter
@@ -490,6 +493,7 @@ export type TenantCreateInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -531,6 +535,7 @@ export type TenantUncheckedCreateInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -571,6 +576,7 @@ export type TenantUpdateInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -612,6 +618,7 @@ export type TenantUncheckedUpdateInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -937,6 +944,20 @@ export type TenantUpdateOneRequiredWithoutRunsNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutRunsInput, Prisma.TenantUpdateWithoutRunsInput>, Prisma.TenantUncheckedUpdateWithoutRunsInput>
 }
 
+export type TenantCreateNestedOneWithoutToolCallsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutToolCallsInput, Prisma.TenantUncheckedCreateWithoutToolCallsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutToolCallsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutToolCallsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutToolCallsInput, Prisma.TenantUncheckedCreateWithoutToolCallsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutToolCallsInput
+  upsert?: Prisma.TenantUpsertWithoutToolCallsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutToolCallsInput, Prisma.TenantUpdateWithoutToolCallsInput>, Prisma.TenantUncheckedUpdateWithoutToolCallsInput>
+}
+
 export type TenantCreateNestedOneWithoutUsageRecordsInput = {
   create?: Prisma.XOR<Prisma.TenantCreateWithoutUsageRecordsInput, Prisma.TenantUncheckedCreateWithoutUsageRecordsInput>
   connectOrCreate?: Prisma.TenantCreateOrConnectWithoutUsageRecordsInput
@@ -1169,6 +1190,7 @@ export type TenantCreateWithoutMembersInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -1209,6 +1231,7 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1264,6 +1287,7 @@ export type TenantUpdateWithoutMembersInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -1304,6 +1328,7 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1343,6 +1368,7 @@ export type TenantCreateWithoutApiKeysInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -1383,6 +1409,7 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1438,6 +1465,7 @@ export type TenantUpdateWithoutApiKeysInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -1478,6 +1506,7 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1517,6 +1546,7 @@ export type TenantCreateWithoutAgentsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -1557,6 +1587,7 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1601,6 +1632,7 @@ export type TenantCreateWithoutDefaultAgentInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -1640,6 +1672,7 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1695,6 +1728,7 @@ export type TenantUpdateWithoutAgentsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -1735,6 +1769,7 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1785,6 +1820,7 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -1824,6 +1860,7 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1863,6 +1900,7 @@ export type TenantCreateWithoutAgentConfigsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -1903,6 +1941,7 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1958,6 +1997,7 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -1998,6 +2038,7 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2037,6 +2078,7 @@ export type TenantCreateWithoutConversationsInput = {
   agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -2077,6 +2119,7 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2132,6 +2175,7 @@ export type TenantUpdateWithoutConversationsInput = {
   agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -2172,6 +2216,7 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2211,6 +2256,7 @@ export type TenantCreateWithoutMessagesInput = {
   agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -2251,6 +2297,7 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2306,6 +2353,7 @@ export type TenantUpdateWithoutMessagesInput = {
   agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -2346,6 +2394,7 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2385,6 +2434,7 @@ export type TenantCreateWithoutRunsInput = {
   agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -2425,6 +2475,7 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2480,6 +2531,7 @@ export type TenantUpdateWithoutRunsInput = {
   agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -2520,6 +2572,185 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutToolCallsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutToolCallsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutToolCallsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutToolCallsInput, Prisma.TenantUncheckedCreateWithoutToolCallsInput>
+}
+
+export type TenantUpsertWithoutToolCallsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutToolCallsInput, Prisma.TenantUncheckedUpdateWithoutToolCallsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutToolCallsInput, Prisma.TenantUncheckedCreateWithoutToolCallsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutToolCallsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutToolCallsInput, Prisma.TenantUncheckedUpdateWithoutToolCallsInput>
+}
+
+export type TenantUpdateWithoutToolCallsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutToolCallsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2560,6 +2791,7 @@ export type TenantCreateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
@@ -2600,6 +2832,7 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
@@ -2655,6 +2888,7 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
@@ -2695,6 +2929,7 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
@@ -2734,6 +2969,7 @@ export type TenantCreateWithoutCallAttemptsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
@@ -2774,6 +3010,7 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
@@ -2829,6 +3066,7 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
@@ -2869,6 +3107,7 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
@@ -2908,6 +3147,7 @@ export type TenantCreateWithoutPricesInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -2948,6 +3188,7 @@ export type TenantUncheckedCreateWithoutPricesInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3003,6 +3244,7 @@ export type TenantUpdateWithoutPricesInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -3043,6 +3285,7 @@ export type TenantUncheckedUpdateWithoutPricesInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3082,6 +3325,7 @@ export type TenantCreateWithoutCreditsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -3122,6 +3366,7 @@ export type TenantUncheckedCreateWithoutCreditsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3177,6 +3422,7 @@ export type TenantUpdateWithoutCreditsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -3217,6 +3463,7 @@ export type TenantUncheckedUpdateWithoutCreditsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3256,6 +3503,7 @@ export type TenantCreateWithoutUsageRollupsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -3296,6 +3544,7 @@ export type TenantUncheckedCreateWithoutUsageRollupsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3351,6 +3600,7 @@ export type TenantUpdateWithoutUsageRollupsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -3391,6 +3641,7 @@ export type TenantUncheckedUpdateWithoutUsageRollupsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3430,6 +3681,7 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
@@ -3470,6 +3722,7 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
@@ -3525,6 +3778,7 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
@@ -3565,6 +3819,7 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
@@ -3604,6 +3859,7 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -3644,6 +3900,7 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3699,6 +3956,7 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -3739,6 +3997,7 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3778,6 +4037,7 @@ export type TenantCreateWithoutNotificationsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -3818,6 +4078,7 @@ export type TenantUncheckedCreateWithoutNotificationsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3873,6 +4134,7 @@ export type TenantUpdateWithoutNotificationsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -3913,6 +4175,7 @@ export type TenantUncheckedUpdateWithoutNotificationsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3952,6 +4215,7 @@ export type TenantCreateWithoutWebhooksInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -3992,6 +4256,7 @@ export type TenantUncheckedCreateWithoutWebhooksInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4047,6 +4312,7 @@ export type TenantUpdateWithoutWebhooksInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -4087,6 +4353,7 @@ export type TenantUncheckedUpdateWithoutWebhooksInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4126,6 +4393,7 @@ export type TenantCreateWithoutOutboxInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -4166,6 +4434,7 @@ export type TenantUncheckedCreateWithoutOutboxInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4221,6 +4490,7 @@ export type TenantUpdateWithoutOutboxInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -4261,6 +4531,7 @@ export type TenantUncheckedUpdateWithoutOutboxInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4300,6 +4571,7 @@ export type TenantCreateWithoutAuditEventsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -4340,6 +4612,7 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4395,6 +4668,7 @@ export type TenantUpdateWithoutAuditEventsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -4435,6 +4709,7 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4474,6 +4749,7 @@ export type TenantCreateWithoutDataKeysInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -4514,6 +4790,7 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4569,6 +4846,7 @@ export type TenantUpdateWithoutDataKeysInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -4609,6 +4887,7 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4648,6 +4927,7 @@ export type TenantCreateWithoutSecretsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -4688,6 +4968,7 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4743,6 +5024,7 @@ export type TenantUpdateWithoutSecretsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -4783,6 +5065,7 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4822,6 +5105,7 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -4862,6 +5146,7 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4917,6 +5202,7 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -4957,6 +5243,7 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4996,6 +5283,7 @@ export type TenantCreateWithoutExportsInput = {
   conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
@@ -5036,6 +5324,7 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
   messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
   runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
   usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -5091,6 +5380,7 @@ export type TenantUpdateWithoutExportsInput = {
   conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
@@ -5131,6 +5421,7 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
   messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
   runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
   usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
   callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
   idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -5160,6 +5451,7 @@ export type TenantCountOutputType = {
   conversations: number
   messages: number
   runs: number
+  toolCalls: number
   usageRecords: number
   callAttempts: number
   idempotencyKeys: number
@@ -5185,6 +5477,7 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   conversations?: boolean | TenantCountOutputTypeCountConversationsArgs
   messages?: boolean | TenantCountOutputTypeCountMessagesArgs
   runs?: boolean | TenantCountOutputTypeCountRunsArgs
+  toolCalls?: boolean | TenantCountOutputTypeCountToolCallsArgs
   usageRecords?: boolean | TenantCountOutputTypeCountUsageRecordsArgs
   callAttempts?: boolean | TenantCountOutputTypeCountCallAttemptsArgs
   idempotencyKeys?: boolean | TenantCountOutputTypeCountIdempotencyKeysArgs
@@ -5259,6 +5552,13 @@ export type TenantCountOutputTypeCountMessagesArgs<ExtArgs extends runtime.Types
  */
 export type TenantCountOutputTypeCountRunsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   where?: Prisma.RunWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
+export type TenantCountOutputTypeCountToolCallsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.ToolCallWhereInput
 }
 
 /**
@@ -5392,6 +5692,7 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   conversations?: boolean | Prisma.Tenant$conversationsArgs<ExtArgs>
   messages?: boolean | Prisma.Tenant$messagesArgs<ExtArgs>
   runs?: boolean | Prisma.Tenant$runsArgs<ExtArgs>
+  toolCalls?: boolean | Prisma.Tenant$toolCallsArgs<ExtArgs>
   usageRecords?: boolean | Prisma.Tenant$usageRecordsArgs<ExtArgs>
   callAttempts?: boolean | Prisma.Tenant$callAttemptsArgs<ExtArgs>
   idempotencyKeys?: boolean | Prisma.Tenant$idempotencyKeysArgs<ExtArgs>
@@ -5479,6 +5780,7 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   conversations?: boolean | Prisma.Tenant$conversationsArgs<ExtArgs>
   messages?: boolean | Prisma.Tenant$messagesArgs<ExtArgs>
   runs?: boolean | Prisma.Tenant$runsArgs<ExtArgs>
+  toolCalls?: boolean | Prisma.Tenant$toolCallsArgs<ExtArgs>
   usageRecords?: boolean | Prisma.Tenant$usageRecordsArgs<ExtArgs>
   callAttempts?: boolean | Prisma.Tenant$callAttemptsArgs<ExtArgs>
   idempotencyKeys?: boolean | Prisma.Tenant$idempotencyKeysArgs<ExtArgs>
@@ -5514,6 +5816,7 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     conversations: Prisma.$ConversationPayload<ExtArgs>[]
     messages: Prisma.$MessagePayload<ExtArgs>[]
     runs: Prisma.$RunPayload<ExtArgs>[]
+    toolCalls: Prisma.$ToolCallPayload<ExtArgs>[]
     usageRecords: Prisma.$UsageRecordPayload<ExtArgs>[]
     callAttempts: Prisma.$ModelCallAttemptPayload<ExtArgs>[]
     idempotencyKeys: Prisma.$IdempotencyKeyPayload<ExtArgs>[]
@@ -5976,6 +6279,7 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   conversations<T extends Prisma.Tenant$conversationsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$conversationsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ConversationPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   messages<T extends Prisma.Tenant$messagesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$messagesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$MessagePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   runs<T extends Prisma.Tenant$runsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$runsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$RunPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  toolCalls<T extends Prisma.Tenant$toolCallsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$toolCallsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ToolCallPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   usageRecords<T extends Prisma.Tenant$usageRecordsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$usageRecordsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$UsageRecordPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   callAttempts<T extends Prisma.Tenant$callAttemptsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$callAttemptsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ModelCallAttemptPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   idempotencyKeys<T extends Prisma.Tenant$idempotencyKeysArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$idempotencyKeysArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$IdempotencyKeyPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
@@ -6621,6 +6925,30 @@ export type Tenant$runsArgs<ExtArgs extends runtime.Types.Extensions.InternalArg
   take?: number
   skip?: number
   distinct?: Prisma.RunScalarFieldEnum | Prisma.RunScalarFieldEnum[]
+}
+
+/**
+ * Tenant.toolCalls
+ */
+export type Tenant$toolCallsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the ToolCall
+   */
+  select?: Prisma.ToolCallSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the ToolCall
+   */
+  omit?: Prisma.ToolCallOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.ToolCallInclude<ExtArgs> | null
+  where?: Prisma.ToolCallWhereInput
+  orderBy?: Prisma.ToolCallOrderByWithRelationInput | Prisma.ToolCallOrderByWithRelationInput[]
+  cursor?: Prisma.ToolCallWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.ToolCallScalarFieldEnum | Prisma.ToolCallScalarFieldEnum[]
 }
 
 /**
