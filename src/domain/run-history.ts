@@ -10,7 +10,7 @@ const mostRuns = 100
 type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
 
 /** What the run has to answer, and what was said in the conversation before it was asked, newest first. */
-type Said = { question: Question; earlier: Outline[] }
+export type Said = { question: Question; earlier: Outline[] }
 
 /** What was said in a conversation so far, newest first, as the next run would be told. */
 export async function readEarlier(db: TenantDb, tenantId: TenantId, conversationId: string): Promise<Outline[]> {
