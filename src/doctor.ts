@@ -4,7 +4,9 @@ import type { Config } from './config.ts'
 import { inspectDatabase } from './data/boot-gate.ts'
 import { pendingMigrations } from './data/migrate.ts'
 import { findLedgerDrift } from './domain/conservation.ts'
+import { leftBehind } from './domain/key-rotation.ts'
 import { findDrift } from './domain/quota-drift.ts'
+import { inWords } from './rotate-keys.ts'
 
 /** What was looked at, and how it is. `detail` says what to do about a problem. */
 export type Finding = { what: string; verdict: 'ok' | 'problem' | 'not checked'; detail: string }
@@ -46,6 +48,12 @@ export async function examine(config: Config, logger: Logger): Promise<Finding[]
     return 'answers'
   })
   const ports = openPorts(config, logger, opened)
+  await look('master key', async () => {
+    const [{ catalog }, { vault }] = [await data, await ports]
+    const left = await leftBehind(catalog, vault.wrappingKeyId)
+    if (left.dataKeys + left.databases === 0) return 'everything is encrypted under the current one'
+    throw new Error(`${inWords(left)} are encrypted under an older one. Run \`bulkhead keys rotate\`.`)
+  })
   await look('redis', async () => {
     await ports
     return config.redis === null ? 'not used: counters are those of each process, and not seen from here' : 'answers'

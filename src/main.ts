@@ -10,6 +10,7 @@ import { type Destination, migrateDatabase, placeTenant } from './databases.ts'
 import { examine, tableOf } from './doctor.ts'
 import { rebuildSums } from './rebuild-sums.ts'
 import { agrees, type ReconcileOptions, reconcile, reconciliationText } from './reconcile.ts'
+import { rotateKeys } from './rotate-keys.ts'
 import { startText } from './start-text.ts'
 
 /**
@@ -75,6 +76,15 @@ program
       say(`${quarters} quarters of an hour are summed anew by the workers; until then reports read the ledger itself.`)
     }),
   )
+
+program
+  .command('keys')
+  .description('what secrets are encrypted under')
+  .command('rotate')
+  .description(
+    'put what BULKHEAD_OLD_MASTER_KEYS encrypt under BULKHEAD_MASTER_KEY; run it again to go on when it was interrupted',
+  )
+  .action(() => run(async (config, logger) => say(await rotateKeys(config, logger, say))))
 
 program
   .command('reconcile')

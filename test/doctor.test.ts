@@ -1,11 +1,14 @@
+import { randomBytes } from 'node:crypto'
 import { rm } from 'node:fs/promises'
 import pino from 'pino'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { readConfig } from '../src/config.ts'
 import { examine, tableOf } from '../src/doctor.ts'
 import { tenantIdOf } from '../src/domain/ids.ts'
+import { localSecrets } from '../src/local-secrets.ts'
 import { rebuildSums } from '../src/rebuild-sums.ts'
 import { quotaKeys } from '../src/redis/key-space.ts'
+import { masterKeysOf } from '../src/secrets/master-keys.ts'
 import { tenantParty } from './isolation/rows.ts'
 import { seed } from './isolation/world.ts'
 import { adminQuery } from './support/database-url.ts'
@@ -30,6 +33,8 @@ describe.runIf(redisAvailable)(redisSuite('the doctor'), () => {
     ])
     await seed(database.adminUrl, [active])
     await adminQuery(database.adminUrl, 'update runs set queued_at = now()')
+    const { currentId } = masterKeysOf((await localSecrets(dataDir)).masterKey)
+    await adminQuery(database.adminUrl, `update data_keys set wrapping_key_id = '${currentId}'`)
   })
 
   afterAll(async () => {
@@ -48,10 +53,9 @@ describe.runIf(redisAvailable)(redisSuite('the doctor'), () => {
   it('finds nothing wrong where all is well', async () => {
     const findings = await examine(configOf({ DATABASE_ADMIN_URL: database.adminUrl }), logger)
     expect(findings.map(({ what, verdict }) => [what, verdict])).toEqual(
-      ['configuration', 'migrations', 'database role', 'catalogue', 'redis', 'quota counters', 'ledgers'].map((what) => [
-        what,
-        'ok',
-      ]),
+      ['configuration', 'migrations', 'database role', 'catalogue', 'master key', 'redis', 'quota counters', 'ledgers'].map(
+        (what) => [what, 'ok'],
+      ),
     )
   })
 
@@ -106,6 +110,15 @@ describe.runIf(redisAvailable)(redisSuite('the doctor'), () => {
     const mended = (await examine(configOf(), logger)).find(({ what }) => what === 'ledgers')
     expect(mended?.verdict).toBe('ok')
     await expect(rebuildSums(configOf(), logger, 'nobody')).rejects.toThrow('There is no tenant nobody.')
+  })
+
+  it('finds keys that an older master key wraps, and says what to run', async () => {
+    const later = configOf({ BULKHEAD_MASTER_KEY: randomBytes(32).toString('base64') })
+    expect(await examine(later, logger)).toContainEqual({
+      what: 'master key',
+      verdict: 'problem',
+      detail: expect.stringMatching(/^1 data key and .* `bulkhead keys rotate`\.$/),
+    })
   })
 
   it('finds counters that are not what the ledger says', async () => {

@@ -4,6 +4,7 @@ import type { UrlCipher } from './database-address.ts'
 import { Erasures } from './erasures.ts'
 import { type OperatorKey, type OutboxChannel, Prisma, type PrismaClient, type Tenant } from './generated/client.ts'
 import type { PriceCreateManyInput } from './generated/models.ts'
+import { KeyRegister } from './key-register.ts'
 import { Placements } from './placements.ts'
 import { openPlatformPool, PlatformDatabase, type PlatformDatabaseOptions } from './platform-database.ts'
 import { PriceRegister } from './price-register.ts'
@@ -31,6 +32,7 @@ export class Catalog {
   readonly placements: Placements
   readonly quotas: QuotaRegister
   readonly prices: PriceRegister
+  readonly keys: KeyRegister
   readonly #database: PlatformDatabase
   /**
    * A connection of their own for heartbeats and access versions: no worker must look dead, and no revoked key be heard of late,
@@ -52,6 +54,7 @@ export class Catalog {
     this.tenants = new TenantRegister(this.#client, this.#pulse, this.placements)
     this.quotas = new QuotaRegister(this.#client, this.placements)
     this.prices = new PriceRegister(this.#client, this.placements)
+    this.keys = new KeyRegister(this.#database, this.placements, cipher)
   }
 
   findOperatorKey(id: string): Promise<OperatorKey | null> {

@@ -1,4 +1,4 @@
-import type { ModelCallAttempt, Run } from '../data/generated/client.ts'
+import { type ModelCallAttempt, Prisma, type Run } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { SettledCall } from './admission.ts'
 import { settle } from './escrow.ts'
@@ -13,20 +13,33 @@ import { recordUsage } from './usage.ts'
 import { entryNow } from './usage-feed.ts'
 
 /** A model call that is about to be made. `turn` counts from 0; `userPseudonym` is as the ledger has it. */
-type PlannedCall = { turn: number; prompt: Prompt; terms: CallTerms; userPseudonym: string | null }
+export type PlannedCall = { turn: number; prompt: Prompt; terms: CallTerms; userPseudonym: string | null }
 
 /**
  * Notes that a claim is about to call the model, so that the call is accounted for whatever becomes of this process. False, and
- * nothing is noted, when the run is no longer that claim's: then the model must not be called.
+ * nothing is noted, when the run is no longer that claim's: then the model must not be called. When it is another model than the run's so far,
+ * it is the run's from then on, and what was noted of the turn, and cost nothing, is forgotten.
  */
 export async function beginCall(db: TenantTransaction, run: Run, call: PlannedCall): Promise<boolean> {
   const { turn, prompt, terms, userPseudonym } = call
+  const { model } = prompt.request
+  const ours = Prisma.sql`tenant_id = ${run.tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int and status = 'RUNNING'`
+  // The insertion waits for the count, and so for the row in its place to be gone.
+  const handOn = Prisma.sql`
+    with forgotten as (
+      delete from model_call_attempts
+      where tenant_id = ${run.tenantId}::uuid and run_id = ${run.id}::uuid and turn = ${turn}::int and call = 0 and attempt = ${run.epoch}::int
+      returning turn),
+    answering as (update runs set model = ${model} where ${ours} returning *)`
+  const isOther = model !== run.model
   const noted = await db.$executeRaw`
+    ${isOther ? handOn : Prisma.empty}
     insert into model_call_attempts (tenant_id, run_id, turn, call, attempt, conversation_id, user_pseudonym, agent_id,
       config_version, model, price_id, tenant_price_id, input_tokens, output_bound)
     select tenant_id, id, ${turn}::int, 0, epoch, conversation_id, ${userPseudonym}::uuid, agent_id,
       config_version, model, ${terms.listed?.id ?? null}::uuid, ${terms.agreed?.id ?? null}::uuid, ${prompt.inputTokens}::int, ${prompt.request.maxOutputTokens}::int
-    from runs where tenant_id = ${run.tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int and status = 'RUNNING'`
+    from ${isOther ? Prisma.sql`answering cross join (select count(*) from forgotten) as done` : Prisma.sql`runs where ${ours}`}`
+  if (noted === 1) run.model = model
   return noted === 1
 }
 

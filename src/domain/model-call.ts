@@ -21,15 +21,22 @@ export type CallOutcome =
 /** Calls before the first token, the first one included. */
 const mostAttempts = 3
 
-/** Longest pause between two of them, in milliseconds. Who asks for a longer one is not called again. */
+/** Longest pause between two of them, in milliseconds, and where another model stands by. Who asks for a longer one is not called again. */
 const longestPause = 20_000
+const longestPauseWithStandIn = 2_000
+
+/** Whether another model may answer what this one did not. A request that was rejected for what is in it is nobody else's to answer. */
+export function isOfOneModel({ code }: ModelError): boolean {
+  return code !== 'MODEL_BAD_REQUEST'
+}
 
 /** Lets through as much of what the model says as may be spent on it: all, or the beginning. */
 export type Cover = (text: string) => Promise<string>
 
 /**
  * Calls the model and hands its text to `onText` as it comes, as far as `cover` lets it through. The call ends where it does not. Until the first token a failure that may pass is tried again,
- * with a growing pause; after it never, since what was streamed cannot be taken back. Throws what is no failure of the model.
+ * with a growing pause; after it never, since what was streamed cannot be taken back. Where another model would stand in, nobody is made to
+ * wait: neither for long, nor for one that just was silent for as long as it may be. Throws what is no failure of the model.
  */
 export async function callModel(
   model: Model,
@@ -37,12 +44,14 @@ export async function callModel(
   signal: AbortSignal,
   cover: Cover,
   onText: (text: string) => void,
+  hasStandIn: boolean,
 ): Promise<CallOutcome> {
   for (let attempt = 1; ; attempt++) {
     const call = await tryCall(model, prompt, signal, cover, onText)
     if (call.outcome !== 'failed' || call.usage || !call.error.retryable || attempt === mostAttempts) return call
+    if (hasStandIn && call.error.code === 'MODEL_TIMED_OUT') return call
     const pause = call.error.retryAfterMs ?? 500 * 2 ** (attempt - 1) * (0.5 + Math.random())
-    if (pause > longestPause) return call
+    if (pause > (hasStandIn ? longestPauseWithStandIn : longestPause)) return call
     try {
       await delay(pause, undefined, { signal })
     } catch {

@@ -14,18 +14,18 @@ import { turnsOf } from './run-turn.ts'
  */
 export async function answeringConfig(task: RunTask): Promise<AgentConfig | null> {
   const { run, db, ports, tenant } = task
-  const { config } = run
-  // A run keeps the model that it began with.
-  if (run.downgradedFrom !== null) return { ...config, model: run.model }
+  // A run keeps the model that answered it last.
+  const config = { ...run.config, model: run.model }
+  if (run.downgradedFrom !== null) return config
   const { downgradeModel } = tenant
   if (downgradeModel === null || downgradeModel === config.model || turnsOf(run).length > 0) return config
   if (!(await isNearlySpent(task))) return config
   if (!(await termsAt(db, tenantIdOf(run.tenantId), downgradeModel, ports.now()))) return config
-  const { count } = await db.run.updateMany({
-    where: { id: run.id, epoch: run.epoch, status: 'RUNNING' },
-    data: { model: downgradeModel, downgradedFrom: config.model },
-  })
-  return count === 1 ? { ...config, model: downgradeModel } : null
+  const change = { model: downgradeModel, downgradedFrom: run.config.model }
+  const { count } = await db.run.updateMany({ where: { id: run.id, epoch: run.epoch, status: 'RUNNING' }, data: change })
+  if (count === 0) return null
+  Object.assign(run, change)
+  return { ...config, model: downgradeModel }
 }
 
 async function isNearlySpent({ quota, tenant }: RunTask): Promise<boolean> {

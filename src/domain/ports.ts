@@ -246,6 +246,8 @@ export type WrappedKey = { wrappedKey: Uint8Array<ArrayBuffer>; wrappingKeyId: s
  * encrypt, wrapped under a key that is not. What cannot be decrypted throws, and the error says nothing of the content.
  */
 export type Vault = {
+  /** The wrapping key that new data keys get. */
+  readonly wrappingKeyId: string
   /** A new data key for the tenant, to be stored. */
   createKey(tenantId: TenantId): Promise<WrappedKey>
   /**
@@ -253,7 +255,7 @@ export type Vault = {
    * under `key.id`.
    */
   unlock(tenantId: TenantId, key: WrappedKey & { id: string }): Promise<SecretCipher>
-  /** The same data key under the wrapping key that new ones get; null when it is that already. */
+  /** The same data key under `wrappingKeyId`, which it was opened with once more; null when it is under that already. */
   rewrap(tenantId: TenantId, key: WrappedKey): Promise<WrappedKey | null>
   /** Forgets the tenant's data keys, since they were destroyed. */
   forget(tenantId: TenantId): void

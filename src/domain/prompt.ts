@@ -20,9 +20,14 @@ export type Prompt = { request: ModelRequest; inputTokens: number }
  */
 const tokensPerMessage = 8
 
+/** What the model is told of tools, and nothing else that is known of them. */
+function definitionsOf(tools: readonly ToolDefinition[]): ToolDefinition[] {
+  return tools.map(({ name, description, parameters }) => ({ name, description, parameters }))
+}
+
 /** Tokens that are in every request of the run, whatever the history. */
 export function frameTokens(model: Model, { config, tools, question }: PromptFrame): number {
-  const definitions = tools.length === 0 ? 0 : model.countTokens(config.model, JSON.stringify(tools))
+  const definitions = tools.length === 0 ? 0 : model.countTokens(config.model, JSON.stringify(definitionsOf(tools)))
   return model.countTokens(config.model, config.systemPrompt) + definitions + question.tokens + 2 * tokensPerMessage
 }
 
@@ -86,7 +91,7 @@ export function composePrompt(
       messages,
       temperature: config.temperature,
       maxOutputTokens: config.maxOutputTokens,
-      tools: tools.map(({ name, description, parameters }) => ({ name, description, parameters })),
+      tools: definitionsOf(tools),
     },
     inputTokens: kept.reduce((sum, { tokens }) => sum + tokens, own),
   }

@@ -8,7 +8,7 @@ import { countFitting, type Exchange, exchangeTokens, type Question } from './pr
 type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
 
 /** What the run has to answer, and what was said in the conversation before it was asked, newest first. */
-type Said = { question: Question; earlier: Outline[] }
+export type Said = { question: Question; earlier: Outline[] }
 
 type HistoryRules = Pick<AgentConfig, 'historyPolicy' | 'historyExchanges'>
 

@@ -1,25 +1,23 @@
 import type { AgentConfig, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
 import type { CallId } from './admission.ts'
-import { beginCall } from './call-attempt.ts'
-import { Escrow } from './escrow.ts'
 import { tenantIdOf } from './ids.ts'
-import { type CallOutcome, callModel } from './model-call.ts'
+import { LineUp } from './line-up.ts'
 import { answeringConfig } from './model-downgrade.ts'
 import type { Ports, Tool } from './ports.ts'
 import { type CallTerms, termsAt } from './pricing.ts'
-import { composePrompt, frameTokens, type Prompt, type PromptFrame, roomFor, turnTokens } from './prompt.ts'
+import { turnTokens } from './prompt.ts'
 import type { QuotaOwner } from './quota-terms.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
-import { readHistory, readSaid } from './run-history.ts'
+import { readSaid } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { isOpen, type Turn, turnsOf } from './run-turn.ts'
 import { planToolCalls } from './tool-call.ts'
 import type { LedgerCall, ToolCallChange } from './tool-ledger.ts'
 import { carryOutTurn } from './tool-turn.ts'
 import { availableTools } from './toolset.ts'
-import { callIdOf } from './usage.ts'
+import { answerTurn } from './turn-answer.ts'
 import { pseudonymOf } from './user-pseudonym.ts'
 
 /** Why a run under way has to stop: the reason its signal is aborted with. */
@@ -77,30 +75,26 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const config = await answeringConfig(task)
   if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
-  const [terms, tools, { question, earlier }, userPseudonym] = await Promise.all([
+  const [firstTerms, tools, said, userPseudonym] = await Promise.all([
     termsAt(db, tenantIdOf(run.tenantId), config.model, ports.now()),
     enabledTools(task),
     readSaid(db, run, config),
     pseudonymOf(db, run.tenantId, run.userId),
   ])
-  const end = { turns, call: null, terms }
-  if (!terms) return { ...end, outcome: 'failed', failure: unpriced }
-
-  const frame: PromptFrame = { config, tools, question }
-  const tokensInFrame = frameTokens(ports.model, frame)
-  const history = await readHistory(db, earlier, roomFor(ports.model, config, tokensInFrame))
+  const lineUp = new LineUp(task, config, { tools, said }, firstTerms)
+  const end: { turns: Turn[]; call: null; terms: CallTerms | null } = { turns, call: null, terms: firstTerms }
 
   let hasBegun = false
   let planned: LedgerCall[] | null = null
   while (countedTurns(turns) < config.maxTurns) {
     if (isOpen(turns)) {
-      const closing = await carryOutTurn(task, turns, planned, tools, (turn) => turnTokens(ports.model, config.model, turn))
+      const closing = await carryOutTurn(task, turns, planned, tools, (turn) => turnTokens(ports.model, run.model, turn))
       if (closing.outcome !== 'closed') return { ...end, ...closing }
     }
-    const prompt = composePrompt(ports.model, frame, tokensInFrame, history, turns)
-    if (!prompt) return { ...end, outcome: 'failed', failure: tooLong }
-    const answer = await answerOnce(task, { turn: turns.length, prompt, terms, userPseudonym }, hasBegun)
+    const answer = await answerTurn(task, lineUp, { turns, userPseudonym, hasBegun })
+    if (answer.outcome === 'unasked') return { ...end, outcome: 'failed', failure: answer.failure }
     hasBegun = true
+    end.terms = answer.terms
     const call = { turn: turns.length, usage: 'usage' in answer ? answer.usage : null }
     const turn: Turn = { text: '', toolCalls: [], results: [], outputTokens: call.usage?.outputTokens ?? 0, promptTokens: 0 }
     if ('text' in answer) turn.text = answer.text
@@ -110,15 +104,13 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         return { ...end, outcome: 'fenced' }
       case 'crowded':
         return { ...end, call, outcome: 'crowded' }
-      case 'failed': {
-        const { code, message } = answer.error
-        return { ...end, turns: [...turns, turn], call, outcome: 'failed', failure: { code, message } }
-      }
+      case 'failed':
+        return { ...end, turns: [...turns, turn], call, outcome: 'failed', failure: answer.failure }
       case 'aborted':
         return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
       case 'exhausted': {
         turn.isCut = true
-        turn.promptTokens = turnTokens(ports.model, config.model, turn)
+        turn.promptTokens = turnTokens(ports.model, run.model, turn)
         const said = turn.text === '' ? turns : [...turns, turn]
         if ((config.budgetBehaviour ?? task.tenant.budgetBehaviour) === 'END')
           return { ...end, turns: said, call, outcome: 'completed', finishReason: 'BUDGET' }
@@ -131,10 +123,10 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
           return { ...end, turns: [...turns, turn], call, outcome: 'completed', finishReason }
         }
         turn.toolCalls = answer.toolCalls
-        turn.promptTokens = turnTokens(ports.model, config.model, turn)
+        turn.promptTokens = turnTokens(ports.model, run.model, turn)
         planned = planToolCalls({ runId: run.id, turn: turns.length, now: ports.now() }, turn.toolCalls, tools)
         turns.push(turn)
-        if (!(await saveTurn(turns, planned, call, terms))) return { ...end, outcome: 'fenced' }
+        if (!(await saveTurn(turns, planned, call, answer.terms))) return { ...end, outcome: 'fenced' }
         break
       }
       default:
@@ -144,49 +136,6 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   return { ...end, outcome: 'completed', finishReason: 'TURNS' }
 }
 
-type Answer =
-  | Exclude<CallOutcome, { outcome: 'cut' }>
-  | { outcome: 'exhausted'; text: string; usage: TokenUsage | null; resumeAt: number }
-  | { outcome: 'crowded' | 'fenced' }
-
-/**
- * One model call: waits for a slot of the model, notes the call, holds tokens for it, and makes it. The order matters. Whoever
- * rebuilds the counters from Postgres finds every call that tokens are held for; and what waits holds nothing.
- */
-async function answerOnce(task: RunTask, planned: PlannedCall, hasBegun: boolean): Promise<Answer> {
-  const { run, db, ports, tenant, log, stop, quota } = task
-  const { prompt, turn } = planned
-  const { model, maxOutputTokens } = prompt.request
-  let release: () => void = () => undefined
-  try {
-    release = await ports.modelSlots.acquire({ model, tenantId: quota.tenant.id, weight: tenant.weight }, stop)
-    if (!(await beginCall(db, run, planned))) return { outcome: 'fenced' }
-    const id = callIdOf({ runId: run.id, turn, attempt: run.epoch })
-    const call = { runId: run.id, id, model, inputTokens: prompt.inputTokens, outputBound: maxOutputTokens, hasBegun }
-    const escrow = new Escrow(quota, ports.model, call)
-    const opened = await escrow.open(stop)
-    if (opened.outcome === 'full') return { outcome: 'crowded' }
-    if (opened.outcome === 'exhausted') return { ...opened, text: '', usage: null }
-    task.onCall(id)
-
-    const bounded: Prompt = { ...prompt, request: { ...prompt.request, maxOutputTokens: escrow.outputBound } }
-    const say = (text: string) => log.write({ type: 'TextDelta', text })
-    const answer = await callModel(ports.model, bounded, stop, (text) => escrow.cover(text), say)
-    await escrow.close()
-    // The model stopped where the budget told it to.
-    const isCut = answer.outcome === 'cut' || (answer.outcome === 'answered' && answer.reason === 'LENGTH' && escrow.isShort)
-    if (isCut) return { outcome: 'exhausted', text: answer.text, usage: answer.usage, resumeAt: escrow.resumeAt }
-    return answer as Exclude<CallOutcome, { outcome: 'cut' }>
-  } catch (error) {
-    if (!stop.aborted || error !== stop.reason) throw error
-    return { outcome: 'aborted', text: '', usage: null }
-  } finally {
-    release()
-  }
-}
-
-type PlannedCall = Parameters<typeof beginCall>[2]
-
 /** The end of a run that no model was asked for. */
 function unanswered(run: Run, outcome: StopReason): LoopOutcome {
   return { outcome, turns: turnsOf(run), call: null, terms: null }
@@ -194,13 +143,6 @@ function unanswered(run: Run, outcome: StopReason): LoopOutcome {
 
 function countedTurns(turns: readonly Turn[]): number {
   return turns.filter(({ isCut }) => !isCut).length
-}
-
-const unpriced: RunFailure = { code: 'MODEL_UNPRICED', message: "The agent's model has no price, so it cannot be called." }
-
-const tooLong: RunFailure = {
-  code: 'CONTEXT_EXCEEDED',
-  message: "The message and the longest answer the agent may give do not fit into the model's context together.",
 }
 
 function reasonOf(stop: AbortSignal): StopReason {

@@ -40,7 +40,8 @@ function refusal(error: APIError, status: number): ModelError {
   }
   if (status === 408) return timedOut()
   if (status === 409 || status >= 500) return unavailable(retryAfterMs)
-  if ([401, 402, 403, 404].includes(status)) {
+  // Some servers say with 400 what OpenAI says with 404.
+  if ([401, 402, 403, 404].includes(status) || error.code === 'model_not_found') {
     return new ModelError('MODEL_REFUSED', `The model provider refused the key or the model (HTTP ${status}).`, {
       retryable: false,
     })

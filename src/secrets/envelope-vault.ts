@@ -3,7 +3,7 @@ import type { TenantId } from '../domain/ids.ts'
 import type { SecretCipher, Vault, WrappedKey } from '../domain/ports.ts'
 import { KeyCache, type KeyCacheOptions } from './key-cache.ts'
 import type { KeyProvider } from './key-provider.ts'
-import { derive, keyBytes, seal, unseal } from './sealing.ts'
+import { derive, keyBytes, seal, Unreadable, unseal } from './sealing.ts'
 
 /** Envelope encryption: values under data keys, data keys under the keys of a provider. */
 export class EnvelopeVault implements Vault {
@@ -13,6 +13,10 @@ export class EnvelopeVault implements Vault {
   constructor(provider: KeyProvider, options?: KeyCacheOptions) {
     this.#provider = provider
     this.#open = new KeyCache(options)
+  }
+
+  get wrappingKeyId(): string {
+    return this.#provider.currentKeyId
   }
 
   async createKey(tenantId: TenantId): Promise<WrappedKey> {
@@ -29,10 +33,16 @@ export class EnvelopeVault implements Vault {
   }
 
   async rewrap(tenantId: TenantId, key: WrappedKey): Promise<WrappedKey | null> {
-    if (key.wrappingKeyId === this.#provider.currentKeyId) return null
+    if (key.wrappingKeyId === this.wrappingKeyId) return null
     const dataKey = await this.#provider.unwrap(tenantId, key)
     try {
-      return await this.#provider.wrap(tenantId, dataKey)
+      const rewrapped = await this.#provider.wrap(tenantId, dataKey)
+      // It takes the place of the only other one there is.
+      const reopened = await this.#provider.unwrap(tenantId, rewrapped)
+      const isSame = dataKey.equals(reopened)
+      reopened.fill(0)
+      if (!isSame) throw new Unreadable('The key provider gives back another data key than it was given.')
+      return rewrapped
     } finally {
       dataKey.fill(0)
     }

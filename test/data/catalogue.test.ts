@@ -78,7 +78,7 @@ const rules: { rule: string; tags: string[]; offenders: string; brokenBy: string
     tags: ['rule-1'],
     offenders: `select t.relname || ': ' || p.polname from ${tables} t join pg_policy p on p.polrelid = t.oid where p.polpermissive
       and not (p.polname = 'tenant_access' and ${rolesOf('p')} <@ '{bulkhead_app,bulkhead_eraser}')
-      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events', 'outbox', 'quota_overrides', 'tenant_prices', 'credits', 'usage_rollups') and ${rolesOf('p')} = '{bulkhead_platform}')`,
+      and not (p.polname = 'platform_access' and relname in ('tenants', 'runs', 'model_call_attempts', 'audit_events', 'outbox', 'quota_overrides', 'tenant_prices', 'credits', 'usage_rollups', 'data_keys') and ${rolesOf('p')} = '{bulkhead_platform}')`,
     brokenBy: [
       'create policy open on messages using (true)',
       'alter policy platform_access on runs to bulkhead_platform, bulkhead_app',
@@ -286,6 +286,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       runs: 'SELECT (id tenant_id status epoch worker_id queued_at)',
       model_call_attempts: 'SELECT (tenant_id run_id attempt created_at)',
       outbox: 'SELECT (id tenant_id channel due_at)',
+      data_keys: 'SELECT (tenant_id wrapping_key_id)',
       operator_keys: 'DELETE, INSERT, SELECT, UPDATE',
       workers: 'DELETE, INSERT, SELECT, UPDATE',
       quota_overrides: 'DELETE, INSERT, SELECT, UPDATE (max reason expires_at created_at)',

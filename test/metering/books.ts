@@ -15,6 +15,7 @@ export type Entry = {
   turn: number
   call: number
   attempt: number
+  model: string
   input_tokens: number
   cached_input_tokens: number
   output_tokens: number

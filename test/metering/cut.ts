@@ -6,6 +6,7 @@ type Act = 'close' | 'leave' | 'cancel' | 'killWorker' | 'killApi'
 /** What the upstream does other than to say all and report it. */
 type Mishap =
   | 'refuses'
+  | 'givesWay'
   | 'breaksBefore'
   | 'breaksAmid'
   | 'breaksAtEnd'
@@ -45,6 +46,7 @@ const kinds: readonly Kind[] = [
   },
   { title: 'client: cancels an answer that reports nothing', weight: 6, act: 'cancel', reports: 'nothing', ends: stopped },
   { title: 'upstream: 429 or 500, then an answer', weight: 6, mishap: 'refuses' },
+  { title: 'upstream: has not the model, and another answers', weight: 6, mishap: 'givesWay' },
   { title: 'upstream: breaks off before the first token', weight: 6, mishap: 'breaksBefore' },
   { title: 'upstream: breaks off at a chunk', weight: 10, mishap: 'breaksAmid', ends: ['FAILED'] },
   {

@@ -1,3 +1,4 @@
+import { graphqlClient } from '../support/graphql-client.ts'
 import { type Actor, Stage } from '../support/stage.ts'
 import { Asker } from './asker.ts'
 import type { Cut } from './cut.ts'
@@ -7,6 +8,9 @@ import { type Call, Upstream } from './upstream.ts'
 const inFlight = 24
 
 const workersAtOnce = 3
+
+/** The model that answers when the agents' own does not. */
+const standIn = 'gpt-4.1-mini'
 
 /** The platform while its answers are cut: who asks, and what is done to whom once an answer has come so far. */
 export class Trial {
@@ -25,6 +29,7 @@ export class Trial {
   static async open(cuts: readonly Cut[]): Promise<Trial> {
     const upstream = await Upstream.start(cuts, (call) => trial.#act(call))
     const trial = new Trial(cuts, await Stage.open(upstream, { apis: 2, workers: 0 }))
+    await trial.#nameStandIns()
     await Promise.all(Array.from({ length: workersAtOnce }, () => trial.#startWorker()))
     return trial
   }
@@ -74,6 +79,16 @@ export class Trial {
         break
       default:
         cut.kind.act satisfies never
+    }
+  }
+
+  /** Every agent has another model to turn to. */
+  async #nameStandIns(): Promise<void> {
+    const { apis, tenants } = this.stage
+    for (const { adminKey } of tenants) {
+      const client = graphqlClient(apis[0]?.url ?? '', adminKey)
+      await client.data(`mutation { updateAgentConfig(input: { fallbackModels: ["${standIn}"] }) { __typename } }`)
+      await client.close()
     }
   }
 

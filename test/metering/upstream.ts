@@ -8,6 +8,7 @@ export type Call = {
   cut: Cut
   /** Which worker made it. */
   worker: string
+  model: string
   /** What the messages and tools of the request come to. */
   inputTokens: number
   /** What was written into the socket, in whole events: text, and names and arguments of tools. */
@@ -69,8 +70,8 @@ export class Upstream {
     if (!cut) throw new Error(`Nobody was to ask ${JSON.stringify(asked)}.`)
     const earlier = this.callsOf(cut).length
     const call: Call = {
-      ...{ cut, worker: request.path.split('/')[1] ?? '', inputTokens: inputTokens(request.body), text: '', toolName: '' },
-      ...{ toolArguments: '', reported: null, isFree: false, endedAt: null },
+      ...{ cut, worker: request.path.split('/')[1] ?? '', model: request.body.model, inputTokens: inputTokens(request.body) },
+      ...{ text: '', toolName: '', toolArguments: '', reported: null, isFree: false, endedAt: null },
     }
     this.calls.push(call)
     void request.closed.then(() => {
@@ -107,6 +108,9 @@ async function scriptOf({ kind, at, failures }: Cut, earlier: number, speaker: S
   switch (mishap) {
     case 'refuses':
       if (earlier < failures) return speaker.refuse(at < 0.5 ? 429 : 500)
+      break
+    case 'givesWay':
+      if (earlier === 0) return speaker.refuse(404)
       break
     case 'breaksBefore':
       if (earlier < failures) return speaker.breakOff()

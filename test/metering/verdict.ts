@@ -122,6 +122,7 @@ function judgeEntry(call: Call, entry: Entry, wasKilled: boolean, find: Notes['f
   if (BigInt(entry.cost_nanos) !== costOf(entry) || entry.currency !== entry.price.currency) {
     find(`its price is wrong: ${JSON.stringify(entry)}.`)
   }
+  if (entry.model !== call.model) find(`${call.model} answered, and the ledger has ${entry.model}.`)
   if (!entry.estimated) return
   const { act, mishap } = call.cut.kind
   // A report may cross the request to cancel on its way.

@@ -4,8 +4,9 @@ import { masterKeysOf } from '../../src/secrets/master-keys.ts'
 import { createPlatformCipher } from '../../src/secrets/platform-cipher.ts'
 import type { TestDatabase } from './postgres.ts'
 
-/** The platform's cipher in one test process. */
-export const testCipher = createPlatformCipher(masterKeysOf(randomBytes(32).toString('base64')))
+/** The platform's master key in one test process, and its cipher. */
+export const testMasterKey = randomBytes(32).toString('base64')
+export const testCipher = createPlatformCipher(masterKeysOf(testMasterKey))
 
 /** A move without patience, which ends at the end of the block that has it. `lines` is what it said. */
 export type TestMover = AsyncDisposable & { mover: TenantMover; lines: string[] }

@@ -1,0 +1,3 @@
+-- The platform finds data keys that an older master key wraps, and then works inside each tenant's scope. It sees no key, wrapped or not.
+CREATE POLICY platform_access ON data_keys FOR SELECT TO bulkhead_platform USING (true);
+GRANT SELECT (tenant_id, wrapping_key_id) ON data_keys TO bulkhead_platform;
