@@ -11,7 +11,18 @@ export type AuditEntry = {
   /** The mutation or command, as in `revokeApiKey`. */
   action: string
   /** The type of what was changed, as the schema calls it. */
-  subject: 'AgentConfig' | 'ApiKey' | 'Credit' | 'Secret' | 'Tenant' | 'TenantExport' | 'TenantPrice' | 'UsageRecord' | 'Webhook'
+  subject:
+    | 'AgentConfig'
+    | 'ApiKey'
+    | 'Credit'
+    | 'Run'
+    | 'Secret'
+    | 'Tenant'
+    | 'TenantExport'
+    | 'TenantPrice'
+    | 'Tool'
+    | 'UsageRecord'
+    | 'Webhook'
   subjectId: string
   /** What changed, for people to read. Never a secret, never a prompt, never what end users said. */
   details: JsonObject

@@ -10,6 +10,7 @@ import type { Ports, Tool } from './ports.ts'
 import { type CallTerms, termsAt } from './pricing.ts'
 import { composePrompt, frameTokens, type Prompt, type PromptFrame, roomFor, turnTokens } from './prompt.ts'
 import type { QuotaOwner } from './quota-terms.ts'
+import { auditRefusedCalls } from './refused-call.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
 import { readHistory, readSaid } from './run-history.ts'
@@ -119,6 +120,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         }
         turn.toolCalls = answer.toolCalls
         turn.results = await executeToolCalls(task, turns.length, turn, tools)
+        await auditRefusedCalls(task, turns.length, turn, tools)
         // A turn whose tools were cut short is not finished: the model must not be told of results that there are not.
         if (stop.aborted) return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
         turn.promptTokens = turnTokens(ports.model, config.model, turn)

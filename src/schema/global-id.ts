@@ -12,6 +12,7 @@ const tags = {
   Webhook: 10,
   Notification: 11,
   UsageRecord: 12,
+  Tool: 20,
 } as const
 
 export type NodeType = keyof typeof tags

@@ -327,6 +327,7 @@ export type TenantWhereInput = {
   quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
   notifications?: Prisma.NotificationListRelationFilter
   webhooks?: Prisma.WebhookListRelationFilter
+  tools?: Prisma.ToolListRelationFilter
   outbox?: Prisma.OutboxEntryListRelationFilter
   prices?: Prisma.TenantPriceListRelationFilter
   credits?: Prisma.CreditListRelationFilter
@@ -369,6 +370,7 @@ export type TenantOrderByWithRelationInput = {
   quotaOverrides?: Prisma.QuotaOverrideOrderByRelationAggregateInput
   notifications?: Prisma.NotificationOrderByRelationAggregateInput
   webhooks?: Prisma.WebhookOrderByRelationAggregateInput
+  tools?: Prisma.ToolOrderByRelationAggregateInput
   outbox?: Prisma.OutboxEntryOrderByRelationAggregateInput
   prices?: Prisma.TenantPriceOrderByRelationAggregateInput
   credits?: Prisma.CreditOrderByRelationAggregateInput
@@ -415,6 +417,7 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
   notifications?: Prisma.NotificationListRelationFilter
   webhooks?: Prisma.WebhookListRelationFilter
+  tools?: Prisma.ToolListRelationFilter
   outbox?: Prisma.OutboxEntryListRelationFilter
   prices?: Prisma.TenantPriceListRelationFilter
   credits?: Prisma.CreditListRelationFilter
@@ -501,6 +504,7 @@ export type TenantCreateInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -542,6 +546,7 @@ export type TenantUncheckedCreateInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -582,6 +587,7 @@ export type TenantUpdateInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -623,6 +629,7 @@ export type TenantUncheckedUpdateInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1049,6 +1056,20 @@ export type TenantUpdateOneRequiredWithoutNotificationsNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutNotificationsInput, Prisma.TenantUpdateWithoutNotificationsInput>, Prisma.TenantUncheckedUpdateWithoutNotificationsInput>
 }
 
+export type TenantCreateNestedOneWithoutToolsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutToolsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutToolsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutToolsInput
+  upsert?: Prisma.TenantUpsertWithoutToolsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutToolsInput, Prisma.TenantUpdateWithoutToolsInput>, Prisma.TenantUncheckedUpdateWithoutToolsInput>
+}
+
 export type TenantCreateNestedOneWithoutWebhooksInput = {
   create?: Prisma.XOR<Prisma.TenantCreateWithoutWebhooksInput, Prisma.TenantUncheckedCreateWithoutWebhooksInput>
   connectOrCreate?: Prisma.TenantCreateOrConnectWithoutWebhooksInput
@@ -1180,6 +1201,7 @@ export type TenantCreateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1220,6 +1242,7 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1275,6 +1298,7 @@ export type TenantUpdateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1315,6 +1339,7 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1354,6 +1379,7 @@ export type TenantCreateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1394,6 +1420,7 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1449,6 +1476,7 @@ export type TenantUpdateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1489,6 +1517,7 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1528,6 +1557,7 @@ export type TenantCreateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1568,6 +1598,7 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1612,6 +1643,7 @@ export type TenantCreateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1651,6 +1683,7 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1706,6 +1739,7 @@ export type TenantUpdateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1746,6 +1780,7 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1796,6 +1831,7 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1835,6 +1871,7 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1874,6 +1911,7 @@ export type TenantCreateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1914,6 +1952,7 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1969,6 +2008,7 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2009,6 +2049,7 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2048,6 +2089,7 @@ export type TenantCreateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2088,6 +2130,7 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2143,6 +2186,7 @@ export type TenantUpdateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2183,6 +2227,7 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2222,6 +2267,7 @@ export type TenantCreateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2262,6 +2308,7 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2317,6 +2364,7 @@ export type TenantUpdateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2357,6 +2405,7 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2396,6 +2445,7 @@ export type TenantCreateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2436,6 +2486,7 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2491,6 +2542,7 @@ export type TenantUpdateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2531,6 +2583,7 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2570,6 +2623,7 @@ export type TenantCreateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2610,6 +2664,7 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2665,6 +2720,7 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2705,6 +2761,7 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2744,6 +2801,7 @@ export type TenantCreateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2784,6 +2842,7 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2839,6 +2898,7 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2879,6 +2939,7 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2919,6 +2980,7 @@ export type TenantCreateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
@@ -2959,6 +3021,7 @@ export type TenantUncheckedCreateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
@@ -3014,6 +3077,7 @@ export type TenantUpdateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
@@ -3054,6 +3118,7 @@ export type TenantUncheckedUpdateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
@@ -3093,6 +3158,7 @@ export type TenantCreateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
@@ -3133,6 +3199,7 @@ export type TenantUncheckedCreateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
@@ -3188,6 +3255,7 @@ export type TenantUpdateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
@@ -3228,6 +3296,7 @@ export type TenantUncheckedUpdateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
@@ -3267,6 +3336,7 @@ export type TenantCreateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3307,6 +3377,7 @@ export type TenantUncheckedCreateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3362,6 +3433,7 @@ export type TenantUpdateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -3402,6 +3474,7 @@ export type TenantUncheckedUpdateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -3440,6 +3513,7 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3480,6 +3554,7 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3535,6 +3610,7 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -3575,6 +3651,7 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -3614,6 +3691,7 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3654,6 +3732,7 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3709,6 +3788,7 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -3749,6 +3829,7 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -3788,6 +3869,7 @@ export type TenantCreateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3828,6 +3910,7 @@ export type TenantUncheckedCreateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3883,6 +3966,7 @@ export type TenantUpdateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -3923,6 +4007,185 @@ export type TenantUncheckedUpdateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutToolsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutToolsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutToolsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+}
+
+export type TenantUpsertWithoutToolsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutToolsInput, Prisma.TenantUncheckedUpdateWithoutToolsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutToolsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutToolsInput, Prisma.TenantUncheckedUpdateWithoutToolsInput>
+}
+
+export type TenantUpdateWithoutToolsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutToolsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -3962,6 +4225,7 @@ export type TenantCreateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4002,6 +4266,7 @@ export type TenantUncheckedCreateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4057,6 +4322,7 @@ export type TenantUpdateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4097,6 +4363,7 @@ export type TenantUncheckedUpdateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4137,6 +4404,7 @@ export type TenantCreateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
@@ -4177,6 +4445,7 @@ export type TenantUncheckedCreateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
@@ -4232,6 +4501,7 @@ export type TenantUpdateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
@@ -4272,6 +4542,7 @@ export type TenantUncheckedUpdateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
@@ -4310,6 +4581,7 @@ export type TenantCreateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4350,6 +4622,7 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4405,6 +4678,7 @@ export type TenantUpdateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4445,6 +4719,7 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4484,6 +4759,7 @@ export type TenantCreateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4524,6 +4800,7 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4579,6 +4856,7 @@ export type TenantUpdateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4619,6 +4897,7 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4658,6 +4937,7 @@ export type TenantCreateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4698,6 +4978,7 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4753,6 +5034,7 @@ export type TenantUpdateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4793,6 +5075,7 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4832,6 +5115,7 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4872,6 +5156,7 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4927,6 +5212,7 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4967,6 +5253,7 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -5006,6 +5293,7 @@ export type TenantCreateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -5046,6 +5334,7 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -5101,6 +5390,7 @@ export type TenantUpdateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -5141,6 +5431,7 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -5171,6 +5462,7 @@ export type TenantCountOutputType = {
   quotaOverrides: number
   notifications: number
   webhooks: number
+  tools: number
   outbox: number
   prices: number
   credits: number
@@ -5196,6 +5488,7 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   quotaOverrides?: boolean | TenantCountOutputTypeCountQuotaOverridesArgs
   notifications?: boolean | TenantCountOutputTypeCountNotificationsArgs
   webhooks?: boolean | TenantCountOutputTypeCountWebhooksArgs
+  tools?: boolean | TenantCountOutputTypeCountToolsArgs
   outbox?: boolean | TenantCountOutputTypeCountOutboxArgs
   prices?: boolean | TenantCountOutputTypeCountPricesArgs
   credits?: boolean | TenantCountOutputTypeCountCreditsArgs
@@ -5341,6 +5634,13 @@ export type TenantCountOutputTypeCountWebhooksArgs<ExtArgs extends runtime.Types
 /**
  * TenantCountOutputType without action
  */
+export type TenantCountOutputTypeCountToolsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.ToolWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
 export type TenantCountOutputTypeCountOutboxArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   where?: Prisma.OutboxEntryWhereInput
 }
@@ -5403,6 +5703,7 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
   notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
   webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
+  tools?: boolean | Prisma.Tenant$toolsArgs<ExtArgs>
   outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
   prices?: boolean | Prisma.Tenant$pricesArgs<ExtArgs>
   credits?: boolean | Prisma.Tenant$creditsArgs<ExtArgs>
@@ -5490,6 +5791,7 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
   notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
   webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
+  tools?: boolean | Prisma.Tenant$toolsArgs<ExtArgs>
   outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
   prices?: boolean | Prisma.Tenant$pricesArgs<ExtArgs>
   credits?: boolean | Prisma.Tenant$creditsArgs<ExtArgs>
@@ -5525,6 +5827,7 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     quotaOverrides: Prisma.$QuotaOverridePayload<ExtArgs>[]
     notifications: Prisma.$NotificationPayload<ExtArgs>[]
     webhooks: Prisma.$WebhookPayload<ExtArgs>[]
+    tools: Prisma.$ToolPayload<ExtArgs>[]
     outbox: Prisma.$OutboxEntryPayload<ExtArgs>[]
     prices: Prisma.$TenantPricePayload<ExtArgs>[]
     credits: Prisma.$CreditPayload<ExtArgs>[]
@@ -5987,6 +6290,7 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   quotaOverrides<T extends Prisma.Tenant$quotaOverridesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$quotaOverridesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$QuotaOverridePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   notifications<T extends Prisma.Tenant$notificationsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$notificationsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$NotificationPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   webhooks<T extends Prisma.Tenant$webhooksArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$webhooksArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$WebhookPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  tools<T extends Prisma.Tenant$toolsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$toolsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ToolPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   outbox<T extends Prisma.Tenant$outboxArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$outboxArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$OutboxEntryPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   prices<T extends Prisma.Tenant$pricesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$pricesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TenantPricePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   credits<T extends Prisma.Tenant$creditsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$creditsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$CreditPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
@@ -6885,6 +7189,30 @@ export type Tenant$webhooksArgs<ExtArgs extends runtime.Types.Extensions.Interna
   take?: number
   skip?: number
   distinct?: Prisma.WebhookScalarFieldEnum | Prisma.WebhookScalarFieldEnum[]
+}
+
+/**
+ * Tenant.tools
+ */
+export type Tenant$toolsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Tool
+   */
+  select?: Prisma.ToolSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Tool
+   */
+  omit?: Prisma.ToolOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.ToolInclude<ExtArgs> | null
+  where?: Prisma.ToolWhereInput
+  orderBy?: Prisma.ToolOrderByWithRelationInput | Prisma.ToolOrderByWithRelationInput[]
+  cursor?: Prisma.ToolWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.ToolScalarFieldEnum | Prisma.ToolScalarFieldEnum[]
 }
 
 /**
