@@ -30,7 +30,7 @@ export function redactor(secrets: readonly string[]): (text: string) => string {
 type Span = [from: number, to: number]
 
 /** A text, and where each of its characters, and its end, was before something was undone; null when nothing was. */
-type View = { text: string; from: readonly number[] | null }
+type View = { text: string; from: Uint32Array | null }
 
 function placeIn({ from }: View, index: number): number {
   return from ? (from[index] ?? 0) : index
@@ -54,37 +54,54 @@ function base64Pattern(secret: string, before: number): RegExp {
   return new RegExp(`${first > 0 ? '[A-Za-z0-9+/_-]?' : ''}${letters.join('\\s*')}${shared}`, 'g')
 }
 
-const escapes =
-  /%([0-9a-f]{2})|\\u([0-9a-f]{4})|\\x([0-9a-f]{2})|&#x([0-9a-f]{1,6});|&#(\d{1,7});|&(amp|lt|gt|quot|apos);|\\([^ux])/gi
-
-const named: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
-
-/** The text with every escape in it undone, once; null when there is none. */
+/** The text with every escape in it undone, once; null when there is none. An escape means one character, so that places can be counted. */
 function unescaped(view: View): View | null {
-  const from: number[] = []
-  let [text, done] = ['', 0]
-  const copy = (end: number) => {
-    for (let index = done; index < end; index++) from.push(placeIn(view, index))
-    text += view.text.slice(done, end)
+  const { text } = view
+  if (!/[%\\&]/.test(text)) return null
+  const units = new Uint16Array(text.length)
+  const from = new Uint32Array(text.length + 1)
+  let length = 0
+  for (let at = 0; at < text.length; length++) {
+    from[length] = placeIn(view, at)
+    const [meaning, size] = escapeAt(text, at)
+    units[length] = meaning
+    at += size
   }
-  for (const match of view.text.matchAll(escapes)) {
-    copy(match.index)
-    done = match.index + match[0].length
-    text += meaningOf(match)
-    from.push(placeIn(view, match.index))
-  }
-  if (done === 0) return null
-  copy(view.text.length)
-  from.push(placeIn(view, view.text.length))
-  return { text, from }
+  if (length === text.length) return null
+  from[length] = placeIn(view, text.length)
+  return { text: Buffer.from(units.buffer, 0, length * 2).toString('utf16le'), from }
 }
 
-/** One character, so that places can be counted. */
-function meaningOf([, percent, unit, byte, hexadecimal, decimal, name, letter]: RegExpExecArray): string {
-  if (name !== undefined) return named[name.toLowerCase()] ?? '?'
-  if (letter !== undefined) return letter
-  const hex = percent ?? unit ?? byte ?? hexadecimal
-  return String.fromCharCode(hex === undefined ? Number(decimal) : Number.parseInt(hex, 16))
+const [percent, ampersand, backslash] = [0x25, 0x26, 0x5c]
+
+/** What stands at a place, as UTF-16 has it, and how many characters it takes. */
+function escapeAt(text: string, at: number): [meaning: number, size: number] {
+  const unit = text.charCodeAt(at)
+  if (unit === percent) return hexAt(text, at, 1, 2)
+  if (unit === ampersand) return entityAt(text, at)
+  if (unit !== backslash || at + 1 === text.length) return [unit, 1]
+  const next = text.charAt(at + 1)
+  if (next === 'u') return hexAt(text, at, 2, 4)
+  if (next === 'x') return hexAt(text, at, 2, 2)
+  return [next.charCodeAt(0), 2]
+}
+
+function hexAt(text: string, at: number, before: number, digits: number): [number, number] {
+  const hex = text.slice(at + before, at + before + digits)
+  return hex.length === digits && /^[0-9a-f]+$/i.test(hex)
+    ? [Number.parseInt(hex, 16), before + digits]
+    : [text.charCodeAt(at), 1]
+}
+
+const entity = /&(?:#x([0-9a-f]{1,6})|#(\d{1,7})|(amp|lt|gt|quot|apos));/iy
+const named: Readonly<Record<string, string>> = { amp: '&', lt: '<', gt: '>', quot: '"', apos: "'" }
+
+function entityAt(text: string, at: number): [number, number] {
+  entity.lastIndex = at
+  const [whole = '', hex, decimal, name] = entity.exec(text) ?? []
+  if (whole === '') return [text.charCodeAt(at), 1]
+  const meaning = name ? named[name.toLowerCase()]?.charCodeAt(0) : hex ? Number.parseInt(hex, 16) : Number(decimal)
+  return [meaning ?? 0, whole.length]
 }
 
 function without(text: string, spans: Span[]): string {

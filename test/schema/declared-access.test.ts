@@ -155,8 +155,10 @@ describe('who may use what', () => {
       'apiKeys',
       'auditEvents',
       'createApiKey',
+      'createTool',
       'createWebhook',
       'deleteSecret',
+      'deleteTool',
       'deleteWebhook',
       'exportTenant',
       'invoice',
@@ -165,8 +167,10 @@ describe('who may use what', () => {
       'revokeApiKey',
       'secrets',
       'setSecret',
+      'tools',
       'updateAgentConfig',
       'updateTenantSettings',
+      'updateTool',
       'webhooks',
     ])
   })
