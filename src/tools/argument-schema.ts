@@ -4,8 +4,10 @@ import { RE2JS } from 're2js'
 /** What is wrong with arguments, in words that the model can act on; null when nothing is. */
 export type CheckArguments = (args: unknown) => string | null
 
-/** Most bytes of a schema, levels that it nests, and parts that it has when every reference is written out. */
-const mostBytes = 32_768
+/** Most bytes of a schema. */
+export const mostSchemaBytes = 32_768
+
+/** Levels that a schema nests, and parts that it has when every reference is written out. */
 const deepest = 20
 const mostParts = 2_000
 
@@ -91,8 +93,8 @@ function compilePattern(pattern: string): RE2JS {
 
 /** Throws when the schema is too large, too deep, circular, or refers to something outside itself. */
 function measure(schema: Record<string, unknown>): void {
-  if (Buffer.byteLength(JSON.stringify(schema)) > mostBytes)
-    throw new SchemaRefused(`The JSON Schema must have at most ${mostBytes.toLocaleString('en')} bytes.`)
+  if (Buffer.byteLength(JSON.stringify(schema)) > mostSchemaBytes)
+    throw new SchemaRefused(`The JSON Schema must have at most ${mostSchemaBytes.toLocaleString('en')} bytes.`)
   let parts = 0
   const walk = (part: unknown, levels: number, open: readonly string[]): void => {
     if (typeof part !== 'object' || part === null) return

@@ -1,6 +1,5 @@
 import { ValidationProblem } from '../domain/errors.ts'
 import { type Egress, EgressFailure, type RevealSecrets, type ToolContext, type ToolMaker } from '../domain/ports.ts'
-import { cleanJson } from '../domain/text.ts'
 import type { HttpDefinition, HttpMethod } from '../domain/tool-definition.ts'
 import { argumentsChecker } from './argument-schema.ts'
 import { isAllowedHost } from './egress.ts'
@@ -33,7 +32,7 @@ export function httpTools(egress: Egress): ToolMaker<'HTTP'> {
       const refusal = egress.refusalOf(input.url.replace(/\{[^{}]*\}/g, 'x'))
       if (refusal !== null) throw new ValidationProblem(['http', 'url'], refusal)
       const method = input.method ?? 'GET'
-      const parameters = checkParameters(cleanJson('parameters', input.parameters ?? nothing, { max: 32_768 }), url)
+      const parameters = checkParameters(input.parameters ?? nothing, url)
       return {
         ...{ method, url: input.url, parameters },
         headers: checkHeaders(['http', 'headers'], input.headers ?? [], own),
@@ -128,11 +127,11 @@ function jsonOf(text: string): unknown {
 }
 
 /** A JSON Schema of an object that has what the template names, and surely what its path names. */
-function checkParameters(parameters: HttpDefinition['parameters'], { variables }: UrlTemplate): HttpDefinition['parameters'] {
+function checkParameters(parameters: Record<string, unknown>, { variables }: UrlTemplate): HttpDefinition['parameters'] {
   const path = ['http', 'parameters']
   const { type, properties = {}, required = [] } = parameters as { type?: unknown; properties?: object; required?: unknown }
   if (type !== 'object') throw new ValidationProblem(path, 'The JSON Schema must be one of an object: its type must be "object".')
-  const schema = checkSchema(path, parameters as Record<string, unknown>)
+  const schema = checkSchema(path, parameters)
   const unknown = variables.find(({ name }) => !Object.hasOwn(properties, name))
   if (unknown) throw new ValidationProblem(['http', 'url'], `The JSON Schema has no property for the argument ${unknown.name}.`)
   const optional = variables.find(({ name, place }) => place === 'path' && !(required as unknown[]).includes(name))

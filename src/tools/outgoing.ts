@@ -1,8 +1,8 @@
 import { ValidationProblem } from '../domain/errors.ts'
 import type { Tool } from '../domain/ports.ts'
-import type { JsonObject } from '../domain/text.ts'
+import { cleanJson, type JsonObject } from '../domain/text.ts'
 import type { ToolApproval } from '../domain/tool-definition.ts'
-import { argumentsChecker, refusalOfSchema } from './argument-schema.ts'
+import { argumentsChecker, mostSchemaBytes, refusalOfSchema } from './argument-schema.ts'
 
 type Approval = { approval: ToolApproval; approvalWhen: JsonObject | null }
 
@@ -18,11 +18,21 @@ export function checkApproval(
   return { approval, approvalWhen: approvalWhen == null ? null : checkSchema(at, approvalWhen) }
 }
 
-/** The schema, when it can be used; else throws a ValidationProblem at `path`. */
+/** The schema, when it can be stored and used; else throws a ValidationProblem at `path`. */
 export function checkSchema(path: readonly string[], schema: Record<string, unknown>): JsonObject {
-  const refusal = refusalOfSchema(schema)
+  const refusal = refusalOfText(schema) ?? refusalOfSchema(schema)
   if (refusal !== null) throw new ValidationProblem(path, refusal)
   return schema as JsonObject
+}
+
+function refusalOfText(json: Record<string, unknown>): string | null {
+  try {
+    cleanJson('schema', json, { max: mostSchemaBytes })
+    return null
+  } catch (error) {
+    if (error instanceof ValidationProblem) return error.message
+    throw error
+  }
 }
 
 /** As `Tool` wants it. */
