@@ -44,8 +44,8 @@ import { type MasterKeys, masterKeysOf } from './secrets/master-keys.ts'
 import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { Metrics } from './server/metrics.ts'
 import { createServer } from './server/server.ts'
-import { createBuiltinToolbox } from './tools/builtin.ts'
 import { createEgress, createOperatorEgress } from './tools/egress.ts'
+import { createToolbox } from './tools/toolbox.ts'
 
 /** A running platform. */
 export type App = {
@@ -257,7 +257,7 @@ export async function openPorts(config: Config, logger: Logger, opened: AsyncDis
   const usageFeed = config.usageFeed && { ...config.usageFeed, egress: createOperatorEgress() }
   const courier = createCourier({ egress, mail: config.mail, usageFeed, warn: (message) => logger.warn(message) })
   const common = {
-    ...{ model: await openModel(config, opened), tools: createBuiltinToolbox(Date.now), vault, egress, courier },
+    ...{ model: await openModel(config, opened), tools: createToolbox({ egress, now: Date.now }), vault, egress, courier },
     ...{ report: onError, now: Date.now },
   }
   if (config.redis === null) {

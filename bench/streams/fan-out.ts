@@ -28,8 +28,8 @@ import { createLocalKeyProvider } from '../../src/secrets/key-provider.ts'
 import { masterKeysOf } from '../../src/secrets/master-keys.ts'
 import { createPlatformCipher } from '../../src/secrets/platform-cipher.ts'
 import { createServer } from '../../src/server/server.ts'
-import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
 import { createEgress } from '../../src/tools/egress.ts'
+import { createToolbox } from '../../src/tools/toolbox.ts'
 import type { BenchContext } from '../bench.ts'
 import { atLeast, measurementTable, type Report } from '../support/report.ts'
 import { measure } from '../support/rounds.ts'
@@ -171,7 +171,7 @@ async function openPlatform(context: BenchContext, opened: AsyncDisposableStack)
     admission: new MemoryAdmission({ onError }),
     modelSlots: new MemoryModelSlots({ named: new Map(), others: null }),
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
-    tools: createBuiltinToolbox(Date.now),
+    tools: createToolbox({ egress, now: Date.now }),
     vault: new EnvelopeVault(createLocalKeyProvider(keys)),
     egress,
     courier: createCourier({ egress, mail: null, warn: () => undefined }),

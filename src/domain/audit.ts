@@ -17,10 +17,12 @@ export type AuditEntry = {
     | 'ApiKey'
     | 'Approval'
     | 'Credit'
+    | 'Run'
     | 'Secret'
     | 'Tenant'
     | 'TenantExport'
     | 'TenantPrice'
+    | 'Tool'
     | 'UsageRecord'
     | 'Webhook'
   subjectId: string

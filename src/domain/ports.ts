@@ -1,6 +1,7 @@
 import type { Admission } from './admission.ts'
 import type { TenantId } from './ids.ts'
 import type { Cursor, LoggedEvent, RunEvent, TokenUsage } from './run-event.ts'
+import type { StoredTool, ToolDefinitions, ToolInputs } from './tool-definition.ts'
 
 /** What the domain needs from the outside. `app.ts` alone decides which implementation is behind each. */
 export type Ports = {
@@ -156,10 +157,26 @@ export class ToolOutcomeUnknown extends Error {
   }
 }
 
+/** The values of the tenant's secrets of these names, by name. Those that it does not have are left out. */
+export type RevealSecrets = (names: readonly string[]) => Promise<ReadonlyMap<string, string>>
+
 /** The tools a run may use. Loaded for each run; nothing is shared between tenants. */
 export type Toolbox = {
-  /** Every tool the tenant could enable. */
+  /** The tools that come with the platform, as far as the tenant could enable them. */
   available(tenantId: TenantId): Promise<readonly Tool[]>
+  /** Every kind of tool that tenants define themselves. */
+  kinds: { [Kind in keyof ToolDefinitions]: ToolMaker<Kind> }
+}
+
+/** Makes tools of one kind from what tenants define. Secrets are revealed for a request that needs them, and go nowhere else. */
+export type ToolMaker<Kind extends keyof ToolDefinitions> = {
+  /**
+   * The definition, for a tool of this name, as it is to be stored. Throws a ValidationProblem that names a field of the input. May ask the server that the
+   * definition leads to, so never in a transaction.
+   */
+  define(name: string, input: ToolInputs[Kind], reveal: RevealSecrets): Promise<ToolDefinitions[Kind]>
+  /** The tools that a stored definition gives the model. Asks nobody. */
+  open(tool: StoredTool<Kind>, reveal: RevealSecrets): readonly Tool[]
 }
 
 export type ToolCall = { id: string; name: string; arguments: string }
@@ -277,6 +294,8 @@ export type EgressRequest = {
   method?: 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
   headers?: Readonly<Record<string, string>>
   body?: string | null
+  /** Hosts that may be asked, redirects included: names, or `*.` and a name for all names below it. Default: every host. */
+  allowedHosts?: readonly string[]
   /** Redirects that are followed; with 0 a redirect is an answer like any other. Default 3. */
   maxRedirects?: number
   /** Bytes of the answer's body. Default 1,048,576. */
@@ -290,6 +309,11 @@ export type EgressRequest = {
 export type EgressResponse = { url: string; status: number; headers: Readonly<Record<string, string>>; body: Uint8Array }
 
 /**
+ * The same while it comes. To read on throws an EgressFailure once there is too much of it, or it takes too long. To be closed, read or not.
+ */
+export type EgressStream = Omit<EgressResponse, 'body'> & { body: AsyncIterable<Uint8Array>; close(): Promise<void> }
+
+/**
  * The one way out for URLs that a tenant chooses. It connects to the public Internet alone, and to what the operator has listed: each
  * address is checked when it is connected to, those of redirects too. Credentials are never sent on to another origin.
  */
@@ -298,6 +322,8 @@ export type Egress = {
   refusalOf(url: string): string | null
   /** Answers whatever the server answers. Throws an EgressFailure, and the signal's reason when aborted. */
   request(request: EgressRequest): Promise<EgressResponse>
+  /** The same as soon as the answer has begun. */
+  stream(request: EgressRequest): Promise<EgressStream>
 }
 
 export type EgressFailureCode =

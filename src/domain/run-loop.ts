@@ -8,6 +8,7 @@ import type { Ports, Tool } from './ports.ts'
 import { type CallTerms, termsAt } from './pricing.ts'
 import { turnTokens } from './prompt.ts'
 import type { QuotaOwner } from './quota-terms.ts'
+import { auditRefusedCalls } from './refused-call.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
 import { readSaid } from './run-history.ts'
@@ -125,6 +126,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         turn.toolCalls = answer.toolCalls
         turn.promptTokens = turnTokens(ports.model, run.model, turn)
         planned = planToolCalls({ runId: run.id, turn: turns.length, now: ports.now() }, turn.toolCalls, tools)
+        await auditRefusedCalls(task, turns.length, turn, tools)
         turns.push(turn)
         if (!(await saveTurn(turns, planned, call, answer.terms))) return { ...end, outcome: 'fenced' }
         break

@@ -3,8 +3,8 @@ import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { recordAudit } from './audit.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { idempotent } from './idempotency.ts'
-import { isUuid, newId } from './ids.ts'
-import type { SecretCipher } from './ports.ts'
+import { isUuid, newId, type TenantId } from './ids.ts'
+import type { SecretCipher, Vault } from './ports.ts'
 import { requireRole, type Scope } from './scope.ts'
 
 /** What may be known of a secret: all but its value. */
@@ -72,6 +72,19 @@ export async function listSecrets(scope: Scope): Promise<SecretEntry[]> {
 export async function findSecret(scope: Scope, id: string): Promise<SecretEntry | null> {
   requireRole(scope, 'ADMIN')
   return isUuid(id) ? scope.db.secret.findFirst({ where: { id }, select: entry }) : null
+}
+
+type SecretOwner = { tenantId: TenantId; db: TenantTransaction; vault: Vault }
+
+/** The values of the secrets of these names, by name; without those that there are not. For requests alone that send them. */
+export async function revealSecrets(owner: SecretOwner, names: readonly string[]): Promise<Map<string, string>> {
+  const { tenantId, db, vault } = owner
+  const secrets = await db.secret.findMany({ where: { name: { in: [...names] } }, include: { dataKey: true } })
+  const revealed = secrets.map(async ({ id, name, ciphertext, dataKey }) => {
+    const cipher = await vault.unlock(tenantId, dataKey)
+    return [name, cipher.decrypt(id, ciphertext)] as const
+  })
+  return new Map(await Promise.all(revealed))
 }
 
 type Sealed = { ciphertext: Uint8Array<ArrayBuffer>; dataKeyId: string }

@@ -13,6 +13,7 @@ const tags = {
   Notification: 11,
   UsageRecord: 12,
   Approval: 16,
+  Tool: 20,
 } as const
 
 export type NodeType = keyof typeof tags

@@ -1,11 +1,25 @@
 import { z } from 'zod'
-import type { Tool, Toolbox, ToolContext } from '../domain/ports.ts'
+import type { Tool, ToolContext } from '../domain/ports.ts'
+import { calculate, longestExpression } from './calculator.ts'
 
 /** The tools that come with the platform; every tenant may enable them. `now` is the clock, in milliseconds since the epoch. */
-export function createBuiltinToolbox(now: () => number): Toolbox {
-  const tools: readonly Tool[] = [currentTime(now)]
-  return { available: async () => tools }
+export function builtinTools(now: () => number): readonly Tool[] {
+  return [currentTime(now), calculator]
 }
+
+const calculator = defineTool({
+  name: 'calculator',
+  description: 'The value of an arithmetic expression, to 15 digits.',
+  parameters: z.strictObject({
+    expression: z
+      .string()
+      .max(longestExpression)
+      .describe(
+        'Numbers, + - * / % ^ ! and parentheses, comparisons with ? :, PI and E, and functions such as sqrt, ln, log10, exp, sin (in radians), abs, round, floor, ceil, min, max, roundTo(x, digits).',
+      ),
+  }),
+  call: async ({ expression }) => calculate(expression),
+})
 
 function currentTime(now: () => number): Tool {
   return defineTool({

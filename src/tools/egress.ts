@@ -1,6 +1,6 @@
 import { isIP } from 'node:net'
 import { buildConnector, Client } from 'undici'
-import { type Egress, EgressFailure, type EgressRequest, type EgressResponse } from '../domain/ports.ts'
+import { type Egress, EgressFailure, type EgressRequest, type EgressStream } from '../domain/ports.ts'
 import {
   type AllowedAddress,
   connectTimeout,
@@ -49,7 +49,7 @@ export function createEgress({ allowed = [], allowHttp = false, resolve = create
     return null
   }
 
-  return { refusalOf, request: requestOver(connect, refusalOf) }
+  return { refusalOf, ...requestsOver(connect, refusalOf) }
 }
 
 /**
@@ -57,61 +57,106 @@ export function createEgress({ allowed = [], allowHttp = false, resolve = create
  * back is bounded as ever.
  */
 export function createOperatorEgress(): Pick<Egress, 'request'> {
-  return { request: requestOver(buildConnector({ timeout: connectTimeout, allowH2: false, maxCachedSessions: 0 }), () => null) }
+  return requestsOver(buildConnector({ timeout: connectTimeout, allowH2: false, maxCachedSessions: 0 }), () => null)
+}
+
+/** Whether the header is the caller's to say. `name` is in lower case. */
+export function maySetHeader(name: string): boolean {
+  return !reserved.has(name)
+}
+
+/** Whether a host is one of `allowed`: a name, or `*.` and a name that it is below. */
+export function isAllowedHost(host: string, allowed: readonly string[]): boolean {
+  return allowed.some((each) => (each.startsWith('*.') ? host.endsWith(each.slice(1)) : host === each))
 }
 
 /** Requests on connections that `connect` makes, to URLs that `refusalOf` has nothing against. */
-function requestOver(connect: buildConnector.connector, refusalOf: Egress['refusalOf']): Egress['request'] {
+function requestsOver(connect: buildConnector.connector, refusalOf: Egress['refusalOf']): Pick<Egress, 'request' | 'stream'> {
   /** One request, on a connection of its own: every address is looked at, every time. */
-  const ask = async (hop: Hop, maxBytes: number, signal: AbortSignal): Promise<EgressResponse> => {
-    const { url, method, headers, body } = hop
+  const ask = async ({ url, method, headers, body }: Hop, signal: AbortSignal): Promise<EgressStream> => {
     const client = new Client(url.origin, { connect, pipelining: 0, allowH2: false })
+    const close = () => client.destroy().catch(() => undefined)
     try {
       const path = `${url.pathname}${url.search}`
-      const response = await client.request({
-        path,
-        method,
-        headers: { ...headers, 'accept-encoding': 'identity' },
-        body,
-        signal,
-      })
-      const chunks: Buffer[] = []
-      let bytes = 0
-      for await (const chunk of response.body) {
-        bytes += chunk.length
-        if (bytes > maxBytes)
-          throw new EgressFailure('TOO_LARGE', `The answer has more than ${maxBytes.toLocaleString('en')} bytes.`)
-        chunks.push(chunk)
-      }
-      return { url: url.href, status: response.statusCode, headers: flat(response.headers), body: Buffer.concat(chunks) }
-    } finally {
-      await client.destroy().catch(() => undefined)
+      const sent = { ...headers, 'accept-encoding': 'identity' }
+      const response = await client.request({ path, method, headers: sent, body, signal })
+      return { url: url.href, status: response.statusCode, headers: flat(response.headers), body: response.body, close }
+    } catch (error) {
+      await close()
+      throw error
     }
   }
 
-  return async (asked) => {
+  const refuse = (url: URL, allowedHosts: EgressRequest['allowedHosts']) => {
+    const refusal = refusalOf(url.href)
+    if (refusal !== null) throw new EgressFailure('REFUSED', refusal)
+    if (allowedHosts && !isAllowedHost(url.hostname, allowedHosts))
+      throw new EgressFailure('REFUSED', 'It leads to a host that is not allowed.')
+  }
+
+  /** The last answer, after redirects, with what bounds it. */
+  const follow = async (asked: EgressRequest): Promise<{ answer: EgressStream; limits: Limits }> => {
     const { maxRedirects = 3, maxBytes = 1_048_576, timeout = 15_000 } = asked
     const late = AbortSignal.timeout(timeout)
+    const limits: Limits = { asked: asked.signal, late, maxBytes }
     const signal = asked.signal ? AbortSignal.any([asked.signal, late]) : late
     let hop = firstHop(asked)
     try {
       for (let followed = 0; ; followed++) {
-        const refusal = refusalOf(hop.url.href)
-        if (refusal !== null) throw new EgressFailure('REFUSED', refusal)
-        const response = await ask(hop, maxBytes, signal)
-        const location = redirects.has(response.status) ? response.headers['location'] : undefined
-        if (location === undefined || maxRedirects === 0) return response
+        refuse(hop.url, asked.allowedHosts)
+        const answer = await ask(hop, signal)
+        const location = redirects.has(answer.status) ? answer.headers['location'] : undefined
+        if (location === undefined || maxRedirects === 0) return { answer, limits }
+        await answer.close()
         if (followed === maxRedirects) throw new EgressFailure('TOO_MANY_REDIRECTS', 'It redirects too often.')
-        hop = nextHop(hop, response.status, location)
+        hop = nextHop(hop, answer.status, location)
       }
     } catch (error) {
-      asked.signal?.throwIfAborted()
-      if (error instanceof EgressFailure) throw error
-      if (late.aborted) throw new EgressFailure('TIMED_OUT', 'It took too long.', { cause: error })
-      // Whether a name is unknown or leads to where nobody may go is not told apart: it would be a look into another network.
-      throw new EgressFailure('UNREACHABLE', 'It cannot be reached.', { cause: error })
+      throw failureOf(error, limits)
     }
   }
+
+  return {
+    async request(asked) {
+      const { answer, limits } = await follow(asked)
+      const chunks: Uint8Array[] = []
+      for await (const chunk of bounded(answer, limits)) chunks.push(chunk)
+      const { url, status, headers } = answer
+      return { url, status, headers, body: Buffer.concat(chunks) }
+    },
+    async stream(asked) {
+      const { answer, limits } = await follow(asked)
+      return { ...answer, body: bounded(answer, limits) }
+    },
+  }
+}
+
+/** `asked` is the caller's signal, and `late` the request's own. */
+type Limits = { asked: AbortSignal | undefined; late: AbortSignal; maxBytes: number }
+
+/** The body as far as it may go. Whoever stops reading it closes the connection. */
+async function* bounded({ body, close }: EgressStream, limits: Limits): AsyncGenerator<Uint8Array, void, undefined> {
+  let bytes = 0
+  try {
+    for await (const chunk of body) {
+      bytes += chunk.length
+      if (bytes > limits.maxBytes)
+        throw new EgressFailure('TOO_LARGE', `The answer has more than ${limits.maxBytes.toLocaleString('en')} bytes.`)
+      yield chunk
+    }
+  } catch (error) {
+    throw failureOf(error, limits)
+  } finally {
+    await close()
+  }
+}
+
+function failureOf(error: unknown, { asked, late }: Limits): unknown {
+  if (asked?.aborted) return asked.reason
+  if (error instanceof EgressFailure) return error
+  if (late.aborted) return new EgressFailure('TIMED_OUT', 'It took too long.', { cause: error })
+  // Whether a name is unknown or leads to where nobody may go is not told apart: it would be a look into another network.
+  return new EgressFailure('UNREACHABLE', 'It cannot be reached.', { cause: error })
 }
 
 type Hop = { url: URL; method: EgressMethod; headers: Readonly<Record<string, string>>; body: string | null }

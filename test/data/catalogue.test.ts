@@ -268,6 +268,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       tenant_exports: 'INSERT, SELECT, UPDATE (status rows_sent finished_at)',
       notifications: 'INSERT, SELECT',
       webhooks: 'DELETE, INSERT, SELECT, UPDATE (failing_since)',
+      tools: 'DELETE, INSERT, SELECT, UPDATE (description definition updated_at)',
       outbox: 'DELETE, INSERT, SELECT, UPDATE (status attempts due_at last_failure finished_at)',
       quota_overrides: 'SELECT',
       tenant_prices: 'SELECT',

@@ -187,7 +187,7 @@ describe('a call that a person has to agree to', () => {
     const gate = Promise.withResolvers<void>()
     const slow: Tool = { ...pay, call: async (args, context) => await gate.promise.then(() => pay.call(args, context)) }
     const model = scriptedModel([pays(7, 500), says('Done.')])
-    const ports = { ...story.ports, tools: { available: async () => [slow] } }
+    const ports = { ...story.ports, tools: { ...story.ports.tools, available: async () => [slow] } }
     await using _ = await startWorker(story, { model, ports })
     const { run } = await ask(tenant.member)
     await until(async () => (await pending(tenant.member)).length === 1)

@@ -181,6 +181,8 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     reading: 'the same one',
     read: (db) => db.notification.findFirst({ where: { dedupeKey: 'MONTHLY_TOKENS/2026-11/80' } }),
   },
+  { table: 'tools', reading: 'all', read: (db) => db.tool.findMany({ orderBy: newest }) },
+  { table: 'tools', reading: 'one', read: (db) => db.tool.findFirst({ where: { name: 't' } }) },
   { table: 'webhooks', reading: 'all', read: (db) => db.webhook.findMany({ orderBy: newest }) },
   {
     table: 'webhooks',

@@ -103,6 +103,14 @@ export function tenantParty(canary: string): Party {
     ...{ id: newId(), tenantId, url: `https://${canary}.example/`, description: canary },
     ...{ ciphertext: Buffer.from(canary), dataKeyId: dataKey.id, createdAt },
   }
+  const tool = {
+    ...{ id: newId(), tenantId, kind: 'HTTP', name: canary, description: canary, createdAt, updatedAt: createdAt },
+    definition: {
+      ...{ method: 'GET', url: `https://${canary}.example/`, parameters: { type: 'object' }, headers: [], timeoutMs: 1_000 },
+      ...{ allowedHosts: [`${canary}.example`], responseMapping: [], maxBytes: 1, isIdempotent: true },
+      ...{ approval: 'NEVER', approvalWhen: null },
+    },
+  }
   // Due when no test runs: these rows are there to be seen, and nobody is to deliver them.
   const dueAt = new Date('2999-01-01T00:00:00Z')
   const outboxEntry = {
@@ -129,6 +137,7 @@ export function tenantParty(canary: string): Party {
     QuotaOverride: quotaOverride,
     Notification: notification,
     Webhook: webhook,
+    Tool: tool,
     OutboxEntry: outboxEntry,
     Credit: credit,
     UsageRollup: rollup,
@@ -182,6 +191,7 @@ export function freshRows({ rows }: Party): Rows {
     ModelCallAttempt: { attempt: 2 },
     IdempotencyKey: { key: 'fresh' },
     Secret: { name: 'fresh' },
+    Tool: { name: 'fresh' },
     QuotaOverride: { limit: 'CONCURRENT_SESSIONS' },
     UserPseudonym: { userId: 'fresh' },
     Notification: { dedupeKey: 'fresh' },
@@ -214,6 +224,7 @@ export const changes: Readonly<Record<string, Row>> = {
   QuotaOverride: { reason: 'changed' },
   Notification: { title: 'changed' },
   Webhook: { url: 'changed' },
+  Tool: { description: 'changed' },
   OutboxEntry: { lastFailure: 'changed' },
   UserPseudonym: { createdAt: new Date('2026-02-02T00:00:00Z') },
 }

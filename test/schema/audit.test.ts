@@ -63,6 +63,14 @@ const examples: Readonly<Record<string, Example>> = {
       return { secretId: encodeId('Secret', (await db.secret.findFirstOrThrow()).id) }
     },
   },
+  createTool: {
+    input: () => ({
+      ...{ name: 'orders', description: 'Orders.', idempotencyKey: 'once' },
+      http: { url: 'https://api.example.com/a?token=a%20value' },
+    }),
+  },
+  updateTool: { input: async (tenant) => ({ toolId: await defineTool(tenant), description: 'Other orders.' }) },
+  deleteTool: { input: async (tenant) => ({ toolId: await defineTool(tenant) }) },
   createWebhook: { input: () => ({ url: 'https://hooks.example.com/a?token=a%20value', idempotencyKey: 'once' }) },
   deleteWebhook: {
     async input({ keys, admin: { db } }) {
@@ -119,6 +127,12 @@ const examples: Readonly<Record<string, Example>> = {
 async function secondAgent({ keys, admin: { db } }: TenantStory): Promise<string> {
   await call(platform.api(keys.admin), 'createAgent', { name: 'Second' })
   return encodeId('Agent', (await db.agent.findFirstOrThrow({ where: { name: 'Second' } })).id)
+}
+
+async function defineTool({ keys, admin: { db } }: TenantStory): Promise<string> {
+  const http = { url: 'https://api.example.com/orders' }
+  await call(platform.api(keys.admin), 'createTool', { name: 'orders', description: 'Orders.', http })
+  return encodeId('Tool', (await db.tool.findFirstOrThrow()).id)
 }
 
 /** A model call in the tenant's ledger. Answers its id. */

@@ -157,8 +157,10 @@ describe('who may use what', () => {
       'auditEvents',
       'createAgent',
       'createApiKey',
+      'createTool',
       'createWebhook',
       'deleteSecret',
+      'deleteTool',
       'deleteWebhook',
       'exportTenant',
       'invoice',
@@ -171,8 +173,10 @@ describe('who may use what', () => {
       'secrets',
       'setDefaultAgent',
       'setSecret',
+      'tools',
       'updateAgentConfig',
       'updateTenantSettings',
+      'updateTool',
       'webhooks',
     ])
   })

@@ -8,7 +8,7 @@ import type { NewAgent } from '../../src/domain/agent.ts'
 import { createApiKey } from '../../src/domain/api-key.ts'
 import { type Authenticator, createAuthenticator } from '../../src/domain/authenticate.ts'
 import { Unavailable } from '../../src/domain/errors.ts'
-import type { Ports, Signal } from '../../src/domain/ports.ts'
+import type { Ports, Signal, Toolbox } from '../../src/domain/ports.ts'
 import type { DomainSettings, Scope, TenantProfile } from '../../src/domain/scope.ts'
 import { registerTenant } from '../../src/domain/tenant.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
@@ -22,8 +22,8 @@ import { createCourier } from '../../src/notify/courier.ts'
 import { EnvelopeVault } from '../../src/secrets/envelope-vault.ts'
 import { createLocalKeyProvider } from '../../src/secrets/key-provider.ts'
 import { masterKeysOf } from '../../src/secrets/master-keys.ts'
-import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
 import { createEgress } from '../../src/tools/egress.ts'
+import { createToolbox } from '../../src/tools/toolbox.ts'
 import { testCipher } from './placement.ts'
 import { createTestDatabase, type TestDatabase } from './postgres.ts'
 
@@ -59,7 +59,7 @@ export type Story = {
 
 export type StoryOptions = {
   /** Ports to use instead of those in memory. The model, unless replaced, can be asked about but not reached. */
-  ports?: Partial<Ports>
+  ports?: Partial<Omit<Ports, 'tools'>> & { tools?: Partial<Toolbox> }
   settings?: Partial<DomainSettings>
   /** Connections of the tenants' pool. Default 10. */
   poolSize?: number
@@ -80,7 +80,7 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
 
   let ahead = 0
   const now = () => Date.now() + ahead
-  const egress = createEgress()
+  const egress = options.ports?.egress ?? createEgress()
   const ports: Ports = {
     eventLog: new MemoryEventLog({ onError }),
     signals: new MemorySignals({ onError }),
@@ -88,13 +88,13 @@ export async function startStory(options: StoryOptions = {}): Promise<Story> {
     admission: new MemoryAdmission({ onError, now }),
     modelSlots: new MemoryModelSlots({ named: new Map(), others: null }),
     model: createOpenAiModel({ baseUrl: 'http://127.0.0.1:9/v1', apiKey: 'unused' }),
-    tools: createBuiltinToolbox(now),
     vault: new EnvelopeVault(createLocalKeyProvider(masterKeysOf(randomBytes(32).toString('base64')))),
     egress,
     courier: createCourier({ egress, mail: null, warn: () => undefined }),
     report: onError,
     now,
     ...options.ports,
+    tools: { ...createToolbox({ egress, now }), ...options.ports?.tools },
   }
   const signals: Signal[] = []
   const unsubscribe = await ports.signals.subscribe((signal) => void signals.push(signal))

@@ -1,13 +1,13 @@
 import { expect, test } from 'vitest'
-import { newId, tenantIdOf } from '../../src/domain/ids.ts'
-import { createBuiltinToolbox } from '../../src/tools/builtin.ts'
+import { newId } from '../../src/domain/ids.ts'
+import { builtinTools } from '../../src/tools/builtin.ts'
 
 const noon = Date.parse('2026-07-01T12:00:00Z')
 const context = { signal: new AbortController().signal, idempotencyKey: newId() }
 
 async function currentTime(now = noon) {
-  const [tool] = await createBuiltinToolbox(() => now).available(tenantIdOf(newId()))
-  if (tool?.name !== 'current_time') throw new Error('There is no current_time.')
+  const tool = builtinTools(() => now).find(({ name }) => name === 'current_time')
+  if (!tool) throw new Error('There is no current_time.')
   return tool
 }
 

@@ -146,6 +146,11 @@ export type QuotaOverride = Prisma.QuotaOverrideModel
  */
 export type Notification = Prisma.NotificationModel
 /**
+ * Model Tool
+ * What a tenant has defined for its agents to call: one HTTP request, or an MCP server with its tools.
+ */
+export type Tool = Prisma.ToolModel
+/**
  * Model Webhook
  * Where the tenant wants to be told what its admins are told.
  */

@@ -639,6 +639,23 @@ export type EnumNotificationKindWithAggregatesFilter<$PrismaModel = never> = {
   _max?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel>
 }
 
+export type EnumToolKindFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolKind | Prisma.EnumToolKindFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolKindFilter<$PrismaModel> | $Enums.ToolKind
+}
+
+export type EnumToolKindWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolKind | Prisma.EnumToolKindFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolKindWithAggregatesFilter<$PrismaModel> | $Enums.ToolKind
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumToolKindFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumToolKindFilter<$PrismaModel>
+}
+
 export type EnumOutboxChannelFilter<$PrismaModel = never> = {
   equals?: $Enums.OutboxChannel | Prisma.EnumOutboxChannelFieldRefInput<$PrismaModel>
   in?: $Enums.OutboxChannel[] | Prisma.ListEnumOutboxChannelFieldRefInput<$PrismaModel>
@@ -1318,6 +1335,23 @@ export type NestedEnumNotificationKindWithAggregatesFilter<$PrismaModel = never>
   _count?: Prisma.NestedIntFilter<$PrismaModel>
   _min?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel>
   _max?: Prisma.NestedEnumNotificationKindFilter<$PrismaModel>
+}
+
+export type NestedEnumToolKindFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolKind | Prisma.EnumToolKindFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolKindFilter<$PrismaModel> | $Enums.ToolKind
+}
+
+export type NestedEnumToolKindWithAggregatesFilter<$PrismaModel = never> = {
+  equals?: $Enums.ToolKind | Prisma.EnumToolKindFieldRefInput<$PrismaModel>
+  in?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  notIn?: $Enums.ToolKind[] | Prisma.ListEnumToolKindFieldRefInput<$PrismaModel>
+  not?: Prisma.NestedEnumToolKindWithAggregatesFilter<$PrismaModel> | $Enums.ToolKind
+  _count?: Prisma.NestedIntFilter<$PrismaModel>
+  _min?: Prisma.NestedEnumToolKindFilter<$PrismaModel>
+  _max?: Prisma.NestedEnumToolKindFilter<$PrismaModel>
 }
 
 export type NestedEnumOutboxChannelFilter<$PrismaModel = never> = {

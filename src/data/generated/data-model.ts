@@ -174,6 +174,12 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
         "required": true,
         "from": []
       },
+      "tools": {
+        "model": "Tool",
+        "list": true,
+        "required": true,
+        "from": []
+      },
       "outbox": {
         "model": "OutboxEntry",
         "list": true,
@@ -1100,6 +1106,43 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "tenantId_dedupeKey": [
         "tenantId",
         "dedupeKey"
+      ]
+    }
+  },
+  "Tool": {
+    "table": "tools",
+    "key": [
+      "tenantId",
+      "id"
+    ],
+    "scalars": [
+      "id",
+      "tenantId",
+      "kind",
+      "name",
+      "description",
+      "definition",
+      "createdAt",
+      "updatedAt"
+    ],
+    "relations": {
+      "tenant": {
+        "model": "Tenant",
+        "list": false,
+        "required": true,
+        "from": [
+          "tenantId"
+        ]
+      }
+    },
+    "compoundKeys": {
+      "tenantId_id": [
+        "tenantId",
+        "id"
+      ],
+      "tenantId_name": [
+        "tenantId",
+        "name"
       ]
     }
   },

@@ -104,6 +104,14 @@ export const AuditActorKind = {
 export type AuditActorKind = (typeof AuditActorKind)[keyof typeof AuditActorKind]
 
 
+export const ToolKind = {
+  HTTP: 'HTTP',
+  MCP: 'MCP'
+} as const
+
+export type ToolKind = (typeof ToolKind)[keyof typeof ToolKind]
+
+
 export const ExportStatus = {
   READY: 'READY',
   STREAMING: 'STREAMING',

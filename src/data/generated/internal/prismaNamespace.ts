@@ -416,6 +416,7 @@ export const ModelName = {
   IdempotencyKey: 'IdempotencyKey',
   QuotaOverride: 'QuotaOverride',
   Notification: 'Notification',
+  Tool: 'Tool',
   Webhook: 'Webhook',
   OutboxEntry: 'OutboxEntry',
   OperatorKey: 'OperatorKey',
@@ -444,7 +445,7 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
     omit: GlobalOmitOptions
   }
   meta: {
-    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "toolCall" | "usageRecord" | "modelCallAttempt" | "price" | "tenantPrice" | "credit" | "usageRollup" | "idempotencyKey" | "quotaOverride" | "notification" | "webhook" | "outboxEntry" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
+    modelProps: "planLimits" | "tenant" | "member" | "apiKey" | "agent" | "agentConfig" | "conversation" | "message" | "run" | "toolCall" | "usageRecord" | "modelCallAttempt" | "price" | "tenantPrice" | "credit" | "usageRollup" | "idempotencyKey" | "quotaOverride" | "notification" | "tool" | "webhook" | "outboxEntry" | "operatorKey" | "worker" | "auditEvent" | "dataKey" | "secret" | "userPseudonym" | "tenantExport" | "operatorIdempotencyKey" | "erasure" | "database" | "tenantMove"
     txIsolationLevel: TransactionIsolationLevel
   }
   model: {
@@ -1854,6 +1855,80 @@ export type TypeMap<ExtArgs extends runtime.Types.Extensions.InternalArgs = runt
         }
       }
     }
+    Tool: {
+      payload: Prisma.$ToolPayload<ExtArgs>
+      fields: Prisma.ToolFieldRefs
+      operations: {
+        findUnique: {
+          args: Prisma.ToolFindUniqueArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload> | null
+        }
+        findUniqueOrThrow: {
+          args: Prisma.ToolFindUniqueOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>
+        }
+        findFirst: {
+          args: Prisma.ToolFindFirstArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload> | null
+        }
+        findFirstOrThrow: {
+          args: Prisma.ToolFindFirstOrThrowArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>
+        }
+        findMany: {
+          args: Prisma.ToolFindManyArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>[]
+        }
+        create: {
+          args: Prisma.ToolCreateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>
+        }
+        createMany: {
+          args: Prisma.ToolCreateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        createManyAndReturn: {
+          args: Prisma.ToolCreateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>[]
+        }
+        delete: {
+          args: Prisma.ToolDeleteArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>
+        }
+        update: {
+          args: Prisma.ToolUpdateArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>
+        }
+        deleteMany: {
+          args: Prisma.ToolDeleteManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateMany: {
+          args: Prisma.ToolUpdateManyArgs<ExtArgs>
+          result: BatchPayload
+        }
+        updateManyAndReturn: {
+          args: Prisma.ToolUpdateManyAndReturnArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>[]
+        }
+        upsert: {
+          args: Prisma.ToolUpsertArgs<ExtArgs>
+          result: runtime.Types.Utils.PayloadToResult<Prisma.$ToolPayload>
+        }
+        aggregate: {
+          args: Prisma.ToolAggregateArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.AggregateTool>
+        }
+        groupBy: {
+          args: Prisma.ToolGroupByArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ToolGroupByOutputType>[]
+        }
+        count: {
+          args: Prisma.ToolCountArgs<ExtArgs>
+          result: runtime.Types.Utils.Optional<Prisma.ToolCountAggregateOutputType> | number
+        }
+      }
+    }
     Webhook: {
       payload: Prisma.$WebhookPayload<ExtArgs>
       fields: Prisma.WebhookFieldRefs
@@ -3199,6 +3274,20 @@ export const NotificationScalarFieldEnum = {
 export type NotificationScalarFieldEnum = (typeof NotificationScalarFieldEnum)[keyof typeof NotificationScalarFieldEnum]
 
 
+export const ToolScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  kind: 'kind',
+  name: 'name',
+  description: 'description',
+  definition: 'definition',
+  createdAt: 'createdAt',
+  updatedAt: 'updatedAt'
+} as const
+
+export type ToolScalarFieldEnum = (typeof ToolScalarFieldEnum)[keyof typeof ToolScalarFieldEnum]
+
+
 export const WebhookScalarFieldEnum = {
   id: 'id',
   tenantId: 'tenantId',
@@ -3691,6 +3780,20 @@ export type ListEnumNotificationKindFieldRefInput<$PrismaModel> = FieldRefInputT
 
 
 /**
+ * Reference to a field of type 'ToolKind'
+ */
+export type EnumToolKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'ToolKind'>
+    
+
+
+/**
+ * Reference to a field of type 'ToolKind[]'
+ */
+export type ListEnumToolKindFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'ToolKind[]'>
+    
+
+
+/**
  * Reference to a field of type 'OutboxChannel'
  */
 export type EnumOutboxChannelFieldRefInput<$PrismaModel> = FieldRefInputType<$PrismaModel, 'OutboxChannel'>
@@ -3929,6 +4032,7 @@ export type GlobalOmitConfig = {
   idempotencyKey?: Prisma.IdempotencyKeyOmit
   quotaOverride?: Prisma.QuotaOverrideOmit
   notification?: Prisma.NotificationOmit
+  tool?: Prisma.ToolOmit
   webhook?: Prisma.WebhookOmit
   outboxEntry?: Prisma.OutboxEntryOmit
   operatorKey?: Prisma.OperatorKeyOmit

@@ -70,6 +70,7 @@ export const ModelName = {
   IdempotencyKey: 'IdempotencyKey',
   QuotaOverride: 'QuotaOverride',
   Notification: 'Notification',
+  Tool: 'Tool',
   Webhook: 'Webhook',
   OutboxEntry: 'OutboxEntry',
   OperatorKey: 'OperatorKey',
@@ -443,6 +444,20 @@ export const NotificationScalarFieldEnum = {
 } as const
 
 export type NotificationScalarFieldEnum = (typeof NotificationScalarFieldEnum)[keyof typeof NotificationScalarFieldEnum]
+
+
+export const ToolScalarFieldEnum = {
+  id: 'id',
+  tenantId: 'tenantId',
+  kind: 'kind',
+  name: 'name',
+  description: 'description',
+  definition: 'definition',
+  createdAt: 'createdAt',
+  updatedAt: 'updatedAt'
+} as const
+
+export type ToolScalarFieldEnum = (typeof ToolScalarFieldEnum)[keyof typeof ToolScalarFieldEnum]
 
 
 export const WebhookScalarFieldEnum = {

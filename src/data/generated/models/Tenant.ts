@@ -328,6 +328,7 @@ export type TenantWhereInput = {
   quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
   notifications?: Prisma.NotificationListRelationFilter
   webhooks?: Prisma.WebhookListRelationFilter
+  tools?: Prisma.ToolListRelationFilter
   outbox?: Prisma.OutboxEntryListRelationFilter
   prices?: Prisma.TenantPriceListRelationFilter
   credits?: Prisma.CreditListRelationFilter
@@ -371,6 +372,7 @@ export type TenantOrderByWithRelationInput = {
   quotaOverrides?: Prisma.QuotaOverrideOrderByRelationAggregateInput
   notifications?: Prisma.NotificationOrderByRelationAggregateInput
   webhooks?: Prisma.WebhookOrderByRelationAggregateInput
+  tools?: Prisma.ToolOrderByRelationAggregateInput
   outbox?: Prisma.OutboxEntryOrderByRelationAggregateInput
   prices?: Prisma.TenantPriceOrderByRelationAggregateInput
   credits?: Prisma.CreditOrderByRelationAggregateInput
@@ -418,6 +420,7 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   quotaOverrides?: Prisma.QuotaOverrideListRelationFilter
   notifications?: Prisma.NotificationListRelationFilter
   webhooks?: Prisma.WebhookListRelationFilter
+  tools?: Prisma.ToolListRelationFilter
   outbox?: Prisma.OutboxEntryListRelationFilter
   prices?: Prisma.TenantPriceListRelationFilter
   credits?: Prisma.CreditListRelationFilter
@@ -505,6 +508,7 @@ export type TenantCreateInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -547,6 +551,7 @@ export type TenantUncheckedCreateInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -588,6 +593,7 @@ export type TenantUpdateInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -630,6 +636,7 @@ export type TenantUncheckedUpdateInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1070,6 +1077,20 @@ export type TenantUpdateOneRequiredWithoutNotificationsNestedInput = {
   update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutNotificationsInput, Prisma.TenantUpdateWithoutNotificationsInput>, Prisma.TenantUncheckedUpdateWithoutNotificationsInput>
 }
 
+export type TenantCreateNestedOneWithoutToolsInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutToolsInput
+  connect?: Prisma.TenantWhereUniqueInput
+}
+
+export type TenantUpdateOneRequiredWithoutToolsNestedInput = {
+  create?: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+  connectOrCreate?: Prisma.TenantCreateOrConnectWithoutToolsInput
+  upsert?: Prisma.TenantUpsertWithoutToolsInput
+  connect?: Prisma.TenantWhereUniqueInput
+  update?: Prisma.XOR<Prisma.XOR<Prisma.TenantUpdateToOneWithWhereWithoutToolsInput, Prisma.TenantUpdateWithoutToolsInput>, Prisma.TenantUncheckedUpdateWithoutToolsInput>
+}
+
 export type TenantCreateNestedOneWithoutWebhooksInput = {
   create?: Prisma.XOR<Prisma.TenantCreateWithoutWebhooksInput, Prisma.TenantUncheckedCreateWithoutWebhooksInput>
   connectOrCreate?: Prisma.TenantCreateOrConnectWithoutWebhooksInput
@@ -1202,6 +1223,7 @@ export type TenantCreateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1243,6 +1265,7 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1299,6 +1322,7 @@ export type TenantUpdateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1340,6 +1364,7 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1380,6 +1405,7 @@ export type TenantCreateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1421,6 +1447,7 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1477,6 +1504,7 @@ export type TenantUpdateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1518,6 +1546,7 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1558,6 +1587,7 @@ export type TenantCreateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1599,6 +1629,7 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1644,6 +1675,7 @@ export type TenantCreateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1684,6 +1716,7 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -1740,6 +1773,7 @@ export type TenantUpdateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1781,6 +1815,7 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1832,6 +1867,7 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -1872,6 +1908,7 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -1912,6 +1949,7 @@ export type TenantCreateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -1953,6 +1991,7 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2009,6 +2048,7 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2050,6 +2090,7 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2090,6 +2131,7 @@ export type TenantCreateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2131,6 +2173,7 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2187,6 +2230,7 @@ export type TenantUpdateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2228,6 +2272,7 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2268,6 +2313,7 @@ export type TenantCreateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2309,6 +2355,7 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2365,6 +2412,7 @@ export type TenantUpdateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2406,6 +2454,7 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2446,6 +2495,7 @@ export type TenantCreateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2487,6 +2537,7 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2543,6 +2594,7 @@ export type TenantUpdateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2584,6 +2636,7 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2624,6 +2677,7 @@ export type TenantCreateWithoutToolCallsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2665,6 +2719,7 @@ export type TenantUncheckedCreateWithoutToolCallsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2721,6 +2776,7 @@ export type TenantUpdateWithoutToolCallsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2762,6 +2818,7 @@ export type TenantUncheckedUpdateWithoutToolCallsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2802,6 +2859,7 @@ export type TenantCreateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -2843,6 +2901,7 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -2899,6 +2958,7 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -2940,6 +3000,7 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -2980,6 +3041,7 @@ export type TenantCreateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3021,6 +3083,7 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3077,6 +3140,7 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -3118,6 +3182,7 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -3159,6 +3224,7 @@ export type TenantCreateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
@@ -3200,6 +3266,7 @@ export type TenantUncheckedCreateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
@@ -3256,6 +3323,7 @@ export type TenantUpdateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
@@ -3297,6 +3365,7 @@ export type TenantUncheckedUpdateWithoutPricesInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
@@ -3337,6 +3406,7 @@ export type TenantCreateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
@@ -3378,6 +3448,7 @@ export type TenantUncheckedCreateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
@@ -3434,6 +3505,7 @@ export type TenantUpdateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
@@ -3475,6 +3547,7 @@ export type TenantUncheckedUpdateWithoutCreditsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
@@ -3515,6 +3588,7 @@ export type TenantCreateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3556,6 +3630,7 @@ export type TenantUncheckedCreateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3612,6 +3687,7 @@ export type TenantUpdateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -3653,6 +3729,7 @@ export type TenantUncheckedUpdateWithoutUsageRollupsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -3692,6 +3769,7 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3733,6 +3811,7 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3789,6 +3868,7 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -3830,6 +3910,7 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -3870,6 +3951,7 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -3911,6 +3993,7 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -3967,6 +4050,7 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4008,6 +4092,7 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4048,6 +4133,7 @@ export type TenantCreateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4089,6 +4175,7 @@ export type TenantUncheckedCreateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4145,6 +4232,7 @@ export type TenantUpdateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4186,6 +4274,189 @@ export type TenantUncheckedUpdateWithoutNotificationsInput = {
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantCreateWithoutToolsInput = {
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
+  members?: Prisma.MemberCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
+}
+
+export type TenantUncheckedCreateWithoutToolsInput = {
+  id: string
+  name: string
+  plan: $Enums.Plan
+  status?: $Enums.TenantStatus
+  defaultAgentId?: string | null
+  accessVersion?: number
+  fencedAt?: Date | string | null
+  databaseId?: string | null
+  limitsVersion?: number
+  timeZone?: string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantCreatequotaThresholdsInput | number[]
+  budgetBehaviour?: $Enums.BudgetBehaviour
+  downgradeModel?: string | null
+  downgradeAt?: number
+  createdAt?: Date | string
+  members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
+  apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
+  agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
+  agentConfigs?: Prisma.AgentConfigUncheckedCreateNestedManyWithoutTenantInput
+  conversations?: Prisma.ConversationUncheckedCreateNestedManyWithoutTenantInput
+  messages?: Prisma.MessageUncheckedCreateNestedManyWithoutTenantInput
+  runs?: Prisma.RunUncheckedCreateNestedManyWithoutTenantInput
+  toolCalls?: Prisma.ToolCallUncheckedCreateNestedManyWithoutTenantInput
+  usageRecords?: Prisma.UsageRecordUncheckedCreateNestedManyWithoutTenantInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedCreateNestedManyWithoutTenantInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedCreateNestedManyWithoutTenantInput
+  auditEvents?: Prisma.AuditEventUncheckedCreateNestedManyWithoutTenantInput
+  dataKeys?: Prisma.DataKeyUncheckedCreateNestedManyWithoutTenantInput
+  secrets?: Prisma.SecretUncheckedCreateNestedManyWithoutTenantInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedCreateNestedManyWithoutTenantInput
+  exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
+  notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
+  prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
+  credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
+  usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
+}
+
+export type TenantCreateOrConnectWithoutToolsInput = {
+  where: Prisma.TenantWhereUniqueInput
+  create: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+}
+
+export type TenantUpsertWithoutToolsInput = {
+  update: Prisma.XOR<Prisma.TenantUpdateWithoutToolsInput, Prisma.TenantUncheckedUpdateWithoutToolsInput>
+  create: Prisma.XOR<Prisma.TenantCreateWithoutToolsInput, Prisma.TenantUncheckedCreateWithoutToolsInput>
+  where?: Prisma.TenantWhereInput
+}
+
+export type TenantUpdateToOneWithWhereWithoutToolsInput = {
+  where?: Prisma.TenantWhereInput
+  data: Prisma.XOR<Prisma.TenantUpdateWithoutToolsInput, Prisma.TenantUncheckedUpdateWithoutToolsInput>
+}
+
+export type TenantUpdateWithoutToolsInput = {
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
+  members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
+  prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
+  credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
+  usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
+}
+
+export type TenantUncheckedUpdateWithoutToolsInput = {
+  id?: Prisma.StringFieldUpdateOperationsInput | string
+  name?: Prisma.StringFieldUpdateOperationsInput | string
+  plan?: Prisma.EnumPlanFieldUpdateOperationsInput | $Enums.Plan
+  status?: Prisma.EnumTenantStatusFieldUpdateOperationsInput | $Enums.TenantStatus
+  defaultAgentId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  accessVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  fencedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
+  databaseId?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  limitsVersion?: Prisma.IntFieldUpdateOperationsInput | number
+  timeZone?: Prisma.StringFieldUpdateOperationsInput | string
+  pastTimeZones?: Prisma.JsonNullValueInput | runtime.InputJsonValue
+  quotaThresholds?: Prisma.TenantUpdatequotaThresholdsInput | number[]
+  budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
+  downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
+  members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
+  apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
+  agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
+  agentConfigs?: Prisma.AgentConfigUncheckedUpdateManyWithoutTenantNestedInput
+  conversations?: Prisma.ConversationUncheckedUpdateManyWithoutTenantNestedInput
+  messages?: Prisma.MessageUncheckedUpdateManyWithoutTenantNestedInput
+  runs?: Prisma.RunUncheckedUpdateManyWithoutTenantNestedInput
+  toolCalls?: Prisma.ToolCallUncheckedUpdateManyWithoutTenantNestedInput
+  usageRecords?: Prisma.UsageRecordUncheckedUpdateManyWithoutTenantNestedInput
+  callAttempts?: Prisma.ModelCallAttemptUncheckedUpdateManyWithoutTenantNestedInput
+  idempotencyKeys?: Prisma.IdempotencyKeyUncheckedUpdateManyWithoutTenantNestedInput
+  auditEvents?: Prisma.AuditEventUncheckedUpdateManyWithoutTenantNestedInput
+  dataKeys?: Prisma.DataKeyUncheckedUpdateManyWithoutTenantNestedInput
+  secrets?: Prisma.SecretUncheckedUpdateManyWithoutTenantNestedInput
+  userPseudonyms?: Prisma.UserPseudonymUncheckedUpdateManyWithoutTenantNestedInput
+  exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
+  quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
+  notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4226,6 +4497,7 @@ export type TenantCreateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4267,6 +4539,7 @@ export type TenantUncheckedCreateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportUncheckedCreateNestedManyWithoutTenantInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4323,6 +4596,7 @@ export type TenantUpdateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4364,6 +4638,7 @@ export type TenantUncheckedUpdateWithoutWebhooksInput = {
   exports?: Prisma.TenantExportUncheckedUpdateManyWithoutTenantNestedInput
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4405,6 +4680,7 @@ export type TenantCreateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupCreateNestedManyWithoutTenantInput
@@ -4446,6 +4722,7 @@ export type TenantUncheckedCreateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
   usageRollups?: Prisma.UsageRollupUncheckedCreateNestedManyWithoutTenantInput
@@ -4502,6 +4779,7 @@ export type TenantUpdateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUpdateManyWithoutTenantNestedInput
@@ -4543,6 +4821,7 @@ export type TenantUncheckedUpdateWithoutOutboxInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
   usageRollups?: Prisma.UsageRollupUncheckedUpdateManyWithoutTenantNestedInput
@@ -4582,6 +4861,7 @@ export type TenantCreateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4623,6 +4903,7 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4679,6 +4960,7 @@ export type TenantUpdateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4720,6 +5002,7 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4760,6 +5043,7 @@ export type TenantCreateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4801,6 +5085,7 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -4857,6 +5142,7 @@ export type TenantUpdateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -4898,6 +5184,7 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -4938,6 +5225,7 @@ export type TenantCreateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -4979,6 +5267,7 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -5035,6 +5324,7 @@ export type TenantUpdateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -5076,6 +5366,7 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -5116,6 +5407,7 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -5157,6 +5449,7 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -5213,6 +5506,7 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -5254,6 +5548,7 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -5294,6 +5589,7 @@ export type TenantCreateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditCreateNestedManyWithoutTenantInput
@@ -5335,6 +5631,7 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedCreateNestedManyWithoutTenantInput
   notifications?: Prisma.NotificationUncheckedCreateNestedManyWithoutTenantInput
   webhooks?: Prisma.WebhookUncheckedCreateNestedManyWithoutTenantInput
+  tools?: Prisma.ToolUncheckedCreateNestedManyWithoutTenantInput
   outbox?: Prisma.OutboxEntryUncheckedCreateNestedManyWithoutTenantInput
   prices?: Prisma.TenantPriceUncheckedCreateNestedManyWithoutTenantInput
   credits?: Prisma.CreditUncheckedCreateNestedManyWithoutTenantInput
@@ -5391,6 +5688,7 @@ export type TenantUpdateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUpdateManyWithoutTenantNestedInput
@@ -5432,6 +5730,7 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   quotaOverrides?: Prisma.QuotaOverrideUncheckedUpdateManyWithoutTenantNestedInput
   notifications?: Prisma.NotificationUncheckedUpdateManyWithoutTenantNestedInput
   webhooks?: Prisma.WebhookUncheckedUpdateManyWithoutTenantNestedInput
+  tools?: Prisma.ToolUncheckedUpdateManyWithoutTenantNestedInput
   outbox?: Prisma.OutboxEntryUncheckedUpdateManyWithoutTenantNestedInput
   prices?: Prisma.TenantPriceUncheckedUpdateManyWithoutTenantNestedInput
   credits?: Prisma.CreditUncheckedUpdateManyWithoutTenantNestedInput
@@ -5463,6 +5762,7 @@ export type TenantCountOutputType = {
   quotaOverrides: number
   notifications: number
   webhooks: number
+  tools: number
   outbox: number
   prices: number
   credits: number
@@ -5489,6 +5789,7 @@ export type TenantCountOutputTypeSelect<ExtArgs extends runtime.Types.Extensions
   quotaOverrides?: boolean | TenantCountOutputTypeCountQuotaOverridesArgs
   notifications?: boolean | TenantCountOutputTypeCountNotificationsArgs
   webhooks?: boolean | TenantCountOutputTypeCountWebhooksArgs
+  tools?: boolean | TenantCountOutputTypeCountToolsArgs
   outbox?: boolean | TenantCountOutputTypeCountOutboxArgs
   prices?: boolean | TenantCountOutputTypeCountPricesArgs
   credits?: boolean | TenantCountOutputTypeCountCreditsArgs
@@ -5641,6 +5942,13 @@ export type TenantCountOutputTypeCountWebhooksArgs<ExtArgs extends runtime.Types
 /**
  * TenantCountOutputType without action
  */
+export type TenantCountOutputTypeCountToolsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  where?: Prisma.ToolWhereInput
+}
+
+/**
+ * TenantCountOutputType without action
+ */
 export type TenantCountOutputTypeCountOutboxArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   where?: Prisma.OutboxEntryWhereInput
 }
@@ -5704,6 +6012,7 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
   notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
   webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
+  tools?: boolean | Prisma.Tenant$toolsArgs<ExtArgs>
   outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
   prices?: boolean | Prisma.Tenant$pricesArgs<ExtArgs>
   credits?: boolean | Prisma.Tenant$creditsArgs<ExtArgs>
@@ -5792,6 +6101,7 @@ export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs 
   quotaOverrides?: boolean | Prisma.Tenant$quotaOverridesArgs<ExtArgs>
   notifications?: boolean | Prisma.Tenant$notificationsArgs<ExtArgs>
   webhooks?: boolean | Prisma.Tenant$webhooksArgs<ExtArgs>
+  tools?: boolean | Prisma.Tenant$toolsArgs<ExtArgs>
   outbox?: boolean | Prisma.Tenant$outboxArgs<ExtArgs>
   prices?: boolean | Prisma.Tenant$pricesArgs<ExtArgs>
   credits?: boolean | Prisma.Tenant$creditsArgs<ExtArgs>
@@ -5828,6 +6138,7 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
     quotaOverrides: Prisma.$QuotaOverridePayload<ExtArgs>[]
     notifications: Prisma.$NotificationPayload<ExtArgs>[]
     webhooks: Prisma.$WebhookPayload<ExtArgs>[]
+    tools: Prisma.$ToolPayload<ExtArgs>[]
     outbox: Prisma.$OutboxEntryPayload<ExtArgs>[]
     prices: Prisma.$TenantPricePayload<ExtArgs>[]
     credits: Prisma.$CreditPayload<ExtArgs>[]
@@ -6291,6 +6602,7 @@ export interface Prisma__TenantClient<T, Null = never, ExtArgs extends runtime.T
   quotaOverrides<T extends Prisma.Tenant$quotaOverridesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$quotaOverridesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$QuotaOverridePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   notifications<T extends Prisma.Tenant$notificationsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$notificationsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$NotificationPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   webhooks<T extends Prisma.Tenant$webhooksArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$webhooksArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$WebhookPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
+  tools<T extends Prisma.Tenant$toolsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$toolsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$ToolPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   outbox<T extends Prisma.Tenant$outboxArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$outboxArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$OutboxEntryPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   prices<T extends Prisma.Tenant$pricesArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$pricesArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$TenantPricePayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
   credits<T extends Prisma.Tenant$creditsArgs<ExtArgs> = {}>(args?: Prisma.Subset<T, Prisma.Tenant$creditsArgs<ExtArgs>>): Prisma.PrismaPromise<runtime.Types.Result.GetResult<Prisma.$CreditPayload<ExtArgs>, T, "findMany", GlobalOmitOptions> | Null>
@@ -7213,6 +7525,30 @@ export type Tenant$webhooksArgs<ExtArgs extends runtime.Types.Extensions.Interna
   take?: number
   skip?: number
   distinct?: Prisma.WebhookScalarFieldEnum | Prisma.WebhookScalarFieldEnum[]
+}
+
+/**
+ * Tenant.tools
+ */
+export type Tenant$toolsArgs<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
+  /**
+   * Select specific fields to fetch from the Tool
+   */
+  select?: Prisma.ToolSelect<ExtArgs> | null
+  /**
+   * Omit specific fields from the Tool
+   */
+  omit?: Prisma.ToolOmit<ExtArgs> | null
+  /**
+   * Choose, which related nodes to fetch as well
+   */
+  include?: Prisma.ToolInclude<ExtArgs> | null
+  where?: Prisma.ToolWhereInput
+  orderBy?: Prisma.ToolOrderByWithRelationInput | Prisma.ToolOrderByWithRelationInput[]
+  cursor?: Prisma.ToolWhereUniqueInput
+  take?: number
+  skip?: number
+  distinct?: Prisma.ToolScalarFieldEnum | Prisma.ToolScalarFieldEnum[]
 }
 
 /**
