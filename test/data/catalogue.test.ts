@@ -258,6 +258,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       conversations: 'DELETE, INSERT, SELECT, UPDATE (title updated_at)',
       messages: 'INSERT, SELECT',
       runs: 'INSERT, SELECT, UPDATE (status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at downgraded_from excused_claims resume_at)',
+      tool_calls: 'INSERT, SELECT, UPDATE (status epoch result expires_at decided_at decided_by reason started_at finished_at)',
       usage_records: 'INSERT, SELECT',
       model_call_attempts: 'DELETE, INSERT, SELECT',
       idempotency_keys: 'DELETE, INSERT, SELECT',

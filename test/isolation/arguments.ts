@@ -32,6 +32,8 @@ const examples: Readonly<Record<string, Example>> = {
   'CreateConversationInput.userId': (own: Party) => rowOf(own, 'Conversation')['userId'],
   'AuditFilter.action': 'createApiKey',
   'AuditFilter.since': undefined,
+  'ApproveToolCallInput.argumentsHash': (own: Party) => rowOf(own, 'ToolCall')['argumentsHash'],
+  'RejectToolCallInput.argumentsHash': (own: Party) => rowOf(own, 'ToolCall')['argumentsHash'],
   'SetSecretInput.name': (own: Party) => rowOf(own, 'Secret')['name'],
   'CreateToolInput.name': () => `tool-${newId()}`,
   // Tools of HTTP servers alone: these are not asked when they are defined.
@@ -118,9 +120,17 @@ export function validVariables({ field, places }: Operation, own: Party, which: 
   }, Object.fromEntries(inputs))
 }
 
+/** The types that things are of which are rows of a model by another name. */
+const modelsOfTypes: Readonly<Record<string, string>> = { Approval: 'ToolCall' }
+
+/** The model of whose rows things of this type are. */
+export function modelOf(type: string): string {
+  return modelsOfTypes[type] ?? type
+}
+
 /** The global id of the party's thing of this type. */
 export function idOf(party: Party, type: string): string {
-  return encodeId(type as NodeType, String(rowOf(party, type)['id']))
+  return encodeId(type as NodeType, String(rowOf(party, modelOf(type))['id']))
 }
 
 function exampleOf(place: ArgumentPlace, own: Party): unknown {

@@ -6,10 +6,10 @@ import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { RoleName } from '../../src/schema/role.ts'
 import { operatorKey } from '../support/operator.ts'
 import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
-import { idempotencyKey, idOf } from './arguments.ts'
+import { idempotencyKey, idOf, modelOf } from './arguments.ts'
 import { insertRows } from './insert-rows.ts'
 import { operations, typesWithId } from './operations.ts'
-import { type Party, price, type Row, type Rows, rowOf, tenantParty, userParty } from './rows.ts'
+import { hashOf, type Party, price, type Row, type Rows, rowOf, tenantParty, userParty } from './rows.ts'
 import { type StoredRow, tenantTables } from './world.ts'
 
 /** Two parties that never met: one acts by keys of its own, the other has what the first must not learn. */
@@ -135,9 +135,11 @@ function marked(party: Party): Party {
     })
     return [model, Object.fromEntries(columns)]
   })
-  return withRow({ ...party, rows: Object.fromEntries(rows) }, 'Tenant', {
+  const named = withRow({ ...party, rows: Object.fromEntries(rows) }, 'Tenant', {
     name: `${party.canary}-Tenant-name-${randomBytes(4).toString('hex')}`,
   })
+  const argumentsHash = hashOf(String(rowOf(named, 'ToolCall')['arguments']))
+  return withRow(named, 'ToolCall', { argumentsHash })
 }
 
 /** The party can act on its things: its run waits for budget, its configuration is in use, its archive can be fetched, its model call corrected. */
@@ -213,7 +215,7 @@ function tracesOf(party: Party, models: readonly string[]): string[] {
         traces.push(value.toString('base64'), value.toString('hex'))
     }
     if (row['id']) traces.push(String(row['id']))
-    if (typesWithId.includes(model)) traces.push(idOf(party, model))
+    traces.push(...typesWithId.filter((type) => modelOf(type) === model).map((type) => idOf(party, type)))
   }
   return traces
 }

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { newId } from '../../src/domain/ids.ts'
 import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
 import type { RoleName } from '../../src/schema/role.ts'
-import { describedArguments, idOf, type Reference, validVariables } from './arguments.ts'
+import { describedArguments, idOf, modelOf, type Reference, validVariables } from './arguments.ts'
 import { type Between, betweens, type Encounter, type MeetingPlace, openMeetingPlace } from './encounters.ts'
 import { documentOf, nestedIds, type Operation, operations, typesWithId } from './operations.ts'
 import { type Party, rowOf } from './rows.ts'
@@ -79,7 +79,9 @@ function encounters(between: Between, isMeant: (what: { kind: Subject['kind'] })
 /** Whether it can name anything that one of the two has and the other has not. */
 function isParted(reference: Reference, { make }: Between): boolean {
   const { parted } = make()
-  return reference.by === 'text' ? parted.includes(reference.model) : reference.types.some((type) => parted.includes(type))
+  return reference.by === 'text'
+    ? parted.includes(reference.model)
+    : reference.types.some((type) => parted.includes(modelOf(type)))
 }
 
 /** Names that must be answered alike: `unknown` of nothing, the others of what the caller must not see. */
@@ -92,7 +94,7 @@ function alikeBy(reference: Reference, { own, other, parted }: Encounter, role: 
     const theirs = textOf(other)
     return [{ unknown: newId(), own: String(textOf(own)), others: typeof theirs === 'string' ? [theirs] : [] }]
   }
-  const types = reference.types.filter((type) => parted.includes(type))
+  const types = reference.types.filter((type) => parted.includes(modelOf(type)))
   const wrong = (type: string) =>
     typesWithId.filter((each) => each !== type).flatMap((each) => [idOf(own, each), idOf(other, each)])
   return types.map((type) => ({

@@ -12,6 +12,7 @@ import { claimRun } from '../../src/domain/run-claim.ts'
 import { superseded } from '../../src/domain/run-ending.ts'
 import { apiKeyRevoked, requestStop } from '../../src/domain/run-stop.ts'
 import type { Scope } from '../../src/domain/scope.ts'
+import { closeTurn, readToolCalls, startToolCalls, undecided } from '../../src/domain/tool-ledger.ts'
 import { recordUsage } from '../../src/domain/usage.ts'
 import { reportUsage } from '../../src/domain/usage-report.ts'
 import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
@@ -35,6 +36,7 @@ const scope = { ...party.wall, shortRead: false }
 const id = newId()
 const free = { rates: { inputNanos: 0n, cachedInputNanos: 0n, outputNanos: 0n }, currency: 'USD' }
 const noUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: true }
+const claim = { tenantId: party.wall.tenantId, id, epoch: 1 }
 const newest = [{ createdAt: 'desc' as const }, { id: 'desc' as const }]
 
 const quotaOf = (db: TenantDb) => quotaSourceOf(db, tenantIdOf(party.wall.tenantId))
@@ -115,6 +117,18 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
     table: 'runs',
     reading: 'those to interrupt',
     read: (db) => requestStop(db, { conversationId: id, createdAt: { lt: new Date() } }, superseded, new Date()),
+  },
+  { table: 'tool_calls', reading: "a turn's", read: (db) => readToolCalls(db, id, 0) },
+  {
+    table: 'tool_calls',
+    reading: 'those that wait for a person',
+    read: (db) => db.toolCall.findMany({ where: undecided, orderBy: [{ createdAt: 'asc' }, { id: 'asc' }], take: 21 }),
+  },
+  { table: 'tool_calls', reading: 'those to begin', read: (db) => startToolCalls(db, claim, [id, newId()], 0) },
+  {
+    table: 'tool_calls',
+    reading: 'those that are over',
+    read: (db) => closeTurn(db, claim, [], [{ id, status: 'COMPLETED', result: '', expiresAt: null, finishedAt: new Date() }]),
   },
   {
     table: 'usage_records',

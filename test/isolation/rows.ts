@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { dataModel } from '../../src/data/generated/data-model.ts'
 import type { Wall } from '../../src/data/scoped-query.ts'
 import { userModels } from '../../src/data/tenant-filter.ts'
@@ -169,12 +170,23 @@ function contentRows(rows: Rows, tenantId: string, canary: string) {
     ...{ id: newId(), tenantId, conversationId: conversation.id, runId: run.id, userId: canary },
     ...{ role: 'USER', content: canary, tokensUsed: 1, createdAt },
   }
+  const toolCall = {
+    ...{ id: newId(), tenantId, runId: run.id, userId: canary, turn: 0, place: 0, callId: canary, name: canary },
+    ...{ arguments: canary, argumentsHash: hashOf(canary), status: 'WAITING', result: canary },
+    ...{ decidedBy: canary, reason: canary, createdAt, expiresAt: new Date('2999-01-01T00:00:00Z') },
+  }
   return {
     UserPseudonym: { id: newId(), tenantId, userId: canary, createdAt },
     Conversation: conversation,
     Run: run,
     Message: message,
+    ToolCall: toolCall,
   }
+}
+
+/** As the database has it of a tool call's arguments. */
+export function hashOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex')
 }
 
 /** What the party's row of each model could be replaced by: the same, under keys that are not taken. */
@@ -185,6 +197,7 @@ export function freshRows({ rows }: Party): Rows {
     Agent: { slug: 'fresh' },
     AgentConfig: { version: 2 },
     Message: { role: 'ASSISTANT' },
+    ToolCall: { place: 1 },
     UsageRecord: { attempt: 2 },
     TenantPrice: { version: 2 },
     UsageRollup: { part: 2 },
@@ -211,6 +224,7 @@ export const changes: Readonly<Record<string, Row>> = {
   Conversation: { title: 'changed' },
   Run: { failureMessage: 'changed' },
   Message: { content: 'changed' },
+  ToolCall: { result: 'changed' },
   UsageRecord: { model: 'changed' },
   TenantPrice: { marginBasisPoints: 2 },
   Credit: { reason: 'changed' },
