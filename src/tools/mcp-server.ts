@@ -1,11 +1,10 @@
-import { isDeepStrictEqual } from 'node:util'
 import { ValidationProblem } from '../domain/errors.ts'
 import type { Egress, RevealSecrets, ToolContext, ToolMaker } from '../domain/ports.ts'
 import { storable } from '../domain/text-repair.ts'
 import type { McpDefinition, McpTool } from '../domain/tool-definition.ts'
-import { argumentsChecker, refusalOfSchema } from './argument-schema.ts'
+import { argumentsChecker } from './argument-schema.ts'
 import { type ListedTool, type McpConnection, withMcpServer } from './mcp-connection.ts'
-import { asksFirst, checkApproval, checkWhole, timeouts } from './outgoing.ts'
+import { asksFirst, checkApproval, checkWhole, timeouts, whyNot } from './outgoing.ts'
 import { checkHeaders, fillHeaders } from './secret-headers.ts'
 
 /** Most characters of a name that model APIs take, and what stands between the server's name and the tool's. */
@@ -82,7 +81,9 @@ async function useServer<T>(
 
 async function listTools(egress: Egress, server: Server, reveal: RevealSecrets): Promise<ListedTool[]> {
   const { value, redact } = await useServer(egress, server, reveal, null, (connection) => connection.listTools(mostTools))
-  return JSON.parse(redact(JSON.stringify(value)))
+  // Made plain before, so that nothing that is taken out joins what stood around it.
+  const tools = value.map((tool) => ({ ...tool, name: plain(tool.name), description: plain(tool.description) }))
+  return JSON.parse(redact(JSON.stringify(tools)))
 }
 
 async function callTool(
@@ -114,7 +115,7 @@ function usableTools(
     const { $schema: _dialect, ...schema } = parameters
     return {
       name,
-      description: plain(description).slice(0, longestDescription),
+      description: description.slice(0, longestDescription),
       parameters: schema as McpTool['parameters'],
       isRepeatable,
     }
@@ -125,14 +126,13 @@ function usableTools(
       'The server describes its tools at too great a length. Allow fewer of them.',
     )
   const skipped = wanted.filter((tool) => !usable.includes(tool))
-  return { tools, skippedTools: skipped.map(({ name }) => plain(name).slice(0, longestName)) }
+  return { tools, skippedTools: skipped.map(({ name }) => name.slice(0, longestName)) }
 }
 
 /** Whether models can be given the tool, and what it takes can be checked and stored. */
 function isUsable(server: string, { name, parameters }: ListedTool): boolean {
   const isNamed = /^[A-Za-z0-9_-]+$/.test(name) && server.length + separator.length + name.length <= longestName
-  const isPlain = isDeepStrictEqual(JSON.parse(storable(JSON.stringify(parameters).replaceAll('\\u0000', ''))), parameters)
-  return isNamed && isPlain && refusalOfSchema(parameters, { lenient: true }) === null
+  return isNamed && whyNot(parameters, { lenient: true }) === null
 }
 
 /** Text that can be stored and shown, on one line or more. */

@@ -20,9 +20,14 @@ export function checkApproval(
 
 /** The schema, when it can be stored and used; else throws a ValidationProblem at `path`. */
 export function checkSchema(path: readonly string[], schema: Record<string, unknown>): JsonObject {
-  const refusal = refusalOfText(schema) ?? refusalOfSchema(schema)
+  const refusal = whyNot(schema)
   if (refusal !== null) throw new ValidationProblem(path, refusal)
   return schema as JsonObject
+}
+
+/** Why a schema can not be stored or used, in a sentence; null when it can. */
+export function whyNot(schema: Record<string, unknown>, options?: { lenient: boolean }): string | null {
+  return refusalOfText(schema) ?? refusalOfSchema(schema, options)
 }
 
 function refusalOfText(json: Record<string, unknown>): string | null {

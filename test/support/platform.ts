@@ -7,7 +7,7 @@ import type { Metrics } from '../../src/server/metrics.ts'
 import { createServer } from '../../src/server/server.ts'
 import { type Api, apiClient } from './api.ts'
 import { type FakeUpstream, startFakeUpstream } from './fake-upstream.ts'
-import { type Story, startStory, type TenantStory } from './story.ts'
+import { type Story, type StoryOptions, startStory, type TenantStory } from './story.ts'
 
 export type TestPlatform = {
   url: string
@@ -31,14 +31,16 @@ export type TestPlatformOptions = {
   development?: boolean
   allowedOrigins?: string[]
   metrics?: Metrics
+  /** Ports to use instead of those that the story has, but for the model. */
+  ports?: StoryOptions['ports']
 }
 
 /** The whole platform in one process: a server on a free port, a worker, a database of its own, ports in memory. */
-export async function startTestPlatform(options: TestPlatformOptions = {}): Promise<TestPlatform> {
+export async function startTestPlatform({ ports: given, ...options }: TestPlatformOptions = {}): Promise<TestPlatform> {
   await using opened = new AsyncDisposableStack()
   const upstream = await startFakeUpstream()
   opened.defer(() => upstream.close())
-  const story = await startStory({ ports: { model: createOpenAiModel({ baseUrl: upstream.url, apiKey: 'test' }) } })
+  const story = await startStory({ ports: { ...given, model: createOpenAiModel({ baseUrl: upstream.url, apiKey: 'test' }) } })
   opened.defer(() => story.close())
   const { data, catalog, ports } = story
 
