@@ -49,6 +49,8 @@ const examples: Readonly<Record<string, Example>> = {
   'UpdateAgentConfigInput.enabledTools': 'current_time',
   'UpdateTenantSettingsInput.timeZone': 'Europe/Berlin',
   'UpdateTenantSettingsInput.downgradeModel': 'gpt-4o-mini',
+  'UpdateTenantSettingsInput.modelKeySecret': (own: Party) => rowOf(own, 'Secret')['name'],
+  'UpdateTenantSettingsInput.modelBaseUrl': 'https://models.example.com/v1',
 }
 
 /** The same, for every argument of the name. */

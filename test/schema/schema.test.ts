@@ -113,6 +113,8 @@ describe('the schema', () => {
       'TenantPrice.outputNanos',
       'TenantPrice.validTo',
       'TenantSettings.downgradeModel',
+      'TenantSettings.modelBaseUrl',
+      'TenantSettings.modelKeySecret',
       'UsageRow.agentId',
       'UsageRow.configVersion',
       'UsageRow.conversationId',

@@ -54,6 +54,8 @@ export type TenantMinAggregateOutputType = {
   budgetBehaviour: $Enums.BudgetBehaviour | null
   downgradeModel: string | null
   downgradeAt: number | null
+  modelKeySecret: string | null
+  modelBaseUrl: string | null
   createdAt: Date | null
 }
 
@@ -71,6 +73,8 @@ export type TenantMaxAggregateOutputType = {
   budgetBehaviour: $Enums.BudgetBehaviour | null
   downgradeModel: string | null
   downgradeAt: number | null
+  modelKeySecret: string | null
+  modelBaseUrl: string | null
   createdAt: Date | null
 }
 
@@ -90,6 +94,8 @@ export type TenantCountAggregateOutputType = {
   budgetBehaviour: number
   downgradeModel: number
   downgradeAt: number
+  modelKeySecret: number
+  modelBaseUrl: number
   createdAt: number
   _all: number
 }
@@ -123,6 +129,8 @@ export type TenantMinAggregateInputType = {
   budgetBehaviour?: true
   downgradeModel?: true
   downgradeAt?: true
+  modelKeySecret?: true
+  modelBaseUrl?: true
   createdAt?: true
 }
 
@@ -140,6 +148,8 @@ export type TenantMaxAggregateInputType = {
   budgetBehaviour?: true
   downgradeModel?: true
   downgradeAt?: true
+  modelKeySecret?: true
+  modelBaseUrl?: true
   createdAt?: true
 }
 
@@ -159,6 +169,8 @@ export type TenantCountAggregateInputType = {
   budgetBehaviour?: true
   downgradeModel?: true
   downgradeAt?: true
+  modelKeySecret?: true
+  modelBaseUrl?: true
   createdAt?: true
   _all?: true
 }
@@ -265,6 +277,8 @@ export type TenantGroupByOutputType = {
   budgetBehaviour: $Enums.BudgetBehaviour
   downgradeModel: string | null
   downgradeAt: number
+  modelKeySecret: string | null
+  modelBaseUrl: string | null
   createdAt: Date
   _count: TenantCountAggregateOutputType | null
   _avg: TenantAvgAggregateOutputType | null
@@ -307,6 +321,8 @@ export type TenantWhereInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
   downgradeAt?: Prisma.IntFilter<"Tenant"> | number
+  modelKeySecret?: Prisma.StringNullableFilter<"Tenant"> | string | null
+  modelBaseUrl?: Prisma.StringNullableFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -349,6 +365,8 @@ export type TenantOrderByWithRelationInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrderInput | Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   defaultAgent?: Prisma.AgentOrderByWithRelationInput
   members?: Prisma.MemberOrderByRelationAggregateInput
@@ -395,6 +413,8 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
   downgradeAt?: Prisma.IntFilter<"Tenant"> | number
+  modelKeySecret?: Prisma.StringNullableFilter<"Tenant"> | string | null
+  modelBaseUrl?: Prisma.StringNullableFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -437,6 +457,8 @@ export type TenantOrderByWithAggregationInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrderInput | Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   _count?: Prisma.TenantCountOrderByAggregateInput
   _avg?: Prisma.TenantAvgOrderByAggregateInput
@@ -464,6 +486,8 @@ export type TenantScalarWhereWithAggregatesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourWithAggregatesFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
   downgradeAt?: Prisma.IntWithAggregatesFilter<"Tenant"> | number
+  modelKeySecret?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
+  modelBaseUrl?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Tenant"> | Date | string
 }
 
@@ -481,6 +505,8 @@ export type TenantCreateInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -523,6 +549,8 @@ export type TenantUncheckedCreateInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -562,6 +590,8 @@ export type TenantUpdateInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -604,6 +634,8 @@ export type TenantUncheckedUpdateInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -645,6 +677,8 @@ export type TenantCreateManyInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
 }
 
@@ -662,6 +696,8 @@ export type TenantUpdateManyMutationInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -681,6 +717,8 @@ export type TenantUncheckedUpdateManyInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -713,6 +751,8 @@ export type TenantCountOrderByAggregateInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -737,6 +777,8 @@ export type TenantMaxOrderByAggregateInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -754,6 +796,8 @@ export type TenantMinOrderByAggregateInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -1161,6 +1205,8 @@ export type TenantCreateWithoutMembersInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -1202,6 +1248,8 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -1256,6 +1304,8 @@ export type TenantUpdateWithoutMembersInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -1297,6 +1347,8 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -1335,6 +1387,8 @@ export type TenantCreateWithoutApiKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1376,6 +1430,8 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -1430,6 +1486,8 @@ export type TenantUpdateWithoutApiKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1471,6 +1529,8 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -1509,6 +1569,8 @@ export type TenantCreateWithoutAgentsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1550,6 +1612,8 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1593,6 +1657,8 @@ export type TenantCreateWithoutDefaultAgentInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -1632,6 +1698,8 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1687,6 +1755,8 @@ export type TenantUpdateWithoutAgentsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1728,6 +1798,8 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1777,6 +1849,8 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -1816,6 +1890,8 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1855,6 +1931,8 @@ export type TenantCreateWithoutAgentConfigsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1896,6 +1974,8 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1950,6 +2030,8 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1991,6 +2073,8 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2029,6 +2113,8 @@ export type TenantCreateWithoutConversationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2070,6 +2156,8 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2124,6 +2212,8 @@ export type TenantUpdateWithoutConversationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2165,6 +2255,8 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2203,6 +2295,8 @@ export type TenantCreateWithoutMessagesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2244,6 +2338,8 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2298,6 +2394,8 @@ export type TenantUpdateWithoutMessagesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2339,6 +2437,8 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2377,6 +2477,8 @@ export type TenantCreateWithoutRunsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2418,6 +2520,8 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2472,6 +2576,8 @@ export type TenantUpdateWithoutRunsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2513,6 +2619,8 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2551,6 +2659,8 @@ export type TenantCreateWithoutUsageRecordsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2592,6 +2702,8 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2646,6 +2758,8 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2687,6 +2801,8 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2725,6 +2841,8 @@ export type TenantCreateWithoutCallAttemptsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2766,6 +2884,8 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2820,6 +2940,8 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2861,6 +2983,8 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2899,6 +3023,8 @@ export type TenantCreateWithoutPricesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2940,6 +3066,8 @@ export type TenantUncheckedCreateWithoutPricesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2994,6 +3122,8 @@ export type TenantUpdateWithoutPricesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3035,6 +3165,8 @@ export type TenantUncheckedUpdateWithoutPricesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3073,6 +3205,8 @@ export type TenantCreateWithoutCreditsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3114,6 +3248,8 @@ export type TenantUncheckedCreateWithoutCreditsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3168,6 +3304,8 @@ export type TenantUpdateWithoutCreditsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3209,6 +3347,8 @@ export type TenantUncheckedUpdateWithoutCreditsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3247,6 +3387,8 @@ export type TenantCreateWithoutUsageRollupsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3288,6 +3430,8 @@ export type TenantUncheckedCreateWithoutUsageRollupsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3342,6 +3486,8 @@ export type TenantUpdateWithoutUsageRollupsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3383,6 +3529,8 @@ export type TenantUncheckedUpdateWithoutUsageRollupsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3421,6 +3569,8 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3462,6 +3612,8 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3516,6 +3668,8 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3557,6 +3711,8 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3595,6 +3751,8 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3636,6 +3794,8 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3690,6 +3850,8 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3731,6 +3893,8 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3769,6 +3933,8 @@ export type TenantCreateWithoutNotificationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3810,6 +3976,8 @@ export type TenantUncheckedCreateWithoutNotificationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3864,6 +4032,8 @@ export type TenantUpdateWithoutNotificationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3905,6 +4075,8 @@ export type TenantUncheckedUpdateWithoutNotificationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3943,6 +4115,8 @@ export type TenantCreateWithoutWebhooksInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3984,6 +4158,8 @@ export type TenantUncheckedCreateWithoutWebhooksInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4038,6 +4214,8 @@ export type TenantUpdateWithoutWebhooksInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4079,6 +4257,8 @@ export type TenantUncheckedUpdateWithoutWebhooksInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4117,6 +4297,8 @@ export type TenantCreateWithoutOutboxInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4158,6 +4340,8 @@ export type TenantUncheckedCreateWithoutOutboxInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4212,6 +4396,8 @@ export type TenantUpdateWithoutOutboxInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4253,6 +4439,8 @@ export type TenantUncheckedUpdateWithoutOutboxInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4291,6 +4479,8 @@ export type TenantCreateWithoutAuditEventsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4332,6 +4522,8 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4386,6 +4578,8 @@ export type TenantUpdateWithoutAuditEventsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4427,6 +4621,8 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4465,6 +4661,8 @@ export type TenantCreateWithoutDataKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4506,6 +4704,8 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4560,6 +4760,8 @@ export type TenantUpdateWithoutDataKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4601,6 +4803,8 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4639,6 +4843,8 @@ export type TenantCreateWithoutSecretsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4680,6 +4886,8 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4734,6 +4942,8 @@ export type TenantUpdateWithoutSecretsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4775,6 +4985,8 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4813,6 +5025,8 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4854,6 +5068,8 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4908,6 +5124,8 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4949,6 +5167,8 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4987,6 +5207,8 @@ export type TenantCreateWithoutExportsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -5028,6 +5250,8 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -5082,6 +5306,8 @@ export type TenantUpdateWithoutExportsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -5123,6 +5349,8 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -5383,6 +5611,8 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -5426,6 +5656,8 @@ export type TenantSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -5446,6 +5678,8 @@ export type TenantSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -5466,10 +5700,12 @@ export type TenantSelectScalar = {
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
 }
 
-export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "limitsVersion" | "timeZone" | "pastTimeZones" | "quotaThresholds" | "budgetBehaviour" | "downgradeModel" | "downgradeAt" | "createdAt", ExtArgs["result"]["tenant"]>
+export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "limitsVersion" | "timeZone" | "pastTimeZones" | "quotaThresholds" | "budgetBehaviour" | "downgradeModel" | "downgradeAt" | "modelKeySecret" | "modelBaseUrl" | "createdAt", ExtArgs["result"]["tenant"]>
 export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -5573,6 +5809,14 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
      */
     downgradeModel: string | null
     downgradeAt: number
+    /**
+     * The secret that holds the tenant's own key of a model provider; null for the platform's.
+     */
+    modelKeySecret: string | null
+    /**
+     * Where that provider is; null for where the platform's is.
+     */
+    modelBaseUrl: string | null
     createdAt: Date
   }, ExtArgs["result"]["tenant"]>
   composites: {}
@@ -6035,6 +6279,8 @@ export interface TenantFieldRefs {
   readonly budgetBehaviour: Prisma.FieldRef<"Tenant", 'BudgetBehaviour'>
   readonly downgradeModel: Prisma.FieldRef<"Tenant", 'String'>
   readonly downgradeAt: Prisma.FieldRef<"Tenant", 'Int'>
+  readonly modelKeySecret: Prisma.FieldRef<"Tenant", 'String'>
+  readonly modelBaseUrl: Prisma.FieldRef<"Tenant", 'String'>
   readonly createdAt: Prisma.FieldRef<"Tenant", 'DateTime'>
 }
     
