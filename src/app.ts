@@ -22,7 +22,6 @@ import { startTicker } from './domain/ticker.ts'
 import { startRollups } from './domain/usage-rollup.ts'
 
 import { startDemoUpstream } from './llm/demo-upstream.ts'
-import { createMissingModel } from './llm/missing-model.ts'
 import { createOpenAiModel } from './llm/openai-model.ts'
 import { seedPrices } from './llm/prices.ts'
 import { type LocalSecrets, localSecrets } from './local-secrets.ts'
@@ -45,6 +44,7 @@ import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { Metrics } from './server/metrics.ts'
 import { createServer } from './server/server.ts'
 import { createEgress, createOperatorEgress } from './tools/egress.ts'
+import { createGuardedFetch } from './tools/guarded-fetch.ts'
 import { createToolbox } from './tools/toolbox.ts'
 
 /** A running platform. */
@@ -282,13 +282,17 @@ export async function openPorts(config: Config, logger: Logger, opened: AsyncDis
   }
 }
 
-/** The configured endpoint; in development without one, the scripted; in production without one, a model that refuses. */
+/** Where OpenAI is: what a tenant's own key is for that says nothing else. */
+const openAiUrl = 'https://api.openai.com/v1'
+
+/** The configured endpoint; in development without one, the scripted; in production without one, none but those of tenants. */
 async function openModel(config: Config, opened: AsyncDisposableStack): Promise<Model> {
-  if (config.upstream) return createOpenAiModel({ ...config.upstream, limits: config.upstreamSilence })
-  if (config.production) return createMissingModel()
+  const options = { limits: config.upstreamSilence, fetchElsewhere: createGuardedFetch(config.egress) }
+  if (config.upstream) return createOpenAiModel({ ...options, ...config.upstream })
+  if (config.production) return createOpenAiModel({ ...options, baseUrl: openAiUrl, apiKey: null })
   const demo = await startDemoUpstream()
   opened.defer(() => demo.close())
-  return createOpenAiModel({ baseUrl: demo.url, apiKey: 'demo' })
+  return createOpenAiModel({ ...options, baseUrl: demo.url, apiKey: 'demo' })
 }
 
 /**

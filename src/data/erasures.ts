@@ -172,7 +172,8 @@ export class Erasures {
     for (const home of homes.toReversed()) {
       await transaction(home, async (client) => {
         await client.query(
-          "update tenants set name = 'erased-' || id, downgrade_model = null, time_zone = default where id = $1",
+          `update tenants set name = 'erased-' || id, downgrade_model = null, model_key_secret = null, model_base_url = null,
+             time_zone = default where id = $1`,
           [tenantId],
         )
         if (home !== this.#catalogue) return

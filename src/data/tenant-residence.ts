@@ -49,6 +49,7 @@ export async function copySettings(source: pg.Pool, target: pg.Pool, tenantId: s
   await target.query(
     `update tenants set time_zone = s.time_zone, past_time_zones = s.past_time_zones, quota_thresholds = s.quota_thresholds, budget_behaviour = s.budget_behaviour,
        downgrade_model = s.downgrade_model, downgrade_at = s.downgrade_at,
+       model_key_secret = s.model_key_secret, model_base_url = s.model_base_url,
        limits_version = greatest(tenants.limits_version, s.limits_version) + 1
      from json_populate_record(null::tenants, $2::json) s where tenants.id = $1`,
     [tenantId, rows[0]?.row],

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { type Model, ModelError, type ModelEvent, type ToolCall } from './ports.ts'
+import { type Model, type ModelAccount, ModelError, type ModelEvent, type ToolCall } from './ports.ts'
 import type { Prompt } from './prompt.ts'
 import type { TokenUsage } from './run-event.ts'
 import { storable, TextRepair } from './text-repair.ts'
@@ -30,6 +30,18 @@ export function isOfOneModel({ code }: ModelError): boolean {
   return code !== 'MODEL_BAD_REQUEST'
 }
 
+/** Who the model is called for, and what becomes of what it says. */
+export type Listening = {
+  /** Aborts the call. */
+  signal: AbortSignal
+  cover: Cover
+  onText: (text: string) => void
+  /** The tenant's own; null for the platform's. */
+  account: ModelAccount | null
+  /** Whether another model would answer in its place. */
+  hasStandIn: boolean
+}
+
 /** Lets through as much of what the model says as may be spent on it: all, or the beginning. */
 export type Cover = (text: string) => Promise<string>
 
@@ -38,16 +50,10 @@ export type Cover = (text: string) => Promise<string>
  * with a growing pause; after it never, since what was streamed cannot be taken back. Where another model would stand in, nobody is made to
  * wait: neither for long, nor for one that just was silent for as long as it may be. Throws what is no failure of the model.
  */
-export async function callModel(
-  model: Model,
-  prompt: Prompt,
-  signal: AbortSignal,
-  cover: Cover,
-  onText: (text: string) => void,
-  hasStandIn: boolean,
-): Promise<CallOutcome> {
+export async function callModel(model: Model, prompt: Prompt, listening: Listening): Promise<CallOutcome> {
+  const { signal, hasStandIn } = listening
   for (let attempt = 1; ; attempt++) {
-    const call = await tryCall(model, prompt, signal, cover, onText)
+    const call = await tryCall(model, prompt, listening)
     if (call.outcome !== 'failed' || call.usage || !call.error.retryable || attempt === mostAttempts) return call
     if (hasStandIn && call.error.code === 'MODEL_TIMED_OUT') return call
     const pause = call.error.retryAfterMs ?? 500 * 2 ** (attempt - 1) * (0.5 + Math.random())
@@ -60,13 +66,8 @@ export async function callModel(
   }
 }
 
-async function tryCall(
-  model: Model,
-  prompt: Prompt,
-  signal: AbortSignal,
-  cover: Cover,
-  onText: (text: string) => void,
-): Promise<CallOutcome> {
+async function tryCall(model: Model, prompt: Prompt, listening: Listening): Promise<CallOutcome> {
+  const { signal, cover, onText, account } = listening
   if (signal.aborted) return { outcome: 'aborted', text: '', usage: null }
   const repair = new TextRepair()
   const toolCalls: ToolCall[] = []
@@ -93,7 +94,7 @@ async function tryCall(
       : countUsage(model, prompt, [text, ...(toolCalls.length > 0 ? toolCalls.flatMap(writtenIn) : [toolText])])
 
   try {
-    for await (const event of model.stream(prompt.request, signal)) {
+    for await (const event of model.stream(prompt.request, signal, account)) {
       began ||= event.type !== 'usage' || event.usage.outputTokens > 0
       switch (event.type) {
         case 'text':

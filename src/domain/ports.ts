@@ -206,12 +206,15 @@ export type ModelEvent =
   | { type: 'usage'; usage: TokenUsage }
   | { type: 'finish'; reason: 'STOP' | 'LENGTH' | 'TOOL_CALLS' | 'REFUSAL' }
 
+/** With whom and with which key a tenant has its models called. `baseUrl`, which the tenant chose, is null for the platform's. */
+export type ModelAccount = { apiKey: string; baseUrl: string | null }
+
 export type Model = {
   /**
-   * One streaming call. Ends after `finish`; throws a ModelError when the upstream fails, and the signal's reason when aborted.
-   * Never retries: the caller meters each attempt.
+   * One streaming call, on the platform's account unless another is given. Ends after `finish`; throws a ModelError when the upstream
+   * fails, and the signal's reason when aborted. Never retries: the caller meters each attempt.
    */
-  stream(request: ModelRequest, signal: AbortSignal): AsyncIterable<ModelEvent>
+  stream(request: ModelRequest, signal: AbortSignal, account?: ModelAccount | null): AsyncIterable<ModelEvent>
   /** Tokens that fit the model, input and output together. */
   contextWindow(model: string): number
   /** Whether it thinks before it answers, in output tokens that are not streamed. */

@@ -17,6 +17,9 @@ export type RunTenant = {
   /** The model that answers once so many percent of the month's tokens are spent; null for always the agent's own. */
   downgradeModel: string | null
   downgradeAt: number
+  /** As in its settings. */
+  modelKeySecret: string | null
+  modelBaseUrl: string | null
 }
 
 /** A run that was just claimed, and whether others of its tenant wait that may be claimed beside it. */
@@ -63,7 +66,8 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     returning ${columnsOf('Run', 'runs', 'run.')}, ${columnsOf('AgentConfig', 'v', 'config.')},
       own.limits_version as "limitsVersion", own.quota_thresholds as "quotaThresholds",
       own.time_zone as "timeZone", p.weight, own.budget_behaviour as "budgetBehaviour",
-      own.downgrade_model as "downgradeModel", own.downgrade_at as "downgradeAt", (
+      own.downgrade_model as "downgradeModel", own.downgrade_at as "downgradeAt",
+      own.model_key_secret as "modelKeySecret", own.model_base_url as "modelBaseUrl", (
       select k.revoked_at from api_keys k where k.tenant_id = ${tenantId}::uuid and k.id = runs.api_key_id
     ) as "revokedAt", exists (
       select from runs o where o.tenant_id = ${tenantId}::uuid and o.finished_at is null and o.status = 'QUEUED'
@@ -79,7 +83,11 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     Object.assign(run, { cancelRequestedAt: row.revokedAt, failureCode, failureMessage })
   }
   const { limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt, othersWait } = row
-  const tenant = { limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt }
+  const { modelKeySecret, modelBaseUrl } = row
+  const tenant = {
+    ...{ limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt },
+    ...{ modelKeySecret, modelBaseUrl },
+  }
   return { run: { ...run, config }, tenant, othersWait }
 }
 

@@ -4,7 +4,8 @@ import type { CallId } from './admission.ts'
 import { tenantIdOf } from './ids.ts'
 import { LineUp } from './line-up.ts'
 import { answeringConfig } from './model-downgrade.ts'
-import type { Ports, Tool } from './ports.ts'
+import { ownAccount } from './model-provider.ts'
+import { ModelError, type Ports, type Tool } from './ports.ts'
 import { type CallTerms, termsAt } from './pricing.ts'
 import { turnTokens } from './prompt.ts'
 import type { QuotaOwner } from './quota-terms.ts'
@@ -76,14 +77,17 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
   const config = await answeringConfig(task)
   if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
-  const [firstTerms, tools, said, userPseudonym] = await Promise.all([
+  const [firstTerms, tools, said, userPseudonym, account] = await Promise.all([
     termsAt(db, tenantIdOf(run.tenantId), config.model, ports.now()),
     enabledTools(task),
     readSaid(db, run, config),
     pseudonymOf(db, run.tenantId, run.userId),
+    ownAccount(task).catch(failureOf),
   ])
   const lineUp = new LineUp(task, config, { tools, said }, firstTerms)
   const end: { turns: Turn[]; call: null; terms: CallTerms | null } = { turns, call: null, terms: firstTerms }
+  if (account instanceof ModelError)
+    return { ...end, outcome: 'failed', failure: { code: account.code, message: account.message } }
 
   let hasBegun = false
   let planned: LedgerCall[] | null = null
@@ -92,7 +96,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
       const closing = await carryOutTurn(task, turns, planned, tools, (turn) => turnTokens(ports.model, run.model, turn))
       if (closing.outcome !== 'closed') return { ...end, ...closing }
     }
-    const answer = await answerTurn(task, lineUp, { turns, userPseudonym, hasBegun })
+    const answer = await answerTurn(task, lineUp, { turns, userPseudonym, hasBegun, account })
     if (answer.outcome === 'unasked') return { ...end, outcome: 'failed', failure: answer.failure }
     hasBegun = true
     end.terms = answer.terms
@@ -141,6 +145,11 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
 /** The end of a run that no model was asked for. */
 function unanswered(run: Run, outcome: StopReason): LoopOutcome {
   return { outcome, turns: turnsOf(run), call: null, terms: null }
+}
+
+function failureOf(error: unknown): ModelError {
+  if (error instanceof ModelError) return error
+  throw error
 }
 
 function countedTurns(turns: readonly Turn[]): number {

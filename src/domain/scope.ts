@@ -30,6 +30,10 @@ export type TenantSettings = {
   /** The model that answers once `downgradeAt` percent of the month's tokens are spent; null for always the agent's own. */
   downgradeModel: string | null
   downgradeAt: number
+  /** The secret that holds its own key of a model provider; null for the platform's. */
+  modelKeySecret: string | null
+  /** Where that provider is; null for where the platform's is. */
+  modelBaseUrl: string | null
 }
 
 /** Who acts. `id` is the credential's id; `userId` is set for end users and null for the tenant's staff. */

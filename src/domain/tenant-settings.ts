@@ -7,18 +7,23 @@ import type { PastTimeZone } from './billing-month.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { requireRole, type Scope, type TenantProfile, type TenantSettings } from './scope.ts'
 import { profileOf } from './tenant.ts'
+import { cleanText } from './text.ts'
 import { checkTimeZone } from './time-zone.ts'
 
-/** What is to change; absent and null leave a setting as it is, but null for the downgrade model, which then is none. */
+/** What is to change; absent and null leave a setting as it is, but null for the downgrade model and for what is about a model key of its own, which then is none. */
 export type TenantSettingsChange = { [Setting in keyof TenantSettings]?: TenantSettings[Setting] | null }
 
 const mostThresholds = 10
 const mostTimeZones = 100
 
+/** Most bytes of a base URL. */
+const longestUrl = 2_000
+
 /**
  * Changes what a tenant decides about itself. Another time zone moves the days and months that are counted in, on every instance when
  * this returns. What is as it was changes nothing. Throws a ValidationProblem for a zone that the IANA database does not have,
- * thresholds that are not 1 to 100 and ascending, or more than 10, the 101st time zone, and a model that agents could not have either. For admins.
+ * thresholds that are not 1 to 100 and ascending, or more than 10, the 101st time zone, a model that agents could not have either, a secret that
+ * there is not, and a base URL that may not be called or goes with no key. Without a key of its own the tenant has no base URL either. For admins.
  */
 export async function updateTenantSettings(scope: Scope, change: TenantSettingsChange): Promise<{ tenant: TenantProfile }> {
   requireRole(scope, 'ADMIN')
@@ -28,8 +33,15 @@ export async function updateTenantSettings(scope: Scope, change: TenantSettingsC
     const [before] = await tx.$queryRaw<(TenantSettings & { pastTimeZones: PastTimeZone[] })[]>`
       select time_zone as "timeZone", quota_thresholds as "quotaThresholds", budget_behaviour as "budgetBehaviour",
         downgrade_model as "downgradeModel", downgrade_at as "downgradeAt",
+        model_key_secret as "modelKeySecret", model_base_url as "modelBaseUrl",
         past_time_zones as "pastTimeZones"
       from tenants where id = ${id}::uuid for no key update`
+    if (set.modelKeySecret === null) set.modelBaseUrl = null
+    if (set.modelBaseUrl != null && (set.modelKeySecret ?? before?.modelKeySecret ?? null) === null)
+      throw new ValidationProblem(
+        ['modelBaseUrl'],
+        "The platform's own key is not sent elsewhere. Name a secret with yours, too.",
+      )
     const changed = Object.entries(set).filter(
       ([name, value]) => !isDeepStrictEqual(before?.[name as keyof TenantSettings], value),
     )
@@ -64,18 +76,36 @@ async function checkSettings(
   db: TenantTransaction,
   change: TenantSettingsChange,
 ): Promise<Partial<TenantSettings>> {
-  const { timeZone, quotaThresholds, budgetBehaviour, downgradeModel, downgradeAt } = change
+  const { timeZone, quotaThresholds, budgetBehaviour, downgradeModel, downgradeAt, modelKeySecret, modelBaseUrl } = change
   const set: Partial<TenantSettings> = {}
   if (timeZone != null) set.timeZone = checkTimeZone('timeZone', timeZone)
   if (quotaThresholds != null) set.quotaThresholds = checkThresholds(quotaThresholds)
   if (budgetBehaviour != null) set.budgetBehaviour = budgetBehaviour
   if (downgradeModel === null) set.downgradeModel = null
   else if (downgradeModel !== undefined) set.downgradeModel = await checkModel(scope, db, 'downgradeModel', downgradeModel)
+  if (modelKeySecret !== undefined) set.modelKeySecret = await checkSecret(db, modelKeySecret)
+  if (modelBaseUrl !== undefined) set.modelBaseUrl = checkBaseUrl(scope, modelBaseUrl)
   if (downgradeAt != null) {
     if (!isPercentage(downgradeAt)) throw new ValidationProblem(['downgradeAt'], 'The value must be from 1 to 100.')
     set.downgradeAt = downgradeAt
   }
   return set
+}
+
+async function checkSecret(db: TenantTransaction, name: string | null): Promise<string | null> {
+  if (name !== null && !(await db.secret.findFirst({ where: { name }, select: { id: true } })))
+    throw new ValidationProblem(['modelKeySecret'], 'There is no secret of this name. Set it with setSecret first.')
+  return name
+}
+
+function checkBaseUrl({ ports }: Scope, text: string | null): string | null {
+  if (text === null) return null
+  const url = cleanText('modelBaseUrl', text, { max: longestUrl })
+  const refusal = ports.egress.refusalOf(url)
+  if (refusal !== null) throw new ValidationProblem(['modelBaseUrl'], refusal)
+  // Paths are put behind it. What stands there may be a key, and keys are secrets.
+  if (/[?#]/.test(url)) throw new ValidationProblem(['modelBaseUrl'], 'The URL must end with its path.')
+  return url
 }
 
 /** The zones before the next one. Months that were charged are told by them, so that none is forgotten. */

@@ -2,6 +2,7 @@ import { beginCall, type PlannedCall } from './call-attempt.ts'
 import { Escrow, settle } from './escrow.ts'
 import type { LineUp } from './line-up.ts'
 import { type CallOutcome, callModel, isOfOneModel } from './model-call.ts'
+import type { ModelAccount } from './ports.ts'
 import type { CallTerms } from './pricing.ts'
 import type { Prompt } from './prompt.ts'
 import type { RunFailure, TokenUsage } from './run-event.ts'
@@ -21,8 +22,15 @@ export type TurnAnswer =
   /** No model could be called. */
   | { outcome: 'unasked'; failure: RunFailure }
 
-/** The turn that is to be answered: the turns before it, and whether the model was called in this claim before. */
-type OpenTurn = { turns: readonly Turn[]; userPseudonym: string | null; hasBegun: boolean }
+type OpenTurn = {
+  /** The turns before it. */
+  turns: readonly Turn[]
+  userPseudonym: string | null
+  /** Whether the model was called in this claim before. */
+  hasBegun: boolean
+  /** The tenant's own; null for the platform's. */
+  account: ModelAccount | null
+}
 
 /**
  * Has the next turn answered by the first model of the line-up that can. Where one fails that another may stand in for, without
@@ -47,7 +55,7 @@ export async function answerTurn(task: RunTask, lineUp: LineUp, open: OpenTurn):
     charged = terms
     calls++
     const planned = { turn: open.turns.length, prompt, terms, userPseudonym: open.userPseudonym }
-    const answer = await callOnce(task, planned, open.hasBegun, index < models.length - 1)
+    const answer = await callOnce(task, planned, { ...open, hasStandIn: index < models.length - 1 })
     if (answer.outcome !== 'failed') return { ...answer, terms }
     const { error, text, usage } = answer
     const failure = { code: error.code, message: error.message }
@@ -66,17 +74,21 @@ async function release({ run, ports, quota }: RunTask, { turns }: OpenTurn): Pro
   await settle({ tenant: quota.tenant, ports }, { runId: run.id, calls: [{ id, tokens: 0, at: ports.now() }], leave: false })
 }
 
+type Circumstances = Pick<OpenTurn, 'account' | 'hasBegun'> & { hasStandIn: boolean }
+
 /**
  * One model call: waits for a slot of the model, notes the call, holds tokens for it, and makes it. The order matters. Whoever
  * rebuilds the counters from Postgres finds every call that tokens are held for; and what waits holds nothing.
  */
-async function callOnce(task: RunTask, planned: PlannedCall, hasBegun: boolean, hasStandIn: boolean): Promise<CallAnswer> {
+async function callOnce(task: RunTask, planned: PlannedCall, circumstances: Circumstances): Promise<CallAnswer> {
   const { run, db, ports, tenant, log, stop, quota } = task
   const { prompt, turn } = planned
   const { model, maxOutputTokens } = prompt.request
+  const { account, hasBegun, hasStandIn } = circumstances
   let release: () => void = () => undefined
   try {
-    release = await ports.modelSlots.acquire({ model, tenantId: quota.tenant.id, weight: tenant.weight }, stop)
+    // What the platform's account is bounded to is shared by those who are called on it.
+    if (!account) release = await ports.modelSlots.acquire({ model, tenantId: quota.tenant.id, weight: tenant.weight }, stop)
     if (!(await beginCall(db, run, planned))) return { outcome: 'fenced' }
     const id = callIdOf({ runId: run.id, turn, attempt: run.epoch })
     const call = { runId: run.id, id, model, inputTokens: prompt.inputTokens, outputBound: maxOutputTokens, hasBegun }
@@ -87,8 +99,9 @@ async function callOnce(task: RunTask, planned: PlannedCall, hasBegun: boolean, 
     task.onCall(id)
 
     const bounded: Prompt = { ...prompt, request: { ...prompt.request, maxOutputTokens: escrow.outputBound } }
-    const say = (text: string) => log.write({ type: 'TextDelta', text })
-    const answer = await callModel(ports.model, bounded, stop, (text) => escrow.cover(text), say, hasStandIn)
+    const cover = (text: string) => escrow.cover(text)
+    const onText = (text: string) => log.write({ type: 'TextDelta', text })
+    const answer = await callModel(ports.model, bounded, { signal: stop, cover, onText, account, hasStandIn })
     await escrow.close()
     // The model stopped where the budget told it to.
     const isCut = answer.outcome === 'cut' || (answer.outcome === 'answered' && answer.reason === 'LENGTH' && escrow.isShort)

@@ -11,6 +11,10 @@ export function brokenStream(): ModelError {
   return new ModelError('MODEL_BROKEN_STREAM', "The model's answer broke off or could not be read.", { retryable: true })
 }
 
+export function unconfigured(): ModelError {
+  return new ModelError('MODEL_REFUSED', 'No model provider is configured on this platform.', { retryable: false })
+}
+
 /**
  * The ModelError for whatever the client threw. Neither its message nor its cause holds the upstream's words, its address or a
  * key: the cause is a transport code such as ECONNREFUSED, or nothing.

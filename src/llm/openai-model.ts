@@ -1,17 +1,20 @@
 import OpenAI from 'openai'
 import type { ChatCompletionCreateParamsStreaming, ChatCompletionMessageParam } from 'openai/resources/chat/completions'
-import type { Model, ModelEvent, ModelMessage, ModelRequest } from '../domain/ports.ts'
+import type { Model, ModelAccount, ModelEvent, ModelMessage, ModelRequest } from '../domain/ports.ts'
 import { readCompletion } from './completion-stream.ts'
 import { profileOf } from './model-catalog.ts'
-import { modelFailure } from './model-failure.ts'
+import { modelFailure, unconfigured } from './model-failure.ts'
 import { countTokens } from './token-count.ts'
 import { defaultLimits, type UpstreamLimits, watchUpstream } from './upstream-watch.ts'
 
 export type OpenAiModelOptions = {
-  /** The endpoint up to and including its version, as in `https://api.openai.com/v1`. */
+  /** The platform's endpoint, up to and including its version. */
   baseUrl: string
-  apiKey: string
+  /** The platform's key; null when it has none, and only tenants with an account of their own have answers. */
+  apiKey: string | null
   limits?: Partial<UpstreamLimits>
+  /** The way to endpoints that tenants chose. Default: there is none. */
+  fetchElsewhere?: typeof fetch | null
 }
 
 /**
@@ -25,19 +28,33 @@ const bytesBesides = 1_048_576
  * The Model port over any OpenAI-compatible chat completions endpoint. Throws a TypeError when `baseUrl` is no URL or `apiKey`
  * cannot be a header. Connects when a stream is first read; the iteration's end, whatever ends it, drops the connection.
  */
-export function createOpenAiModel(options: OpenAiModelOptions): Model {
+export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiModelOptions): Model {
   if (!URL.canParse(options.baseUrl)) throw new TypeError('The base URL of the model provider is not a URL.')
-  if (!/^[\x21-\x7e]+$/.test(options.apiKey)) throw new TypeError('The key of the model provider is empty or not ASCII text.')
+  if (options.apiKey !== null && !/^[\x21-\x7e]+$/.test(options.apiKey))
+    throw new TypeError('The key of the model provider is empty or not ASCII text.')
   const limits = { ...defaultLimits, ...options.limits }
 
-  async function* stream(request: ModelRequest, signal: AbortSignal): AsyncGenerator<ModelEvent, void> {
+  /** Whom a call is made to. */
+  function endpointFor(account: ModelAccount | null) {
+    const apiKey = account ? account.apiKey : options.apiKey
+    const send = account?.baseUrl != null ? fetchElsewhere : fetch
+    if (apiKey === null || send === null) throw unconfigured()
+    return { apiKey, baseURL: account?.baseUrl ?? options.baseUrl, send }
+  }
+
+  async function* stream(
+    request: ModelRequest,
+    signal: AbortSignal,
+    account: ModelAccount | null = null,
+  ): AsyncGenerator<ModelEvent, void> {
     signal.throwIfAborted()
-    const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal)
+    const { apiKey, baseURL, send } = endpointFor(account)
+    const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal, send)
     try {
       // A client of its own (20 µs) gives each call its own fetch. What it would else read from the environment is null.
       const client = new OpenAI({
-        baseURL: options.baseUrl,
-        apiKey: options.apiKey,
+        baseURL,
+        apiKey,
         adminAPIKey: null,
         organization: null,
         project: null,

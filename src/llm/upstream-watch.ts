@@ -24,10 +24,10 @@ type UpstreamWatch = {
 }
 
 /**
- * Watches one call. The client's own timeout ends with the headers, so this wraps `fetch`: silence is measured only while
+ * Watches one call that is made by `send`. The client's own timeout ends with the headers, so this wraps it: silence is measured only while
  * waiting for the upstream (a slow reader is not the upstream's fault), the total always, and at most `maxBytes` are read.
  */
-export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: AbortSignal): UpstreamWatch {
+export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: AbortSignal, send: typeof fetch): UpstreamWatch {
   const controller = new AbortController()
   const abortLikeCaller = () => controller.abort(caller.reason)
   caller.addEventListener('abort', abortLikeCaller, { once: true })
@@ -66,7 +66,7 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
     signal: controller.signal,
     async fetch(input, init) {
       // A key follows no redirect.
-      const response = await noLongerThanSilence(fetch(input, { ...init, redirect: 'error' }))
+      const response = await noLongerThanSilence(send(input, { ...init, redirect: 'error' }))
       const { status, statusText, headers } = response
       return new Response(response.body && watchBody(response.body), { status, statusText, headers })
     },

@@ -7,6 +7,7 @@ import { mutation } from './mutation.ts'
 import { Tenant } from './tenant.ts'
 
 const staffAndOperators = { member: true, operator: true } as const
+const adminsAndOperators = { admin: true, operator: true } as const
 
 const TenantSettings = builder.objectRef<Settings>('TenantSettings').implement({
   description: "What a tenant's admins decide about all of it.",
@@ -27,6 +28,18 @@ const TenantSettings = builder.objectRef<Settings>('TenantSettings').implement({
     }),
     downgradeAt: t.exposeInt('downgradeAt', {
       description: "From which percentage of the month's tokens on the downgrade model answers.",
+    }),
+    modelKeySecret: t.exposeString('modelKeySecret', {
+      nullable: true,
+      authScopes: adminsAndOperators,
+      description:
+        "The name of the secret that holds the tenant's own key of a model provider. Null when its agents' models are called with the platform's. For admins and operators.",
+    }),
+    modelBaseUrl: t.exposeString('modelBaseUrl', {
+      nullable: true,
+      authScopes: adminsAndOperators,
+      description:
+        "Where the tenant's own model provider is, up to and including its version. Null for where the platform's is. For admins and operators.",
     }),
   }),
 })
@@ -56,6 +69,14 @@ mutation('updateTenantSettings', {
     }),
     downgradeModel: t.string({ description: "A model that agents could have. Null: always the agent's own." }),
     downgradeAt: t.int({ description: 'A percentage from 1 to 100.' }),
+    modelKeySecret: t.string({
+      description:
+        "The name of a secret with a key of your own, which your agents' models are then called with. Null: the platform's key, at its provider.",
+    }),
+    modelBaseUrl: t.string({
+      description:
+        "Where the provider of your own key is: an OpenAI-compatible endpoint by https, up to and including its version, as in https://api.example.com/v1. Null: where the platform's is.",
+    }),
   }),
   resolve: (scope, input) => updateTenantSettings(scope, input),
   payload: (t) => ({ tenant: t.expose('tenant', { type: Tenant, description: 'The tenant, with its settings.' }) }),

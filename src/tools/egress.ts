@@ -33,10 +33,19 @@ const reserved: ReadonlySet<string> = new Set([
 const harmless: ReadonlySet<string> = new Set(['accept', 'accept-language', 'content-type', 'content-language', 'user-agent'])
 
 /** The one way out for URLs that a tenant chooses. */
-export function createEgress({ allowed = [], allowHttp = false, resolve = createResolve() }: EgressOptions = {}): Egress {
-  const connect = guardedConnector(resolve, allowed)
+export function createEgress(options: EgressOptions = {}): Egress {
+  const refusalOf = refusalUnder(options)
+  return { refusalOf, ...requestsOver(connectorUnder(options), refusalOf) }
+}
 
-  const refusalOf = (text: string): string | null => {
+/** What makes the connections. */
+export function connectorUnder({ allowed = [], resolve = createResolve() }: EgressOptions): buildConnector.connector {
+  return guardedConnector(resolve, allowed)
+}
+
+/** Why a URL is refused, whatever its name leads to; null when it can be asked. */
+export function refusalUnder({ allowed = [], allowHttp = false }: EgressOptions): Egress['refusalOf'] {
+  return (text) => {
     if (!URL.canParse(text)) return 'It is not a URL.'
     const url = new URL(text)
     if (url.protocol !== 'https:' && !(allowHttp && url.protocol === 'http:')) return 'The URL must start with https://.'
@@ -48,8 +57,6 @@ export function createEgress({ allowed = [], allowHttp = false, resolve = create
     if (isIP(host) !== 0 && !mayConnect(host, port, allowed)) return 'The URL must lead to the public Internet.'
     return null
   }
-
-  return { refusalOf, ...requestsOver(connect, refusalOf) }
 }
 
 /**

@@ -249,7 +249,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
   it('as a tenant', async () => {
     expect(await grantsOf('bulkhead_app')).toEqual({
       tenants:
-        'SELECT, UPDATE (default_agent_id access_version budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones)',
+        'SELECT, UPDATE (default_agent_id access_version budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones model_base_url model_key_secret)',
       members: 'DELETE, INSERT, SELECT, UPDATE (name role)',
       api_keys: 'INSERT, SELECT, UPDATE (revoked_at)',
       agents: 'INSERT, SELECT, UPDATE (name active_version archived_at canary_percent canary_version)',
@@ -283,7 +283,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
   it('as the platform: no column that holds what a tenant wrote', async () => {
     expect(await grantsOf('bulkhead_platform')).toEqual({
       tenants:
-        'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones)',
+        'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones model_base_url model_key_secret)',
       audit_events: 'INSERT',
       runs: 'SELECT (id tenant_id status epoch worker_id queued_at)',
       model_call_attempts: 'SELECT (tenant_id run_id attempt created_at)',

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { findQuota } from '../../src/domain/quota.ts'
 import { changePlan, clearQuotaOverride, setQuotaOverride } from '../../src/domain/quota-override.ts'
+import { setSecret } from '../../src/domain/secret.ts'
 import { findSettings, updateTenantSettings } from '../../src/domain/tenant-settings.ts'
 import { signInOperator } from '../support/operator.ts'
 import { testMover } from '../support/placement.ts'
@@ -26,6 +27,8 @@ const settings = {
   budgetBehaviour: 'PAUSE',
   downgradeModel: 'gpt-4.1-mini',
   downgradeAt: 70,
+  modelKeySecret: 'MODEL_KEY',
+  modelBaseUrl: 'https://models.example.com/v1',
 } as const
 
 it('a tenant takes its settings and overrides along to a database of its own, and both are changed there', {
@@ -37,7 +40,9 @@ it('a tenant takes its settings and overrides along to a database of its own, an
     const { limits } = await findQuota(operator, tenant.id)
     return Number(limits.find((each) => each.limit === limit)?.max)
   }
-  await updateTenantSettings(await story.signIn(keys.admin), { ...settings, quotaThresholds: [...settings.quotaThresholds] })
+  const admin = await story.signIn(keys.admin)
+  await setSecret(admin, { name: settings.modelKeySecret, value: 'sk-of-its-own' })
+  await updateTenantSettings(admin, { ...settings, quotaThresholds: [...settings.quotaThresholds] })
   const override = { tenantId: tenant.id, limit: 'MESSAGES_PER_DAY', reason: 'A test.' } as const
   await setQuotaOverride(operator.operator, { ...override, max: 17n })
   {

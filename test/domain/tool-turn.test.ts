@@ -98,7 +98,7 @@ async function workAndDie(world: World, scope: Scope, runId: string, crash: Cras
   const runQueue = new MemoryRunQueue({ onError: () => undefined })
   const ports = {
     ...{ ...story.ports, runQueue, model: world.model(pool, crash) },
-    tools: { available: async () => world.tools(pool, crash) },
+    tools: { ...story.ports.tools, available: async () => world.tools(pool, crash) },
   }
   const worker = new RunWorker({ ...story, data, ports, onError: () => undefined, timing: { ...impatient, watch: 60_000 } })
   await worker.start()
@@ -153,7 +153,7 @@ async function live(scope: Scope, crashes: readonly Crash[], verdicts: readonly 
   const isOpen = turnsOf((await findRun(scope, run.id)) ?? { turns: [] }).length > 0
   const before = world.firstTurns
   {
-    const ports = { ...story.ports, tools: { available: async () => world.tools(null, null) } }
+    const ports = { ...story.ports, tools: { ...story.ports.tools, available: async () => world.tools(null, null) } }
     await using _ = await startWorker(story, { model: world.model(null, null), ports, timing: impatient, grace: 1_000 })
     await story.ports.runQueue.wake(scope.tenant.id)
     for (;;) {
@@ -238,7 +238,7 @@ describe('a call that cannot be repeated', () => {
 
   it('and whose tool cannot tell what came of it waits for a person, who has to say that it may be made twice', async () => {
     const { member } = await story.tenant({ agent })
-    const ports = { ...story.ports, tools: { available: async () => [once] } }
+    const ports = { ...story.ports, tools: { ...story.ports.tools, available: async () => [once] } }
     const model = scriptedModel([callsTools([{ name: 'pay', arguments: '{}' }]), says('I see.')])
     await using _ = await startWorker(story, { model, ports })
     const { run } = await ask(member)
@@ -264,7 +264,7 @@ describe('a call that cannot be repeated', () => {
         return new Promise(() => undefined)
       },
     }
-    const ports = { ...story.ports, tools: { available: async () => [slow] } }
+    const ports = { ...story.ports, tools: { ...story.ports.tools, available: async () => [slow] } }
     await using _ = await startWorker(story, { model: scriptedModel([callsTools([{ name: 'pay', arguments: '{}' }])]), ports })
     const { run } = await ask(member)
     await begun.promise
@@ -288,7 +288,7 @@ describe('a call that cannot be repeated', () => {
     })
     const { run } = await ask(member)
     {
-      await using _ = await startWorker(story, { model, ports: { ...story.ports, tools: { available: async () => first } } })
+      await using _ = await startWorker(story, { model, ports: { ...story.ports, tools: { ...story.ports.tools, available: async () => first } } })
       await story.ports.runQueue.wake(member.tenant.id)
       await gone.promise
     }
@@ -296,7 +296,7 @@ describe('a call that cannot be repeated', () => {
       keys.push(idempotencyKey)
       return 'done'
     })
-    await using _ = await startWorker(story, { model, ports: { ...story.ports, tools: { available: async () => second } } })
+    await using _ = await startWorker(story, { model, ports: { ...story.ports, tools: { ...story.ports.tools, available: async () => second } } })
     await story.ports.runQueue.wake(member.tenant.id)
     expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
     expect(keys).toHaveLength(2)

@@ -9,9 +9,11 @@ import { tried } from '../isolation/tried.ts'
 import {
   askForTheUnstorable,
   becomeCanary,
+  bringModelKey,
   type CanaryTenant,
   canaryModel,
   cancelRun,
+  modelKeyOf,
   provoke,
   refuseUnstorable,
   say,
@@ -75,6 +77,7 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
 
   async function tellTheStory([one = '', two = '']: string[], accounts: { name: string; adminKey: string }[]): Promise<void> {
     tenants = await Promise.all(accounts.map(({ name, adminKey }) => becomeCanary(one, database.adminUrl, name, adminKey)))
+    for (const tenant of tenants.slice(0, 1)) await bringModelKey(two, tenant)
     const all = <T>(act: (tenant: CanaryTenant, urls: string[]) => Promise<T>) =>
       Promise.all(tenants.map((tenant, index) => act(tenant, index === 0 ? [one, two] : [two, one])))
 
@@ -130,6 +133,11 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
     for (const code of ['BAD_USER_INPUT', 'UNAUTHENTICATED', 'FORBIDDEN', 'NOT_FOUND', 'INTERNAL'])
       expect(answers).toContain(code)
     for (const { errors } of processes) expect(errors()).toContain('Unexpected error.')
+    for (const { headers, body } of upstream.requests) {
+      const [asking] = canariesIn(JSON.stringify(body))
+      const key = asking && asking === tenants[0] ? modelKeyOf(asking.canary) : 'test'
+      expect(headers.authorization).toBe(`Bearer ${key}`)
+    }
     for (const { errors } of processes) expect(errors()).toMatch(/Redis|ECONNREFUSED/)
   })
 

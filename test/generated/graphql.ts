@@ -704,6 +704,10 @@ export type UpdateTenantSettingsInput = {
   downgradeAt?: number | null | undefined;
   /** A model that agents could have. Null: always the agent's own. */
   downgradeModel?: string | null | undefined;
+  /** Where the provider of your own key is: an OpenAI-compatible endpoint by https, up to and including its version, as in https://api.example.com/v1. Null: where the platform's is. */
+  modelBaseUrl?: string | null | undefined;
+  /** The name of a secret with a key of your own, which your agents' models are then called with. Null: the platform's key, at its provider. */
+  modelKeySecret?: string | null | undefined;
   /** Percentages from 1 to 100, ascending, at most 10. None: nobody is notified. */
   quotaThresholds?: Array<number> | null | undefined;
   /** An IANA time zone, as in Europe/Berlin. */

@@ -74,6 +74,8 @@ const examples: Readonly<Record<string, Example>> = {
   'AgentBrandingInput.logoUrl': 'https://cdn.example.com/logo.svg',
   'UpdateTenantSettingsInput.timeZone': 'Europe/Berlin',
   'UpdateTenantSettingsInput.downgradeModel': 'gpt-4o-mini',
+  'UpdateTenantSettingsInput.modelKeySecret': (own: Party) => rowOf(own, 'Secret')['name'],
+  'UpdateTenantSettingsInput.modelBaseUrl': 'https://models.example.com/v1',
 }
 
 /** The same, for every argument of the name. */

@@ -41,7 +41,15 @@ let parties = 0
 export function tenantParty(canary: string): Party {
   const [tenantId, place] = [newId(), parties++]
   const quarter = new Date(createdAt.getTime() + (place % 90) * 15 * 60_000)
-  const tenant = { id: tenantId, name: canary, plan: 'FREE', downgradeModel: canary, createdAt }
+  const tenant = {
+    id: tenantId,
+    name: canary,
+    plan: 'FREE',
+    downgradeModel: canary,
+    modelKeySecret: canary,
+    modelBaseUrl: canary,
+    createdAt,
+  }
   const member = { id: newId(), tenantId, name: canary, email: canary, role: 'ADMIN', createdAt }
   const agent = { id: newId(), tenantId, slug: canary, name: canary, activeVersion: 1, createdAt }
   const apiKey = {

@@ -124,6 +124,8 @@ describe('the schema', () => {
       'TenantPrice.outputNanos',
       'TenantPrice.validTo',
       'TenantSettings.downgradeModel',
+      'TenantSettings.modelBaseUrl',
+      'TenantSettings.modelKeySecret',
       'Tool.http',
       'Tool.mcp',
       'UsageRow.agentId',

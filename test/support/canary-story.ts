@@ -37,9 +37,15 @@ const apiKeyOf = `mutation ($input: CreateApiKeyInput!) { createApiKey(input: $i
 const configure = `mutation ($input: UpdateAgentConfigInput!) { updateAgentConfig(input: $input) { __typename ... on Problem { message } } }`
 const converse = `mutation ($input: CreateConversationInput!) { createConversation(input: $input) { ... on CreateConversationPayload { conversation { id } } ... on Problem { message } } }`
 const keep = `mutation ($input: SetSecretInput!) { setSecret(input: $input) { __typename ... on Problem { message } } }`
+const settle = `mutation ($input: UpdateTenantSettingsInput!) { updateTenantSettings(input: $input) { __typename ... on Problem { message } } }`
 const rename = `mutation ($input: RenameConversationInput!) { renameConversation(input: $input) { __typename ... on Problem { message } } }`
 const send = `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { ... on SendMessagePayload { run { id } } ... on Problem { message } } }`
 const cancel = `mutation ($id: ID!) { cancelRun(input: { runId: $id }) { __typename } }`
+
+/** The tenant's own key of the model provider, if it brings one. */
+export function modelKeyOf(canary: string): string {
+  return `sk-${canary}`
+}
 
 /** Makes the tenant of `adminKey` one that is all canary: its name, its people, its agent's configuration, its keys. */
 export async function becomeCanary(url: string, adminUrl: string, name: string, adminKey: string): Promise<CanaryTenant> {
@@ -70,6 +76,15 @@ export async function becomeCanary(url: string, adminUrl: string, name: string, 
   const { createApiKey } = await admin.data<{ createApiKey: { secret: string } }>(apiKeyOf, { input: key })
   await admin.close()
   return { tenantId, canary, adminKey, userKey: createApiKey.secret, refusals: [] }
+}
+
+/** From now on the tenant's models are called with a key of its own. */
+export async function bringModelKey(url: string, { adminKey, canary }: CanaryTenant): Promise<void> {
+  const admin = graphqlClient(url, adminKey)
+  const name = `${canary}-model-key`
+  await admin.data(keep, { input: { name, value: modelKeyOf(canary) } })
+  await admin.data(settle, { input: { modelKeySecret: name } })
+  await admin.close()
 }
 
 /** The end user says `what` on one process and reads the answer on another, to its end. Answers the run's id. */

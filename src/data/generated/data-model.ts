@@ -48,6 +48,8 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "budgetBehaviour",
       "downgradeModel",
       "downgradeAt",
+      "modelKeySecret",
+      "modelBaseUrl",
       "createdAt"
     ],
     "relations": {

@@ -2959,6 +2959,8 @@ export const TenantScalarFieldEnum = {
   budgetBehaviour: 'budgetBehaviour',
   downgradeModel: 'downgradeModel',
   downgradeAt: 'downgradeAt',
+  modelKeySecret: 'modelKeySecret',
+  modelBaseUrl: 'modelBaseUrl',
   createdAt: 'createdAt'
 } as const
 

@@ -131,6 +131,8 @@ export const TenantScalarFieldEnum = {
   budgetBehaviour: 'budgetBehaviour',
   downgradeModel: 'downgradeModel',
   downgradeAt: 'downgradeAt',
+  modelKeySecret: 'modelKeySecret',
+  modelBaseUrl: 'modelBaseUrl',
   createdAt: 'createdAt'
 } as const
 

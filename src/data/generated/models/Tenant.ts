@@ -54,6 +54,8 @@ export type TenantMinAggregateOutputType = {
   budgetBehaviour: $Enums.BudgetBehaviour | null
   downgradeModel: string | null
   downgradeAt: number | null
+  modelKeySecret: string | null
+  modelBaseUrl: string | null
   createdAt: Date | null
 }
 
@@ -71,6 +73,8 @@ export type TenantMaxAggregateOutputType = {
   budgetBehaviour: $Enums.BudgetBehaviour | null
   downgradeModel: string | null
   downgradeAt: number | null
+  modelKeySecret: string | null
+  modelBaseUrl: string | null
   createdAt: Date | null
 }
 
@@ -90,6 +94,8 @@ export type TenantCountAggregateOutputType = {
   budgetBehaviour: number
   downgradeModel: number
   downgradeAt: number
+  modelKeySecret: number
+  modelBaseUrl: number
   createdAt: number
   _all: number
 }
@@ -123,6 +129,8 @@ export type TenantMinAggregateInputType = {
   budgetBehaviour?: true
   downgradeModel?: true
   downgradeAt?: true
+  modelKeySecret?: true
+  modelBaseUrl?: true
   createdAt?: true
 }
 
@@ -140,6 +148,8 @@ export type TenantMaxAggregateInputType = {
   budgetBehaviour?: true
   downgradeModel?: true
   downgradeAt?: true
+  modelKeySecret?: true
+  modelBaseUrl?: true
   createdAt?: true
 }
 
@@ -159,6 +169,8 @@ export type TenantCountAggregateInputType = {
   budgetBehaviour?: true
   downgradeModel?: true
   downgradeAt?: true
+  modelKeySecret?: true
+  modelBaseUrl?: true
   createdAt?: true
   _all?: true
 }
@@ -265,6 +277,8 @@ export type TenantGroupByOutputType = {
   budgetBehaviour: $Enums.BudgetBehaviour
   downgradeModel: string | null
   downgradeAt: number
+  modelKeySecret: string | null
+  modelBaseUrl: string | null
   createdAt: Date
   _count: TenantCountAggregateOutputType | null
   _avg: TenantAvgAggregateOutputType | null
@@ -307,6 +321,8 @@ export type TenantWhereInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
   downgradeAt?: Prisma.IntFilter<"Tenant"> | number
+  modelKeySecret?: Prisma.StringNullableFilter<"Tenant"> | string | null
+  modelBaseUrl?: Prisma.StringNullableFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -351,6 +367,8 @@ export type TenantOrderByWithRelationInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrderInput | Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   defaultAgent?: Prisma.AgentOrderByWithRelationInput
   members?: Prisma.MemberOrderByRelationAggregateInput
@@ -399,6 +417,8 @@ export type TenantWhereUniqueInput = Prisma.AtLeast<{
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableFilter<"Tenant"> | string | null
   downgradeAt?: Prisma.IntFilter<"Tenant"> | number
+  modelKeySecret?: Prisma.StringNullableFilter<"Tenant"> | string | null
+  modelBaseUrl?: Prisma.StringNullableFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeFilter<"Tenant"> | Date | string
   defaultAgent?: Prisma.XOR<Prisma.AgentNullableScalarRelationFilter, Prisma.AgentWhereInput> | null
   members?: Prisma.MemberListRelationFilter
@@ -443,6 +463,8 @@ export type TenantOrderByWithAggregationInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrderInput | Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrderInput | Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   _count?: Prisma.TenantCountOrderByAggregateInput
   _avg?: Prisma.TenantAvgOrderByAggregateInput
@@ -470,6 +492,8 @@ export type TenantScalarWhereWithAggregatesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourWithAggregatesFilter<"Tenant"> | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
   downgradeAt?: Prisma.IntWithAggregatesFilter<"Tenant"> | number
+  modelKeySecret?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
+  modelBaseUrl?: Prisma.StringNullableWithAggregatesFilter<"Tenant"> | string | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"Tenant"> | Date | string
 }
 
@@ -487,6 +511,8 @@ export type TenantCreateInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -531,6 +557,8 @@ export type TenantUncheckedCreateInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -572,6 +600,8 @@ export type TenantUpdateInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -616,6 +646,8 @@ export type TenantUncheckedUpdateInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -659,6 +691,8 @@ export type TenantCreateManyInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
 }
 
@@ -676,6 +710,8 @@ export type TenantUpdateManyMutationInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -695,6 +731,8 @@ export type TenantUncheckedUpdateManyInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
 }
 
@@ -727,6 +765,8 @@ export type TenantCountOrderByAggregateInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -751,6 +791,8 @@ export type TenantMaxOrderByAggregateInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -768,6 +810,8 @@ export type TenantMinOrderByAggregateInput = {
   budgetBehaviour?: Prisma.SortOrder
   downgradeModel?: Prisma.SortOrder
   downgradeAt?: Prisma.SortOrder
+  modelKeySecret?: Prisma.SortOrder
+  modelBaseUrl?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
 }
 
@@ -1203,6 +1247,8 @@ export type TenantCreateWithoutMembersInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -1246,6 +1292,8 @@ export type TenantUncheckedCreateWithoutMembersInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -1302,6 +1350,8 @@ export type TenantUpdateWithoutMembersInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -1345,6 +1395,8 @@ export type TenantUncheckedUpdateWithoutMembersInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -1385,6 +1437,8 @@ export type TenantCreateWithoutApiKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1428,6 +1482,8 @@ export type TenantUncheckedCreateWithoutApiKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   agents?: Prisma.AgentUncheckedCreateNestedManyWithoutTenantInput
@@ -1484,6 +1540,8 @@ export type TenantUpdateWithoutApiKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1527,6 +1585,8 @@ export type TenantUncheckedUpdateWithoutApiKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   agents?: Prisma.AgentUncheckedUpdateManyWithoutTenantNestedInput
@@ -1567,6 +1627,8 @@ export type TenantCreateWithoutAgentsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1610,6 +1672,8 @@ export type TenantUncheckedCreateWithoutAgentsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1655,6 +1719,8 @@ export type TenantCreateWithoutDefaultAgentInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyCreateNestedManyWithoutTenantInput
@@ -1696,6 +1762,8 @@ export type TenantUncheckedCreateWithoutDefaultAgentInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -1753,6 +1821,8 @@ export type TenantUpdateWithoutAgentsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -1796,6 +1866,8 @@ export type TenantUncheckedUpdateWithoutAgentsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1847,6 +1919,8 @@ export type TenantUpdateWithoutDefaultAgentInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUpdateManyWithoutTenantNestedInput
@@ -1888,6 +1962,8 @@ export type TenantUncheckedUpdateWithoutDefaultAgentInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -1929,6 +2005,8 @@ export type TenantCreateWithoutAgentConfigsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -1972,6 +2050,8 @@ export type TenantUncheckedCreateWithoutAgentConfigsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2028,6 +2108,8 @@ export type TenantUpdateWithoutAgentConfigsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2071,6 +2153,8 @@ export type TenantUncheckedUpdateWithoutAgentConfigsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2111,6 +2195,8 @@ export type TenantCreateWithoutConversationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2154,6 +2240,8 @@ export type TenantUncheckedCreateWithoutConversationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2210,6 +2298,8 @@ export type TenantUpdateWithoutConversationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2253,6 +2343,8 @@ export type TenantUncheckedUpdateWithoutConversationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2293,6 +2385,8 @@ export type TenantCreateWithoutMessagesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2336,6 +2430,8 @@ export type TenantUncheckedCreateWithoutMessagesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2392,6 +2488,8 @@ export type TenantUpdateWithoutMessagesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2435,6 +2533,8 @@ export type TenantUncheckedUpdateWithoutMessagesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2475,6 +2575,8 @@ export type TenantCreateWithoutRunsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2518,6 +2620,8 @@ export type TenantUncheckedCreateWithoutRunsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2574,6 +2678,8 @@ export type TenantUpdateWithoutRunsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2617,6 +2723,8 @@ export type TenantUncheckedUpdateWithoutRunsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2657,6 +2765,8 @@ export type TenantCreateWithoutToolCallsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2700,6 +2810,8 @@ export type TenantUncheckedCreateWithoutToolCallsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2756,6 +2868,8 @@ export type TenantUpdateWithoutToolCallsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2799,6 +2913,8 @@ export type TenantUncheckedUpdateWithoutToolCallsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -2839,6 +2955,8 @@ export type TenantCreateWithoutUsageRecordsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -2882,6 +3000,8 @@ export type TenantUncheckedCreateWithoutUsageRecordsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -2938,6 +3058,8 @@ export type TenantUpdateWithoutUsageRecordsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -2981,6 +3103,8 @@ export type TenantUncheckedUpdateWithoutUsageRecordsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3021,6 +3145,8 @@ export type TenantCreateWithoutCallAttemptsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3064,6 +3190,8 @@ export type TenantUncheckedCreateWithoutCallAttemptsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3120,6 +3248,8 @@ export type TenantUpdateWithoutCallAttemptsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3163,6 +3293,8 @@ export type TenantUncheckedUpdateWithoutCallAttemptsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3203,6 +3335,8 @@ export type TenantCreateWithoutPricesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3246,6 +3380,8 @@ export type TenantUncheckedCreateWithoutPricesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3302,6 +3438,8 @@ export type TenantUpdateWithoutPricesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3345,6 +3483,8 @@ export type TenantUncheckedUpdateWithoutPricesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3385,6 +3525,8 @@ export type TenantCreateWithoutCreditsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3428,6 +3570,8 @@ export type TenantUncheckedCreateWithoutCreditsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3484,6 +3628,8 @@ export type TenantUpdateWithoutCreditsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3527,6 +3673,8 @@ export type TenantUncheckedUpdateWithoutCreditsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3567,6 +3715,8 @@ export type TenantCreateWithoutUsageRollupsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3610,6 +3760,8 @@ export type TenantUncheckedCreateWithoutUsageRollupsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3666,6 +3818,8 @@ export type TenantUpdateWithoutUsageRollupsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3709,6 +3863,8 @@ export type TenantUncheckedUpdateWithoutUsageRollupsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3749,6 +3905,8 @@ export type TenantCreateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3792,6 +3950,8 @@ export type TenantUncheckedCreateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -3848,6 +4008,8 @@ export type TenantUpdateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -3891,6 +4053,8 @@ export type TenantUncheckedUpdateWithoutIdempotencyKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -3931,6 +4095,8 @@ export type TenantCreateWithoutQuotaOverridesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -3974,6 +4140,8 @@ export type TenantUncheckedCreateWithoutQuotaOverridesInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4030,6 +4198,8 @@ export type TenantUpdateWithoutQuotaOverridesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4073,6 +4243,8 @@ export type TenantUncheckedUpdateWithoutQuotaOverridesInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4113,6 +4285,8 @@ export type TenantCreateWithoutNotificationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4156,6 +4330,8 @@ export type TenantUncheckedCreateWithoutNotificationsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4212,6 +4388,8 @@ export type TenantUpdateWithoutNotificationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4255,6 +4433,8 @@ export type TenantUncheckedUpdateWithoutNotificationsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4295,6 +4475,8 @@ export type TenantCreateWithoutToolsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4338,6 +4520,8 @@ export type TenantUncheckedCreateWithoutToolsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4394,6 +4578,8 @@ export type TenantUpdateWithoutToolsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4437,6 +4623,8 @@ export type TenantUncheckedUpdateWithoutToolsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4477,6 +4665,8 @@ export type TenantCreateWithoutWebhooksInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4520,6 +4710,8 @@ export type TenantUncheckedCreateWithoutWebhooksInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4576,6 +4768,8 @@ export type TenantUpdateWithoutWebhooksInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4619,6 +4813,8 @@ export type TenantUncheckedUpdateWithoutWebhooksInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4659,6 +4855,8 @@ export type TenantCreateWithoutOutboxInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4702,6 +4900,8 @@ export type TenantUncheckedCreateWithoutOutboxInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4758,6 +4958,8 @@ export type TenantUpdateWithoutOutboxInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4801,6 +5003,8 @@ export type TenantUncheckedUpdateWithoutOutboxInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -4841,6 +5045,8 @@ export type TenantCreateWithoutAuditEventsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -4884,6 +5090,8 @@ export type TenantUncheckedCreateWithoutAuditEventsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -4940,6 +5148,8 @@ export type TenantUpdateWithoutAuditEventsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -4983,6 +5193,8 @@ export type TenantUncheckedUpdateWithoutAuditEventsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -5023,6 +5235,8 @@ export type TenantCreateWithoutDataKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -5066,6 +5280,8 @@ export type TenantUncheckedCreateWithoutDataKeysInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -5122,6 +5338,8 @@ export type TenantUpdateWithoutDataKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -5165,6 +5383,8 @@ export type TenantUncheckedUpdateWithoutDataKeysInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -5205,6 +5425,8 @@ export type TenantCreateWithoutSecretsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -5248,6 +5470,8 @@ export type TenantUncheckedCreateWithoutSecretsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -5304,6 +5528,8 @@ export type TenantUpdateWithoutSecretsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -5347,6 +5573,8 @@ export type TenantUncheckedUpdateWithoutSecretsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -5387,6 +5615,8 @@ export type TenantCreateWithoutUserPseudonymsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -5430,6 +5660,8 @@ export type TenantUncheckedCreateWithoutUserPseudonymsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -5486,6 +5718,8 @@ export type TenantUpdateWithoutUserPseudonymsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -5529,6 +5763,8 @@ export type TenantUncheckedUpdateWithoutUserPseudonymsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -5569,6 +5805,8 @@ export type TenantCreateWithoutExportsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   defaultAgent?: Prisma.AgentCreateNestedOneWithoutDefaultOfInput
   members?: Prisma.MemberCreateNestedManyWithoutTenantInput
@@ -5612,6 +5850,8 @@ export type TenantUncheckedCreateWithoutExportsInput = {
   budgetBehaviour?: $Enums.BudgetBehaviour
   downgradeModel?: string | null
   downgradeAt?: number
+  modelKeySecret?: string | null
+  modelBaseUrl?: string | null
   createdAt?: Date | string
   members?: Prisma.MemberUncheckedCreateNestedManyWithoutTenantInput
   apiKeys?: Prisma.ApiKeyUncheckedCreateNestedManyWithoutTenantInput
@@ -5668,6 +5908,8 @@ export type TenantUpdateWithoutExportsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   defaultAgent?: Prisma.AgentUpdateOneWithoutDefaultOfNestedInput
   members?: Prisma.MemberUpdateManyWithoutTenantNestedInput
@@ -5711,6 +5953,8 @@ export type TenantUncheckedUpdateWithoutExportsInput = {
   budgetBehaviour?: Prisma.EnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour
   downgradeModel?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   downgradeAt?: Prisma.IntFieldUpdateOperationsInput | number
+  modelKeySecret?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
+  modelBaseUrl?: Prisma.NullableStringFieldUpdateOperationsInput | string | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   members?: Prisma.MemberUncheckedUpdateManyWithoutTenantNestedInput
   apiKeys?: Prisma.ApiKeyUncheckedUpdateManyWithoutTenantNestedInput
@@ -5991,6 +6235,8 @@ export type TenantSelect<ExtArgs extends runtime.Types.Extensions.InternalArgs =
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -6036,6 +6282,8 @@ export type TenantSelectCreateManyAndReturn<ExtArgs extends runtime.Types.Extens
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -6056,6 +6304,8 @@ export type TenantSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.Extens
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
 }, ExtArgs["result"]["tenant"]>
@@ -6076,10 +6326,12 @@ export type TenantSelectScalar = {
   budgetBehaviour?: boolean
   downgradeModel?: boolean
   downgradeAt?: boolean
+  modelKeySecret?: boolean
+  modelBaseUrl?: boolean
   createdAt?: boolean
 }
 
-export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "limitsVersion" | "timeZone" | "pastTimeZones" | "quotaThresholds" | "budgetBehaviour" | "downgradeModel" | "downgradeAt" | "createdAt", ExtArgs["result"]["tenant"]>
+export type TenantOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "name" | "plan" | "status" | "defaultAgentId" | "accessVersion" | "fencedAt" | "databaseId" | "limitsVersion" | "timeZone" | "pastTimeZones" | "quotaThresholds" | "budgetBehaviour" | "downgradeModel" | "downgradeAt" | "modelKeySecret" | "modelBaseUrl" | "createdAt", ExtArgs["result"]["tenant"]>
 export type TenantInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   defaultAgent?: boolean | Prisma.Tenant$defaultAgentArgs<ExtArgs>
   members?: boolean | Prisma.Tenant$membersArgs<ExtArgs>
@@ -6187,6 +6439,14 @@ export type $TenantPayload<ExtArgs extends runtime.Types.Extensions.InternalArgs
      */
     downgradeModel: string | null
     downgradeAt: number
+    /**
+     * The secret that holds the tenant's own key of a model provider; null for the platform's.
+     */
+    modelKeySecret: string | null
+    /**
+     * Where that provider is; null for where the platform's is.
+     */
+    modelBaseUrl: string | null
     createdAt: Date
   }, ExtArgs["result"]["tenant"]>
   composites: {}
@@ -6651,6 +6911,8 @@ export interface TenantFieldRefs {
   readonly budgetBehaviour: Prisma.FieldRef<"Tenant", 'BudgetBehaviour'>
   readonly downgradeModel: Prisma.FieldRef<"Tenant", 'String'>
   readonly downgradeAt: Prisma.FieldRef<"Tenant", 'Int'>
+  readonly modelKeySecret: Prisma.FieldRef<"Tenant", 'String'>
+  readonly modelBaseUrl: Prisma.FieldRef<"Tenant", 'String'>
   readonly createdAt: Prisma.FieldRef<"Tenant", 'DateTime'>
 }
     
