@@ -8,6 +8,7 @@ import { advanceConversation } from './conversation-clock.ts'
 import { newId, tenantIdOf } from './ids.ts'
 import type { CallTerms } from './pricing.ts'
 import type { FinishReason, RunFailure, RunPaused, TerminalEvent, TokenUsage } from './run-event.ts'
+import { handOver } from './run-handover.ts'
 import type { CallUsage, LoopOutcome } from './run-loop.ts'
 import { letOthersGoFirst, pausedEvent, pauseRun } from './run-pause.ts'
 import { isFinished } from './run-status.ts'
@@ -69,7 +70,8 @@ function keyOf({ tenantId, id, epoch }: Run, { turn }: CallUsage): CallKey {
 }
 
 /**
- * Stores a finished turn that another follows, and its call's usage, which stands in any case. False when the run is no
+ * Stores a finished turn that another follows, and its call's usage, which stands in any case, and hands the run over to another agent
+ * where one is given. False when the run is no
  * longer this claim's.
  */
 export async function saveTurn(
@@ -79,11 +81,17 @@ export async function saveTurn(
   call: CallUsage,
   terms: CallTerms,
   entry: LedgerEntry,
+  handOverTo: string | null = null,
 ): Promise<{ isOurs: boolean; settled: SettledCall }> {
   return db.$transaction(async (tx) => {
-    const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
-    return { isOurs: count === 1, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, entry) }
+    const isOurs = handOverTo === null ? await storeTurns(tx, run, turns) : await handOver(tx, run, turns, handOverTo)
+    return { isOurs, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, entry) }
   })
+}
+
+async function storeTurns(tx: TenantTransaction, run: Run, turns: Turn[]): Promise<boolean> {
+  const { count } = await tx.run.updateMany({ where: claimOf(run), data: { turns } })
+  return count === 1
 }
 
 /**

@@ -12,6 +12,7 @@ import { composePrompt, frameTokens, type Prompt, type PromptFrame, roomFor, tur
 import type { QuotaOwner } from './quota-terms.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
+import { handedTo, handoffsOf, readHandedOver } from './run-handover.ts'
 import { readHistory, readSaid } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { type Turn, turnsOf } from './run-turn.ts'
@@ -56,34 +57,41 @@ export type LoopOutcome = { turns: Turn[]; call: CallUsage | null; terms: CallTe
   | { outcome: StopReason }
 )
 
-/** Stores a finished turn that another follows, with its call's usage. False when the run is no longer this worker's. */
-export type SaveTurn = (turns: Turn[], call: CallUsage, terms: CallTerms) => Promise<boolean>
+/**
+ * Stores a finished turn that another follows, with its call's usage, and, unless that is null, hands the run over to this agent. False when the
+ * run is no longer this worker's.
+ */
+export type SaveTurn = (turns: Turn[], call: CallUsage, terms: CallTerms, handOverTo: string | null) => Promise<boolean>
 
 /**
  * Makes the answer, turn by turn, from the first turn that is not stored: the model is called, then the tools it asks for.
- * Ends the way the model, the bound on turns, a failure or the stop signal end it. No transaction is open meanwhile.
+ * Ends the way the model, the bound on turns, a failure or the stop signal end it. An agent that the run is handed over to makes the
+ * turns that follow, within the bound of the agent that began. No transaction is open meanwhile.
  */
-export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopOutcome> {
+export async function runTurns(task: RunTask, saveTurn: SaveTurn, isHandedOver = false): Promise<LoopOutcome> {
   const { run, db, ports, stop } = task
   if (stop.aborted || run.cancelRequestedAt) return unanswered(run, run.cancelRequestedAt ? 'cancelled' : reasonOf(stop))
   const config = await answeringConfig(task)
   if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
-  const [terms, tools, { question, earlier }, userPseudonym] = await Promise.all([
+  const mostTurns = turns.find(({ handedOver }) => handedOver)?.handedOver?.maxTurns ?? config.maxTurns
+  const [terms, enabled, handoffs, { question, earlier }, userPseudonym] = await Promise.all([
     termsAt(db, tenantIdOf(run.tenantId), config.model, ports.now()),
     enabledTools(task),
+    handoffsOf(db, run),
     readSaid(db, run, config),
     pseudonymOf(db, run.tenantId, run.userId),
   ])
   const end = { turns, call: null, terms }
   if (!terms) return { ...end, outcome: 'failed', failure: unpriced }
 
+  const tools = [...handoffs.map(({ tool }) => tool), ...enabled]
   const frame: PromptFrame = { config, tools, question }
   const tokensInFrame = frameTokens(ports.model, frame)
   const history = await readHistory(db, earlier, roomFor(ports.model, config, tokensInFrame))
 
-  let hasBegun = false
-  while (countedTurns(turns) < config.maxTurns) {
+  let hasBegun = isHandedOver
+  while (countedTurns(turns) < mostTurns) {
     const prompt = composePrompt(ports.model, frame, tokensInFrame, history, turns)
     if (!prompt) return { ...end, outcome: 'failed', failure: tooLong }
     const answer = await answerOnce(task, { turn: turns.length, prompt, terms, userPseudonym }, hasBegun)
@@ -112,7 +120,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         return { ...end, turns: said, call, outcome: 'paused', resumeAt: answer.resumeAt }
       }
       case 'answered': {
-        const isLast = countedTurns(turns) + 1 === config.maxTurns
+        const isLast = countedTurns(turns) + 1 === mostTurns
         if (answer.reason !== 'TOOL_CALLS' || isLast) {
           const finishReason = answer.reason === 'TOOL_CALLS' ? 'TURNS' : answer.reason
           return { ...end, turns: [...turns, turn], call, outcome: 'completed', finishReason }
@@ -122,9 +130,13 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         // A turn whose tools were cut short is not finished: the model must not be told of results that there are not.
         if (stop.aborted) return { ...end, turns: [...turns, turn], call, outcome: reasonOf(stop) }
         turn.promptTokens = turnTokens(ports.model, config.model, turn)
+        const target = handedTo(turn, handoffs)
+        if (target) turn.handedOver = { agentId: run.agentId, configVersion: run.configVersion, maxTurns: mostTurns }
         turns.push(turn)
-        if (!(await saveTurn(turns, call, terms))) return { ...end, outcome: 'fenced' }
-        break
+        if (!(await saveTurn(turns, call, terms, target))) return { ...end, outcome: 'fenced' }
+        if (target === null) break
+        const handedOver = await readHandedOver(db, run)
+        return handedOver ? runTurns({ ...task, run: handedOver }, saveTurn, true) : { ...end, outcome: 'fenced' }
       }
       default:
         answer satisfies never

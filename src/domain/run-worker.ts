@@ -211,8 +211,8 @@ export class RunWorker {
     const owner = { tenant: { id: ref.tenantId }, db, ports }
     try {
       if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
-      return await runTurns(task, async (turns, call, terms) => {
-        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, terms, entryNow(ports)))
+      return await runTurns(task, async (turns, call, terms, handOverTo) => {
+        const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, call, terms, entryNow(ports), handOverTo))
         const quota = await this.#settle(ref, [settled], false)
         if (quota) await this.#notice(ref.tenantId, tenant, quota)
         return isOurs

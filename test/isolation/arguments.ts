@@ -16,6 +16,8 @@ export const idempotencyKey = 'the-same-key'
 /** The types that an id is of where its name does not say, by the argument's coordinate. */
 const typesOfIds: Readonly<Record<string, readonly string[]>> = {
   'Query.node(id:)': typesWithId,
+  'CreateAgentInput.handoffAgentIds': ['Agent'],
+  'UpdateAgentConfigInput.handoffAgentIds': ['Agent'],
   // The API shows rows of the ledger as sums alone; exports name each.
   'CorrectUsageInput.usageRecordId': ['UsageRecord'],
 }
@@ -47,6 +49,8 @@ const examples: Readonly<Record<string, Example>> = {
   'SetTenantPriceInput.model': 'own-model',
   'SetTenantPriceInput.validTo': undefined,
   'UpdateAgentConfigInput.enabledTools': 'current_time',
+  // An agent cannot hand over to itself.
+  'UpdateAgentConfigInput.handoffAgentIds': undefined,
   'CreateAgentInput.enabledTools': 'current_time',
   'CreateAgentInput.slug': () => `agent-${newId()}`.slice(0, 50),
   'AgentBrandingInput.primaryColor': '#0a7f5c',
