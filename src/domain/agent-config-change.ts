@@ -1,7 +1,7 @@
 import type { BudgetBehaviour, HistoryPolicy } from '../data/generated/enums.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { type Branding, type BrandingInput, checkBranding } from './agent-branding.ts'
-import { ValidationProblem } from './errors.ts'
+import { NotFound, ValidationProblem } from './errors.ts'
 import { isUuid } from './ids.ts'
 import { termsAt } from './pricing.ts'
 import type { Scope } from './scope.ts'
@@ -49,7 +49,8 @@ export const modelName = /^[A-Za-z0-9][\w.:/@+-]{0,199}$/
 
 /**
  * The fields of `change` that are set, each within its bounds; else throws a ValidationProblem that names the field. Tools
- * must be available to the tenant. Models must have a price. Agents to hand over to must be in use.
+ * must be available to the tenant. Models must have a price. Agents to hand over to must be in use; one that is
+ * not there is NotFound.
  */
 export async function checkChange(
   scope: Scope,
@@ -102,9 +103,10 @@ async function checkTools(scope: Scope, db: TenantTransaction, names: string[]):
 
 async function checkHandoffs(db: TenantTransaction, ids: string[]): Promise<string[]> {
   checkList('handoffAgentIds', ids, 20)
-  const inUse = await db.agent.count({ where: { id: { in: ids.filter(isUuid) }, archivedAt: null } })
-  if (inUse < ids.length) {
-    throw new ValidationProblem(['handoffAgentIds'], 'A conversation can only be handed over to agents that are in use.')
+  const agents = await db.agent.findMany({ where: { id: { in: ids.filter(isUuid) } }, select: { archivedAt: true } })
+  if (agents.length < ids.length) throw new NotFound('agent')
+  if (agents.some(({ archivedAt }) => archivedAt !== null)) {
+    throw new ValidationProblem(['handoffAgentIds'], 'A conversation cannot be handed over to an archived agent.')
   }
   return ids
 }

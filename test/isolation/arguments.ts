@@ -3,7 +3,7 @@ import { newId } from '../../src/domain/ids.ts'
 import { formatCursor } from '../../src/domain/page.ts'
 import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
 import { type ArgumentPlace, type Operation, typesWithId, withValue } from './operations.ts'
-import { type Party, rowOf } from './rows.ts'
+import { type Party, rowOf, spareAgent } from './rows.ts'
 
 /** What an argument names: a thing of one of these types by its id, or rows by what their column holds. */
 export type Reference = { by: 'id'; types: readonly string[] } | { by: 'text'; model: string; column: string }
@@ -49,6 +49,9 @@ const examples: Readonly<Record<string, Example>> = {
   'SetTenantPriceInput.model': 'own-model',
   'SetTenantPriceInput.validTo': undefined,
   'UpdateAgentConfigInput.enabledTools': 'current_time',
+  // The default one cannot be archived.
+  'ArchiveAgentInput.agentId': (own: Party) => encodeId('Agent', String(spareAgent(own).Agent['id'])),
+  'PublishAgentConfigInput.canaryPercent': 100,
   // An agent cannot hand over to itself.
   'UpdateAgentConfigInput.handoffAgentIds': undefined,
   'CreateAgentInput.enabledTools': 'current_time',

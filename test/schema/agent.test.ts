@@ -73,11 +73,13 @@ describe('agents', () => {
       [{ name: '' }, ['name']],
       [{ name: 'x', slug: 'assistant' }, ['slug']],
       [{ name: 'x', branding: { logoUrl: 'http://a.example' } }, ['branding', 'logoUrl']],
-      [{ name: 'x', handoffAgentIds: [foreign] }, ['handoffAgentIds']],
-      [{ name: 'x', handoffAgentIds: ['nonsense'] }, ['handoffAgentIds']],
+      [{ name: 'x', historyExchanges: 101 }, ['historyExchanges']],
     ] as const) {
       expect(await refused(input as CreateAgentInput)).toMatchObject({ __typename: 'ValidationProblem', path })
     }
+    const unknown = [foreign, 'nonsense'].map((id) => refused({ name: 'x', handoffAgentIds: [id] }))
+    const problem = { __typename: 'NotFound', code: 'NOT_FOUND', message: 'There is no such agent.' }
+    expect(await Promise.all(unknown)).toEqual([problem, problem])
   })
 
   it('show end users how they are presented, and not how they are configured', async () => {
