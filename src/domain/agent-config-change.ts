@@ -1,7 +1,8 @@
 import type { BudgetBehaviour, HistoryPolicy } from '../data/generated/enums.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { type Branding, type BrandingInput, checkBranding } from './agent-branding.ts'
-import { ValidationProblem } from './errors.ts'
+import { NotFound, ValidationProblem } from './errors.ts'
+import { isUuid } from './ids.ts'
 import { termsAt } from './pricing.ts'
 import type { Scope } from './scope.ts'
 import { cleanText } from './text.ts'
@@ -27,6 +28,8 @@ export type AgentConfigContent = {
   historyPolicy: HistoryPolicy
   /** Under LAST_EXCHANGES, how many questions with their answers: 1 to 100. */
   historyExchanges: number
+  /** Agents in use that it may hand a conversation over to. At most 20. */
+  handoffAgentIds: string[]
   /** What becomes of an answer whose budget ends before it does; null for what the tenant's settings say. */
   budgetBehaviour: BudgetBehaviour | null
 }
@@ -46,7 +49,8 @@ export const modelName = /^[A-Za-z0-9][\w.:/@+-]{0,199}$/
 
 /**
  * The fields of `change` that are set, each within its bounds; else throws a ValidationProblem that names the field. Tools
- * must be available to the tenant. Models must have a price.
+ * must be available to the tenant. Models must have a price. Agents to hand over to must be in use; one that is
+ * not there is NotFound.
  */
 export async function checkChange(
   scope: Scope,
@@ -54,7 +58,7 @@ export async function checkChange(
   change: AgentConfigChange,
 ): Promise<Partial<AgentConfigContent>> {
   const { systemPrompt, model, fallbackModels, temperature, maxOutputTokens, maxTurns, enabledTools } = change
-  const { branding, historyPolicy, historyExchanges, budgetBehaviour } = change
+  const { branding, historyPolicy, historyExchanges, handoffAgentIds, budgetBehaviour } = change
   const set: Partial<AgentConfigContent> = {}
   if (systemPrompt != null) {
     set.systemPrompt = cleanText('systemPrompt', systemPrompt, { min: 0, max: 100_000, multiline: true })
@@ -72,6 +76,7 @@ export async function checkChange(
   if (branding != null) set.branding = checkBranding(branding)
   if (historyPolicy != null) set.historyPolicy = historyPolicy
   if (historyExchanges != null) set.historyExchanges = checkWhole('historyExchanges', historyExchanges, 1, mostExchanges)
+  if (handoffAgentIds != null) set.handoffAgentIds = await checkHandoffs(db, handoffAgentIds)
   if (budgetBehaviour !== undefined) set.budgetBehaviour = budgetBehaviour
   return set
 }
@@ -94,6 +99,16 @@ async function checkTools(scope: Scope, db: TenantTransaction, names: string[]):
     throw new ValidationProblem(['enabledTools'], 'Only available tools can be enabled.')
   }
   return names
+}
+
+async function checkHandoffs(db: TenantTransaction, ids: string[]): Promise<string[]> {
+  checkList('handoffAgentIds', ids, 20)
+  const agents = await db.agent.findMany({ where: { id: { in: ids.filter(isUuid) } }, select: { archivedAt: true } })
+  if (agents.length < ids.length) throw new NotFound('agent')
+  if (agents.some(({ archivedAt }) => archivedAt !== null)) {
+    throw new ValidationProblem(['handoffAgentIds'], 'A conversation cannot be handed over to an archived agent.')
+  }
+  return ids
 }
 
 function checkList(path: string, names: string[], most: number): void {

@@ -27,6 +27,7 @@ const fields = Object.keys({
   branding: true,
   historyPolicy: true,
   historyExchanges: true,
+  handoffAgentIds: true,
   budgetBehaviour: true,
 } satisfies Record<keyof AgentConfigContent, true>) as (keyof AgentConfigContent & keyof AgentConfig)[]
 

@@ -4,7 +4,7 @@ import { agentIdOf, agentNamed } from './agent.ts'
 import { type AgentConfigChange, checkChange } from './agent-config-change.ts'
 import { holdRelease, readVersion, release, releaseOf } from './agent-release.ts'
 import { recordAudit } from './audit.ts'
-import { NotFound } from './errors.ts'
+import { NotFound, ValidationProblem } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
@@ -80,6 +80,9 @@ export async function updateAgentConfig(
   const { agentId: named, publish = true, ...fields } = input
   const agentId = await agentIdOf(scope, named)
   const change = await checkChange(scope, scope.db, fields)
+  if (change.handoffAgentIds?.includes(agentId)) {
+    throw new ValidationProblem(['handoffAgentIds'], 'An agent cannot hand a conversation over to itself.')
+  }
   return idempotent<AgentConfig>(
     scope,
     { mutation: 'updateAgentConfig', key: idempotencyKey, input },

@@ -224,6 +224,7 @@ function initialContent(scope: Scope): AgentConfigContent {
     branding: {},
     historyPolicy: 'ALL',
     historyExchanges: 10,
+    handoffAgentIds: [],
     budgetBehaviour: null,
   }
 }

@@ -69,7 +69,7 @@ export async function sendMessage(
       })
       const admitted = await admitting.catch(async (error) => {
         // Whether the conversation is there must not depend on how much of a limit is left.
-        if (error instanceof LimitReached) await requireConversation(scope.db, input.conversationId)
+        if (error instanceof LimitReached) await requireConversation(scope, input.conversationId)
         throw error
       })
       return { ...admitted.result, quota: admitted.quota }
@@ -101,11 +101,9 @@ async function holdConversation(scope: Scope, tx: TenantTransaction, conversatio
  * The message and the run that answers it, as the last of its conversation: see `advanceConversation`. One statement, and so a
  * transaction of its own outside of one.
  */
-async function storeMessage(
-  { tenant, actor, ports }: Scope,
-  tx: TenantTransaction,
-  { conversationId, runId, content, tokensUsed }: NewMessage,
-): Promise<StoredMessage> {
+async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMessage): Promise<StoredMessage> {
+  const { tenant, actor, ports } = scope
+  const { conversationId, runId, content, tokensUsed } = message
   const [stored] = await tx.$queryRaw<Record<string, unknown>[]>`
     with place as (
       update conversations c
@@ -124,14 +122,21 @@ async function storeMessage(
       returning *)
     select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')} from asked, said`
   if (!stored) {
-    await requireConversation(tx, conversationId)
-    throw new Conflict('The agent of the conversation is archived: it answers nothing new.')
+    await requireAnswerer(tx, conversationId)
+    // Another agent has taken the conversation over while this waited for it.
+    return storeMessage(scope, tx, message)
   }
   return { userMessage: takeModel<Message>('Message', stored, 'message.'), run: takeModel<Run>('Run', stored, 'run.') }
 }
 
-async function requireConversation(db: TenantTransaction, id: string): Promise<void> {
+async function requireConversation({ db }: Scope, id: string): Promise<void> {
   if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')
+}
+
+async function requireAnswerer(db: TenantTransaction, id: string): Promise<void> {
+  const conversation = await db.conversation.findFirst({ where: { id }, select: { agent: { select: { archivedAt: true } } } })
+  if (!conversation) throw new NotFound('conversation')
+  if (conversation.agent.archivedAt) throw new Conflict('The agent of the conversation is archived: it answers nothing new.')
 }
 
 async function refuseIfBusy(tx: TenantTransaction, conversationId: string): Promise<void> {

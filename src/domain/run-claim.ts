@@ -1,4 +1,4 @@
-import type { AgentConfig, Run } from '../data/generated/client.ts'
+import { type AgentConfig, Prisma, type Run } from '../data/generated/client.ts'
 import type { BudgetBehaviour } from '../data/generated/enums.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
@@ -26,14 +26,22 @@ export type RunTenant = {
 export type ClaimedRun = Pick<RunTask, 'run' | 'tenant'> & { othersWait: boolean }
 
 /**
- * Claims the tenant's oldest queued run and pins, at its first claim, the configuration that is active or, in the conversations that its
- * canary falls to, the canary. A conversation has
+ * SQL for the version of the agent `a` that a run of `runs` pins: the active one or, in the conversations that its canary falls to, the
+ * canary. Which these are is a hash of their ids, seeded by the version: a conversation stays with the canary, also when its percentage
+ * grows, and each canary falls to others.
+ */
+export const versionToPin = Prisma.sql`case
+  when (uuid_hash_extended(runs.conversation_id, a.canary_version) & 9223372036854775807) % 100 < a.canary_percent
+    then a.canary_version
+  else a.active_version end`
+
+/**
+ * Claims the tenant's oldest queued run and pins, at its first claim, the version that is in use. A conversation has
  * one run under way at a time, in the order in which they were asked for: the first that has not ended. Of a tenant that is not
  * active, only runs that have to end are claimed, to be ended. Null when there is none to claim.
  *
  * All in one round trip: somebody waits for the first token. `finished_at`, null in all these rows, leads both orders so that the
- * planner reads them off an index. Which conversations a canary falls to is a hash of their ids, seeded by its version: a conversation stays
- * with it, also when the percentage grows, and each canary falls to others.
+ * planner reads them off an index.
  */
 export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<ClaimedRun | null> {
   const [row] = await db.$queryRaw<ClaimedRow[]>`
@@ -43,11 +51,7 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id,
       tenants own join plans p on p.plan = own.plan
     where runs.tenant_id = ${tenantId}::uuid and own.id = runs.tenant_id and a.tenant_id = runs.tenant_id and a.id = runs.agent_id
-      and v.version = case
-        when runs.epoch > 0 then runs.config_version
-        when (uuid_hash_extended(runs.conversation_id, a.canary_version) & 9223372036854775807) % 100 < a.canary_percent
-          then a.canary_version
-        else a.active_version end
+      and v.version = case when runs.epoch = 0 then ${versionToPin} else runs.config_version end
       and runs.id = (
       select r.id from runs r
       where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED'

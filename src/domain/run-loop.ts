@@ -12,6 +12,7 @@ import type { QuotaOwner } from './quota-terms.ts'
 import { auditRefusedCalls } from './refused-call.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
+import { handedTo, handoffsOf, readHandedOver } from './run-handover.ts'
 import { readSaid } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { isOpen, type Turn, turnsOf } from './run-turn.ts'
@@ -69,32 +70,47 @@ export type SaveTurn = (turns: Turn[], toolCalls: LedgerCall[], call: CallUsage,
 /**
  * Makes the answer, turn by turn, from the first turn that is not stored: the model is called, then the tools it asks for, once these are
  * in the ledger. A turn that an earlier claim left open is closed first, and its model is not called again.
- * Ends the way the model, the bound on turns, a failure or the stop signal end it. No transaction is open meanwhile.
+ * Ends the way the model, the bound on turns, a failure or the stop signal end it. An agent that the run is handed over to makes the
+ * turns that follow, within the bound of the agent that began. No transaction is open meanwhile.
  */
-export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopOutcome> {
+export async function runTurns(task: RunTask, saveTurn: SaveTurn, hasBegun = false): Promise<LoopOutcome> {
   const { run, db, ports, stop } = task
   if (stop.aborted || run.cancelRequestedAt) return unanswered(run, run.cancelRequestedAt ? 'cancelled' : reasonOf(stop))
   const config = await answeringConfig(task)
   if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
-  const [firstTerms, tools, said, userPseudonym, account] = await Promise.all([
+  const mostTurns = turns.find(({ handedOver }) => handedOver)?.handedOver?.maxTurns ?? config.maxTurns
+  const [firstTerms, enabled, handoffs, said, userPseudonym, account] = await Promise.all([
     termsAt(db, tenantIdOf(run.tenantId), config.model, ports.now()),
     enabledTools(task),
+    handoffsOf(db, run),
     readSaid(db, run, config),
     pseudonymOf(db, run.tenantId, run.userId),
     ownAccount(task).catch(failureOf),
   ])
+  const tools = [...handoffs.map(({ tool }) => tool), ...enabled]
   const lineUp = new LineUp(task, config, { tools, said }, firstTerms)
   const end: { turns: Turn[]; call: null; terms: CallTerms | null } = { turns, call: null, terms: firstTerms }
   if (account instanceof ModelError)
     return { ...end, outcome: 'failed', failure: { code: account.code, message: account.message } }
 
-  let hasBegun = false
+  /** Completes a turn whose calls are over. Answers the agent that it hands the run over to; null for none. */
+  const complete = (turn: Turn): string | null => {
+    turn.promptTokens = turnTokens(ports.model, run.model, turn)
+    const target = handedTo(turn, handoffs)
+    if (target) turn.handedOver = { agentId: run.agentId, configVersion: run.configVersion, maxTurns: mostTurns }
+    return target
+  }
+
   let planned: LedgerCall[] | null = null
-  while (countedTurns(turns) < config.maxTurns) {
+  while (countedTurns(turns) < mostTurns) {
     if (isOpen(turns)) {
-      const closing = await carryOutTurn(task, turns, planned, tools, (turn) => turnTokens(ports.model, run.model, turn))
+      const closing = await carryOutTurn(task, turns, planned, tools, complete)
       if (closing.outcome !== 'closed') return { ...end, ...closing }
+      if (closing.handedOverTo !== null) {
+        const handedOver = await readHandedOver(db, run)
+        return handedOver ? runTurns({ ...task, run: handedOver }, saveTurn, hasBegun) : { ...end, outcome: 'fenced' }
+      }
     }
     const answer = await answerTurn(task, lineUp, { turns, userPseudonym, hasBegun, account })
     if (answer.outcome === 'unasked') return { ...end, outcome: 'failed', failure: answer.failure }
@@ -122,7 +138,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn): Promise<LoopO
         return { ...end, turns: said, call, outcome: 'paused', resumeAt: answer.resumeAt }
       }
       case 'answered': {
-        const isLast = countedTurns(turns) + 1 === config.maxTurns
+        const isLast = countedTurns(turns) + 1 === mostTurns
         if (answer.reason !== 'TOOL_CALLS' || isLast) {
           const finishReason = answer.reason === 'TOOL_CALLS' ? 'TURNS' : answer.reason
           return { ...end, turns: [...turns, turn], call, outcome: 'completed', finishReason }

@@ -21,6 +21,8 @@ export type Turn = {
   promptTokens: number
   /** The budget ended it, and the answer goes on in the next turn. It does not count against the bound on turns. */
   isCut?: boolean
+  /** Who handed the run over to another agent in this turn, and how many turns the run may have. */
+  handedOver?: { agentId: string; configVersion: number; maxTurns: number }
 }
 
 /** The turns that are stored with the run. */

@@ -2,6 +2,7 @@ import type { Run, ToolCall as ToolCallRow } from '../data/generated/client.ts'
 import type { ToolCallWhereInput } from '../data/generated/models.ts'
 import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import { persist } from './persistence.ts'
+import { handOver } from './run-handover.ts'
 import type { Turn } from './run-turn.ts'
 
 /** A tool call of a turn that is not over, as the ledger has it. */
@@ -78,8 +79,26 @@ export async function finishToolCall(
   await persist(() => db.toolCall.updateMany({ where: own, data: { status, result, finishedAt } }))
 }
 
-/** Stores a turn whose calls are over, and what they came to. False, and nothing is stored, when the run is no longer that claim's. */
-export async function closeTurn(db: TenantDb, run: Claim, turns: Turn[], changes: readonly ToolCallChange[]): Promise<boolean> {
+/**
+ * Stores a turn whose calls are over, and what they came to, and hands the run over to another agent where one is given. False, and nothing
+ * is stored, when the run is no longer that claim's.
+ */
+export async function closeTurn(
+  db: TenantDb,
+  run: Claim & Pick<Run, 'conversationId'>,
+  turns: Turn[],
+  changes: readonly ToolCallChange[],
+  handOverTo: string | null,
+): Promise<boolean> {
+  if (handOverTo !== null) {
+    return persist(() =>
+      db.$transaction(async (tx) => {
+        const isOurs = await handOver(tx, run, turns, handOverTo)
+        if (isOurs) await changeToolCalls(tx, run, changes)
+        return isOurs
+      }),
+    )
+  }
   const closed = await persist(
     () => db.$queryRaw<unknown[]>`
       with mine as (

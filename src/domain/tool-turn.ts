@@ -12,11 +12,17 @@ import {
   type ToolCallChange,
 } from './tool-ledger.ts'
 
-/** How far the calls of a turn got: all over and stored, or some wait for a person to decide after these changes, or the claim ends. */
-export type TurnEnd = { outcome: 'closed' } | { outcome: 'waiting'; changes: ToolCallChange[] } | { outcome: StopReason }
+/**
+ * How far the calls of a turn got: all over and stored, with the agent that the run was handed over to, or some wait for a person to decide after these
+ * changes, or the claim ends.
+ */
+export type TurnEnd =
+  | { outcome: 'closed'; handedOverTo: string | null }
+  | { outcome: 'waiting'; changes: ToolCallChange[] }
+  | { outcome: StopReason }
 
 /**
- * Makes the calls of the last turn that are to be made, all at once, and closes the turn with what they came to. `planned` is what was
+ * Makes the calls of the last turn that are to be made, all at once, and closes the turn with what they came to, `complete`d. `planned` is what was
  * just entered of them; null when an earlier claim did that, and the ledger has to say how far it got. What was completed is not
  * repeated; what an earlier claim may have made, and cannot be repeated, waits for a person like what a person has to agree to.
  */
@@ -25,7 +31,7 @@ export async function carryOutTurn(
   turns: Turn[],
   planned: readonly LedgerCall[] | null,
   tools: readonly Tool[],
-  countTokens: (turn: Turn) => number,
+  complete: (turn: Turn) => string | null,
 ): Promise<TurnEnd> {
   const { run, db, ports, log, stop } = task
   const calls = planned ?? (await readToolCalls(db, run.id, turns.length - 1))
@@ -68,9 +74,9 @@ export async function carryOutTurn(
   const open = turns.pop()
   if (!open) throw new Error('There is no turn whose calls were made.')
   const closed: Turn = { ...open, results: now.map((call) => ({ ...endOf(call), content: call.result ?? '' })) }
-  closed.promptTokens = countTokens(closed)
+  const handedOverTo = complete(closed)
   turns.push(closed)
-  return { outcome: (await closeTurn(db, run, turns, changes)) ? 'closed' : 'fenced' }
+  return (await closeTurn(db, run, turns, changes, handedOverTo)) ? { outcome: 'closed', handedOverTo } : { outcome: 'fenced' }
 }
 
 function changeTo({ id, expiresAt }: LedgerCall, end: CallEnd, now: number): ToolCallChange {

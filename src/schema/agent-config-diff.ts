@@ -2,14 +2,23 @@ import { type AgentConfigDifference as Difference, diffAgentConfigs } from '../d
 import { decodeAgentId } from './agent-config.ts'
 import { builder } from './builder.ts'
 import { scopeOf } from './context.ts'
+import { encodeId } from './global-id.ts'
+
+/** Agents by the ids that clients know. */
+function jsonOf(field: Difference['field'], value: unknown): string {
+  return JSON.stringify(field === 'handoffAgentIds' ? (value as string[]).map((id) => encodeId('Agent', id)) : value)
+}
 
 const AgentConfigDifference = builder.objectRef<Difference>('AgentConfigDifference').implement({
   description: "A field that two versions of an agent's configuration do not agree on.",
   authScopes: { member: true },
   fields: (t) => ({
     field: t.exposeString('field', { description: 'Its name, as AgentConfig has it.' }),
-    from: t.string({ description: 'What the one version says, as JSON.', resolve: ({ from }) => JSON.stringify(from) }),
-    to: t.string({ description: 'What the other version says, as JSON.', resolve: ({ to }) => JSON.stringify(to) }),
+    from: t.string({
+      description: 'What the one version says, as JSON.',
+      resolve: ({ field, from }) => jsonOf(field, from),
+    }),
+    to: t.string({ description: 'What the other version says, as JSON.', resolve: ({ field, to }) => jsonOf(field, to) }),
   }),
 })
 

@@ -7,7 +7,7 @@ import { BudgetBehaviour } from './budget-behaviour.ts'
 import { builder } from './builder.ts'
 import { connectionOf, pageArgs } from './connection.ts'
 import { scopeOf } from './context.ts'
-import { decodeId } from './global-id.ts'
+import { decodeId, encodeId } from './global-id.ts'
 import { mutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 
@@ -57,6 +57,10 @@ AgentConfig.implement({
     historyExchanges: t.exposeInt('historyExchanges', {
       description: 'Under LAST_EXCHANGES, how many questions with their answers: 1 to 100. Of no effect otherwise.',
     }),
+    handoffAgentIds: t.idList({
+      description: 'Agents that it may hand a conversation over to. Those that are archived by now it may not.',
+      resolve: ({ handoffAgentIds }) => handoffAgentIds.map((id) => encodeId('Agent', id)),
+    }),
     budgetBehaviour: t.expose('budgetBehaviour', {
       type: BudgetBehaviour,
       nullable: true,
@@ -99,6 +103,11 @@ export function decodeAgentId(id: string | null | undefined): string | null {
   return id == null ? null : decodeId('Agent', id)
 }
 
+/** A change as the domain knows it: its agents by their UUIDs. */
+export function decodeHandoffs<Change extends { handoffAgentIds?: string[] | null }>(change: Change): Change {
+  return { ...change, handoffAgentIds: change.handoffAgentIds?.map((id) => decodeId('Agent', id)) }
+}
+
 /** What a tenant decides about an agent, as fields of an input. */
 export const configFields = (t: InputFields) => ({
   systemPrompt: t.string({ description: 'What the model is told before every conversation. At most 100,000 bytes.' }),
@@ -111,6 +120,9 @@ export const configFields = (t: InputFields) => ({
   branding: t.field({ type: AgentBrandingInput, description: "How the tenant's frontends present the agent: all of it." }),
   historyPolicy: t.field({ type: History, description: 'How much of what was said before the model is told.' }),
   historyExchanges: t.int({ description: 'Under LAST_EXCHANGES, how many questions with their answers: 1 to 100.' }),
+  handoffAgentIds: t.idList({
+    description: 'Agents that it may hand a conversation over to: other ones of yours that are in use, at most 20.',
+  }),
   budgetBehaviour: t.field({
     type: BudgetBehaviour,
     description: "What becomes of an answer when the month's tokens end before it does. Null: what the tenant's settings say.",
@@ -136,7 +148,7 @@ mutation('updateAgentConfig', {
   }),
   resolve: async (scope, { agentId, publish, ...changes }) => ({
     agentConfig: await updateAgentConfig(scope, {
-      ...changes,
+      ...decodeHandoffs(changes),
       agentId: decodeAgentId(agentId),
       publish: publish ?? true,
     }),

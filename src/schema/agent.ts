@@ -12,7 +12,7 @@ import {
 import { brandingByAgent } from '../domain/agent-branding.ts'
 import { activeConfigsByAgent, canariesByAgent } from '../domain/agent-config.ts'
 import { AgentBranding } from './agent-branding.ts'
-import { AgentConfig, configFields } from './agent-config.ts'
+import { AgentConfig, configFields, decodeHandoffs } from './agent-config.ts'
 import { builder } from './builder.ts'
 import { scopeOf } from './context.ts'
 import { decodeId } from './global-id.ts'
@@ -128,7 +128,7 @@ mutation('createAgent', {
       description: 'Makes repeating the call safe for 24 hours: the same key with the same input makes one agent.',
     }),
   }),
-  resolve: async (scope, input) => ({ agent: await createAgent(scope, input) }),
+  resolve: async (scope, input) => ({ agent: await createAgent(scope, decodeHandoffs(input)) }),
   payload: (t) => ({ agent: t.expose('agent', { type: Agent, description: 'The new agent.' }) }),
 })
 

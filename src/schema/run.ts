@@ -5,6 +5,7 @@ import { cancelRun, findRun, listRuns, runsByIds, usageByRun } from '../domain/r
 import type { RunFailure as Failure } from '../domain/run-event.ts'
 import { resumeRun } from '../domain/run-resume.ts'
 import { isFinished } from '../domain/run-status.ts'
+import { Agent, agents } from './agent.ts'
 import { builder } from './builder.ts'
 import { connectionOf, pageArgs } from './connection.ts'
 import { scopeOf } from './context.ts'
@@ -64,6 +65,12 @@ Run.implement({
       type: Conversation,
       description: 'Where it belongs.',
       resolve: (run, _args, context) => existing('conversation', conversations(context).load(run.conversationId)),
+    }),
+    agent: t.field({
+      type: Agent,
+      nullable: true,
+      description: 'Who answers: of a run that was handed over, who answered last. Null when that agent is gone.',
+      resolve: (run, _args, context) => agents(context).load(run.agentId),
     }),
     userMessage: t.field({
       type: Message,

@@ -288,7 +288,10 @@ describe('a call that cannot be repeated', () => {
     })
     const { run } = await ask(member)
     {
-      await using _ = await startWorker(story, { model, ports: { ...story.ports, tools: { ...story.ports.tools, available: async () => first } } })
+      await using _ = await startWorker(story, {
+        model,
+        ports: { ...story.ports, tools: { ...story.ports.tools, available: async () => first } },
+      })
       await story.ports.runQueue.wake(member.tenant.id)
       await gone.promise
     }
@@ -296,7 +299,10 @@ describe('a call that cannot be repeated', () => {
       keys.push(idempotencyKey)
       return 'done'
     })
-    await using _ = await startWorker(story, { model, ports: { ...story.ports, tools: { ...story.ports.tools, available: async () => second } } })
+    await using _ = await startWorker(story, {
+      model,
+      ports: { ...story.ports, tools: { ...story.ports.tools, available: async () => second } },
+    })
     await story.ports.runQueue.wake(member.tenant.id)
     expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
     expect(keys).toHaveLength(2)

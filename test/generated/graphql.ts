@@ -121,6 +121,8 @@ export type CreateAgentInput = {
   enabledTools?: Array<string> | null | undefined;
   /** Models to turn to, in this order. */
   fallbackModels?: Array<string> | null | undefined;
+  /** Agents that it may hand a conversation over to: other ones of yours that are in use, at most 20. */
+  handoffAgentIds?: Array<string | number> | null | undefined;
   /** Under LAST_EXCHANGES, how many questions with their answers: 1 to 100. */
   historyExchanges?: number | null | undefined;
   /** How much of what was said before the model is told. */
@@ -676,6 +678,8 @@ export type UpdateAgentConfigInput = {
   enabledTools?: Array<string> | null | undefined;
   /** Models to turn to, in this order. */
   fallbackModels?: Array<string> | null | undefined;
+  /** Agents that it may hand a conversation over to: other ones of yours that are in use, at most 20. */
+  handoffAgentIds?: Array<string | number> | null | undefined;
   /** Under LAST_EXCHANGES, how many questions with their answers: 1 to 100. */
   historyExchanges?: number | null | undefined;
   /** How much of what was said before the model is told. */

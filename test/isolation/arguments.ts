@@ -3,7 +3,7 @@ import { newId } from '../../src/domain/ids.ts'
 import { formatCursor } from '../../src/domain/page.ts'
 import { encodeId, type NodeType } from '../../src/schema/global-id.ts'
 import { type ArgumentPlace, type Operation, typesWithId, withValue } from './operations.ts'
-import { type Party, rowOf } from './rows.ts'
+import { type Party, rowOf, spareAgent } from './rows.ts'
 
 /** What an argument names: a thing of one of these types by its id, or rows by what their column holds. */
 export type Reference = { by: 'id'; types: readonly string[] } | { by: 'text'; model: string; column: string }
@@ -16,6 +16,8 @@ export const idempotencyKey = 'the-same-key'
 /** The types that an id is of where its name does not say, by the argument's coordinate. */
 const typesOfIds: Readonly<Record<string, readonly string[]>> = {
   'Query.node(id:)': typesWithId,
+  'CreateAgentInput.handoffAgentIds': ['Agent'],
+  'UpdateAgentConfigInput.handoffAgentIds': ['Agent'],
   // The API shows rows of the ledger as sums alone; exports name each.
   'CorrectUsageInput.usageRecordId': ['UsageRecord'],
 }
@@ -67,6 +69,11 @@ const examples: Readonly<Record<string, Example>> = {
   'SetTenantPriceInput.model': 'own-model',
   'SetTenantPriceInput.validTo': undefined,
   'UpdateAgentConfigInput.enabledTools': 'current_time',
+  // The default one cannot be archived.
+  'ArchiveAgentInput.agentId': (own: Party) => encodeId('Agent', String(spareAgent(own).Agent['id'])),
+  'PublishAgentConfigInput.canaryPercent': 100,
+  // An agent cannot hand over to itself.
+  'UpdateAgentConfigInput.handoffAgentIds': undefined,
   'CreateAgentInput.enabledTools': 'current_time',
   'CreateAgentInput.slug': () => `agent-${newId()}`.slice(0, 50),
   'AgentBrandingInput.primaryColor': '#0a7f5c',

@@ -9,7 +9,7 @@ import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
 import { idempotencyKey, idOf, modelOf } from './arguments.ts'
 import { insertRows } from './insert-rows.ts'
 import { operations, typesWithId } from './operations.ts'
-import { hashOf, type Party, price, type Row, type Rows, rowOf, tenantParty, userParty } from './rows.ts'
+import { hashOf, type Party, price, type Row, type Rows, rowOf, spareAgent, tenantParty, userParty } from './rows.ts'
 import { type StoredRow, tenantTables } from './world.ts'
 
 /** Two parties that never met: one acts by keys of its own, the other has what the first must not learn. */
@@ -101,7 +101,7 @@ function twoTenants(): Cast {
   const own = workable(marked(tenantParty('OwnCanary')))
   const other = cancellable(marked(tenantParty('OtherCanary')))
   const twin = namesake(own, other)
-  const rows = [own.rows, other.rows, twin.rows, ...sameCalls(own, twin)]
+  const rows = [own.rows, spareAgent(own), other.rows, twin.rows, ...sameCalls(own, twin)]
   return { own, other, more: [twin], parted: Object.keys(other.rows), rows }
 }
 

@@ -36,7 +36,7 @@ const scope = { ...party.wall, shortRead: false }
 const id = newId()
 const free = { rates: { inputNanos: 0n, cachedInputNanos: 0n, outputNanos: 0n }, currency: 'USD' }
 const noUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: true }
-const claim = { tenantId: party.wall.tenantId, id, epoch: 1 }
+const claim = { tenantId: party.wall.tenantId, id, epoch: 1, conversationId: id }
 const newest = [{ createdAt: 'desc' as const }, { id: 'desc' as const }]
 
 const quotaOf = (db: TenantDb) => quotaSourceOf(db, tenantIdOf(party.wall.tenantId))
@@ -128,7 +128,7 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
   {
     table: 'tool_calls',
     reading: 'those that are over',
-    read: (db) => closeTurn(db, claim, [], [{ id, status: 'COMPLETED', result: '', expiresAt: null, finishedAt: new Date() }]),
+    read: (db) => closeTurn(db, claim, [], [{ id, status: 'COMPLETED', result: '', expiresAt: null, finishedAt: new Date() }], null),
   },
   {
     table: 'usage_records',

@@ -154,6 +154,14 @@ export function tenantParty(canary: string): Party {
   return { wall: { tenantId, userId: null }, canary, rows }
 }
 
+/** Another agent of the party's tenant, which is not the default one, and its configuration. */
+export function spareAgent(party: Party): Record<'Agent' | 'AgentConfig', Row> {
+  const [agent, config] = [rowOf(party, 'Agent'), rowOf(party, 'AgentConfig')]
+  const beside = (id: unknown) => String(id).replace(/.$/, (digit) => (digit === '0' ? '1' : '0'))
+  const id = beside(agent['id'])
+  return { Agent: { ...agent, id, slug: 'spare' }, AgentConfig: { ...config, id: beside(config['id']), agentId: id } }
+}
+
 /** An end user of the tenant, with a conversation, a run and a message of their own. */
 export function userParty({ wall: { tenantId }, rows }: Party, userId: string): Party {
   return { wall: { tenantId, userId }, canary: userId, rows: { ...rows, ...contentRows(rows, tenantId, userId) } }

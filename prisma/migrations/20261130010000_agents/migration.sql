@@ -7,6 +7,7 @@ ADD COLUMN     "canary_version" INTEGER;
 
 -- AlterTable
 ALTER TABLE "agent_configs" ADD COLUMN     "budget_behaviour" "budget_behaviour",
+ADD COLUMN     "handoff_agent_ids" UUID[] DEFAULT ARRAY[]::UUID[],
 ADD COLUMN     "history_exchanges" INTEGER NOT NULL DEFAULT 10,
 ADD COLUMN     "history_policy" "history_policy" NOT NULL DEFAULT 'ALL';
 
@@ -19,4 +20,6 @@ ALTER TABLE agents ADD CONSTRAINT whole_canary CHECK (
   num_nulls(canary_version, canary_percent) IN (0, 2) AND canary_percent BETWEEN 1 AND 99 AND canary_version <> active_version);
 
 GRANT UPDATE (canary_version, canary_percent) ON agents TO bulkhead_app;
-GRANT UPDATE (history_policy, history_exchanges, budget_behaviour) ON agent_configs TO bulkhead_app;
+GRANT UPDATE (history_policy, history_exchanges, handoff_agent_ids, budget_behaviour) ON agent_configs TO bulkhead_app;
+-- A conversation, and what is under way in it, is handed over to another agent.
+GRANT UPDATE (agent_id) ON conversations, runs TO bulkhead_app;

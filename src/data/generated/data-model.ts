@@ -384,6 +384,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "branding",
       "historyPolicy",
       "historyExchanges",
+      "handoffAgentIds",
       "budgetBehaviour",
       "createdAt",
       "publishedAt"

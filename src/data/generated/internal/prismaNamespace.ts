@@ -3027,6 +3027,7 @@ export const AgentConfigScalarFieldEnum = {
   branding: 'branding',
   historyPolicy: 'historyPolicy',
   historyExchanges: 'historyExchanges',
+  handoffAgentIds: 'handoffAgentIds',
   budgetBehaviour: 'budgetBehaviour',
   createdAt: 'createdAt',
   publishedAt: 'publishedAt'

@@ -199,6 +199,7 @@ export const AgentConfigScalarFieldEnum = {
   branding: 'branding',
   historyPolicy: 'historyPolicy',
   historyExchanges: 'historyExchanges',
+  handoffAgentIds: 'handoffAgentIds',
   budgetBehaviour: 'budgetBehaviour',
   createdAt: 'createdAt',
   publishedAt: 'publishedAt'

@@ -94,6 +94,7 @@ export type AgentConfigCountAggregateOutputType = {
   branding: number
   historyPolicy: number
   historyExchanges: number
+  handoffAgentIds: number
   budgetBehaviour: number
   createdAt: number
   publishedAt: number
@@ -169,6 +170,7 @@ export type AgentConfigCountAggregateInputType = {
   branding?: true
   historyPolicy?: true
   historyExchanges?: true
+  handoffAgentIds?: true
   budgetBehaviour?: true
   createdAt?: true
   publishedAt?: true
@@ -277,6 +279,7 @@ export type AgentConfigGroupByOutputType = {
   branding: runtime.JsonValue
   historyPolicy: $Enums.HistoryPolicy
   historyExchanges: number
+  handoffAgentIds: string[]
   budgetBehaviour: $Enums.BudgetBehaviour | null
   createdAt: Date
   publishedAt: Date | null
@@ -321,6 +324,7 @@ export type AgentConfigWhereInput = {
   branding?: Prisma.JsonFilter<"AgentConfig">
   historyPolicy?: Prisma.EnumHistoryPolicyFilter<"AgentConfig"> | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFilter<"AgentConfig"> | number
+  handoffAgentIds?: Prisma.StringNullableListFilter<"AgentConfig">
   budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"AgentConfig"> | Date | string | null
@@ -345,6 +349,7 @@ export type AgentConfigOrderByWithRelationInput = {
   branding?: Prisma.SortOrder
   historyPolicy?: Prisma.SortOrder
   historyExchanges?: Prisma.SortOrder
+  handoffAgentIds?: Prisma.SortOrder
   budgetBehaviour?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -374,6 +379,7 @@ export type AgentConfigWhereUniqueInput = Prisma.AtLeast<{
   branding?: Prisma.JsonFilter<"AgentConfig">
   historyPolicy?: Prisma.EnumHistoryPolicyFilter<"AgentConfig"> | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFilter<"AgentConfig"> | number
+  handoffAgentIds?: Prisma.StringNullableListFilter<"AgentConfig">
   budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"AgentConfig"> | Date | string | null
@@ -398,6 +404,7 @@ export type AgentConfigOrderByWithAggregationInput = {
   branding?: Prisma.SortOrder
   historyPolicy?: Prisma.SortOrder
   historyExchanges?: Prisma.SortOrder
+  handoffAgentIds?: Prisma.SortOrder
   budgetBehaviour?: Prisma.SortOrderInput | Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrderInput | Prisma.SortOrder
@@ -427,6 +434,7 @@ export type AgentConfigScalarWhereWithAggregatesInput = {
   branding?: Prisma.JsonWithAggregatesFilter<"AgentConfig">
   historyPolicy?: Prisma.EnumHistoryPolicyWithAggregatesFilter<"AgentConfig"> | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntWithAggregatesFilter<"AgentConfig"> | number
+  handoffAgentIds?: Prisma.StringNullableListFilter<"AgentConfig">
   budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableWithAggregatesFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeWithAggregatesFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableWithAggregatesFilter<"AgentConfig"> | Date | string | null
@@ -446,6 +454,7 @@ export type AgentConfigCreateInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -470,6 +479,7 @@ export type AgentConfigUncheckedCreateInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -490,6 +500,7 @@ export type AgentConfigUpdateInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -514,6 +525,7 @@ export type AgentConfigUncheckedUpdateInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -536,6 +548,7 @@ export type AgentConfigCreateManyInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -555,6 +568,7 @@ export type AgentConfigUpdateManyMutationInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -576,6 +590,7 @@ export type AgentConfigUncheckedUpdateManyInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -626,6 +641,7 @@ export type AgentConfigCountOrderByAggregateInput = {
   branding?: Prisma.SortOrder
   historyPolicy?: Prisma.SortOrder
   historyExchanges?: Prisma.SortOrder
+  handoffAgentIds?: Prisma.SortOrder
   budgetBehaviour?: Prisma.SortOrder
   createdAt?: Prisma.SortOrder
   publishedAt?: Prisma.SortOrder
@@ -780,6 +796,10 @@ export type AgentConfigCreateenabledToolsInput = {
   set: string[]
 }
 
+export type AgentConfigCreatehandoffAgentIdsInput = {
+  set: string[]
+}
+
 export type EnumAgentConfigStatusFieldUpdateOperationsInput = {
   set?: $Enums.AgentConfigStatus
 }
@@ -804,6 +824,11 @@ export type AgentConfigUpdateenabledToolsInput = {
 
 export type EnumHistoryPolicyFieldUpdateOperationsInput = {
   set?: $Enums.HistoryPolicy
+}
+
+export type AgentConfigUpdatehandoffAgentIdsInput = {
+  set?: string[]
+  push?: string | string[]
 }
 
 export type NullableEnumBudgetBehaviourFieldUpdateOperationsInput = {
@@ -838,6 +863,7 @@ export type AgentConfigCreateWithoutTenantInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -860,6 +886,7 @@ export type AgentConfigUncheckedCreateWithoutTenantInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -911,6 +938,7 @@ export type AgentConfigScalarWhereInput = {
   branding?: Prisma.JsonFilter<"AgentConfig">
   historyPolicy?: Prisma.EnumHistoryPolicyFilter<"AgentConfig"> | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFilter<"AgentConfig"> | number
+  handoffAgentIds?: Prisma.StringNullableListFilter<"AgentConfig">
   budgetBehaviour?: Prisma.EnumBudgetBehaviourNullableFilter<"AgentConfig"> | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFilter<"AgentConfig"> | Date | string
   publishedAt?: Prisma.DateTimeNullableFilter<"AgentConfig"> | Date | string | null
@@ -930,6 +958,7 @@ export type AgentConfigCreateWithoutAgentInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -951,6 +980,7 @@ export type AgentConfigUncheckedCreateWithoutAgentInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -997,6 +1027,7 @@ export type AgentConfigCreateWithoutRunsInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -1020,6 +1051,7 @@ export type AgentConfigUncheckedCreateWithoutRunsInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -1055,6 +1087,7 @@ export type AgentConfigUpdateWithoutRunsInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1078,6 +1111,7 @@ export type AgentConfigUncheckedUpdateWithoutRunsInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1098,6 +1132,7 @@ export type AgentConfigCreateManyTenantInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -1117,6 +1152,7 @@ export type AgentConfigUpdateWithoutTenantInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1139,6 +1175,7 @@ export type AgentConfigUncheckedUpdateWithoutTenantInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1160,6 +1197,7 @@ export type AgentConfigUncheckedUpdateManyWithoutTenantInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1179,6 +1217,7 @@ export type AgentConfigCreateManyAgentInput = {
   branding: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: $Enums.HistoryPolicy
   historyExchanges?: number
+  handoffAgentIds?: Prisma.AgentConfigCreatehandoffAgentIdsInput | string[]
   budgetBehaviour?: $Enums.BudgetBehaviour | null
   createdAt?: Date | string
   publishedAt?: Date | string | null
@@ -1198,6 +1237,7 @@ export type AgentConfigUpdateWithoutAgentInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1219,6 +1259,7 @@ export type AgentConfigUncheckedUpdateWithoutAgentInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1239,6 +1280,7 @@ export type AgentConfigUncheckedUpdateManyWithoutAgentInput = {
   branding?: Prisma.JsonNullValueInput | runtime.InputJsonValue
   historyPolicy?: Prisma.EnumHistoryPolicyFieldUpdateOperationsInput | $Enums.HistoryPolicy
   historyExchanges?: Prisma.IntFieldUpdateOperationsInput | number
+  handoffAgentIds?: Prisma.AgentConfigUpdatehandoffAgentIdsInput | string[]
   budgetBehaviour?: Prisma.NullableEnumBudgetBehaviourFieldUpdateOperationsInput | $Enums.BudgetBehaviour | null
   createdAt?: Prisma.DateTimeFieldUpdateOperationsInput | Date | string
   publishedAt?: Prisma.NullableDateTimeFieldUpdateOperationsInput | Date | string | null
@@ -1291,6 +1333,7 @@ export type AgentConfigSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   branding?: boolean
   historyPolicy?: boolean
   historyExchanges?: boolean
+  handoffAgentIds?: boolean
   budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
@@ -1316,6 +1359,7 @@ export type AgentConfigSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   branding?: boolean
   historyPolicy?: boolean
   historyExchanges?: boolean
+  handoffAgentIds?: boolean
   budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
@@ -1339,6 +1383,7 @@ export type AgentConfigSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   branding?: boolean
   historyPolicy?: boolean
   historyExchanges?: boolean
+  handoffAgentIds?: boolean
   budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
@@ -1362,12 +1407,13 @@ export type AgentConfigSelectScalar = {
   branding?: boolean
   historyPolicy?: boolean
   historyExchanges?: boolean
+  handoffAgentIds?: boolean
   budgetBehaviour?: boolean
   createdAt?: boolean
   publishedAt?: boolean
 }
 
-export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "historyPolicy" | "historyExchanges" | "budgetBehaviour" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
+export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "historyPolicy" | "historyExchanges" | "handoffAgentIds" | "budgetBehaviour" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
 export type AgentConfigInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   agent?: boolean | Prisma.AgentDefaultArgs<ExtArgs>
@@ -1409,6 +1455,10 @@ export type $AgentConfigPayload<ExtArgs extends runtime.Types.Extensions.Interna
      * Under LAST_EXCHANGES: how many.
      */
     historyExchanges: number
+    /**
+     * Agents that it may hand a conversation over to.
+     */
+    handoffAgentIds: string[]
     /**
      * What becomes of an answer whose budget ends before it does; null for what the tenant's settings say.
      */
@@ -1856,6 +1906,7 @@ export interface AgentConfigFieldRefs {
   readonly branding: Prisma.FieldRef<"AgentConfig", 'Json'>
   readonly historyPolicy: Prisma.FieldRef<"AgentConfig", 'HistoryPolicy'>
   readonly historyExchanges: Prisma.FieldRef<"AgentConfig", 'Int'>
+  readonly handoffAgentIds: Prisma.FieldRef<"AgentConfig", 'String[]'>
   readonly budgetBehaviour: Prisma.FieldRef<"AgentConfig", 'BudgetBehaviour'>
   readonly createdAt: Prisma.FieldRef<"AgentConfig", 'DateTime'>
   readonly publishedAt: Prisma.FieldRef<"AgentConfig", 'DateTime'>
