@@ -199,6 +199,25 @@ describe('a call that a person has to agree to', () => {
     expect(made.map(({ args }) => args)).toEqual([{ amount: 7 }, { amount: 500 }])
   })
 
+  it('is told of to the admins, once, and without the arguments', async () => {
+    const tenant = await newTenant()
+    await using _ = await startWorker(story, { model: scriptedModel([pays(500), says('Done.')]) })
+    const { run, approvals } = await askAndWait(tenant)
+    await until(async () => (await tenant.admin.db.notification.count()) === 1)
+    const notices = await tenant.admin.db.notification.findMany()
+    const { argumentsHash, expiresAt } = approvals[0] as Approval
+    expect(notices).toMatchObject([
+      {
+        kind: 'APPROVAL_REQUESTED',
+        title: `${tenant.tenant.name}: a call of pay waits for approval`,
+        details: { tool: 'pay', argumentsHash, mayHaveHappened: false, expiresAt: expiresAt?.toISOString() },
+      },
+    ])
+    expect(JSON.stringify(notices)).not.toContain('amount')
+    expect(await tenant.admin.db.outboxEntry.findMany()).toMatchObject([{ channel: 'EMAIL' }])
+    await cancelRun(tenant.member, { runId: run.id })
+  })
+
   it('asks anew in each turn', async () => {
     const tenant = await newTenant()
     const model = scriptedModel([pays(500), pays(500), says('Done.')])

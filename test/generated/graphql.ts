@@ -228,6 +228,8 @@ export type MultitaskStrategy =
 
 /** What a notification tells of. */
 export type NotificationKind =
+  /** A tool call waits for somebody to decide: see `approvals`. `details` has tool, argumentsHash, mayHaveHappened and expiresAt. */
+  | 'APPROVAL_REQUESTED'
   /** A share of a limit is used. `details` has limit, threshold (in percent), used, max, period, periodStart and periodEnd. */
   | 'QUOTA_THRESHOLD_REACHED';
 
