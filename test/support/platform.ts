@@ -1,5 +1,6 @@
 import { PassThrough } from 'node:stream'
 import pino from 'pino'
+import type { Toolbox } from '../../src/domain/ports.ts'
 import { RunWorker } from '../../src/domain/run-worker.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
 import type { Limits } from '../../src/server/limits.ts'
@@ -31,14 +32,17 @@ export type TestPlatformOptions = {
   development?: boolean
   allowedOrigins?: string[]
   metrics?: Metrics
+  /** Default: those that are built in. */
+  tools?: Toolbox
 }
 
 /** The whole platform in one process: a server on a free port, a worker, a database of its own, ports in memory. */
-export async function startTestPlatform(options: TestPlatformOptions = {}): Promise<TestPlatform> {
+export async function startTestPlatform({ tools, ...options }: TestPlatformOptions = {}): Promise<TestPlatform> {
   await using opened = new AsyncDisposableStack()
   const upstream = await startFakeUpstream()
   opened.defer(() => upstream.close())
-  const story = await startStory({ ports: { model: createOpenAiModel({ baseUrl: upstream.url, apiKey: 'test' }) } })
+  const model = createOpenAiModel({ baseUrl: upstream.url, apiKey: 'test' })
+  const story = await startStory({ ports: { model, ...(tools && { tools }) } })
   opened.defer(() => story.close())
   const { data, catalog, ports } = story
 
