@@ -35,10 +35,19 @@ export function planToolCalls(
     const args = parseArguments(text)
     if (!args) return refused('FAILED', unreadable)
     const open = { ...call, result: null, finishedAt: null }
-    return tool.asksFirst(args.value)
+    return asksFirst(tool, args.value)
       ? { ...open, status: 'WAITING', expiresAt: decideUntil(now) }
       : { ...open, status: 'INTENDED', expiresAt: null }
   })
+}
+
+/** A rule that cannot be applied to the arguments does not let them pass. */
+function asksFirst(tool: Tool, args: unknown): boolean {
+  try {
+    return tool.asksFirst(args)
+  } catch {
+    return true
+  }
 }
 
 /** Until when a person who is asked now can decide. */

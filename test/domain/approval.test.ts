@@ -199,6 +199,16 @@ describe('a call that a person has to agree to', () => {
     expect(made.map(({ args }) => args)).toEqual([{ amount: 7 }, { amount: 500 }])
   })
 
+  it('is one to whose arguments the rule cannot be applied', async () => {
+    const tenant = await newTenant()
+    const model = scriptedModel([callsTools([{ name: 'pay', arguments: 'null' }]), says('I see.')])
+    await using _ = await startWorker(story, { model })
+    const { run, approvals } = await askAndWait(tenant)
+    expect(approvals).toMatchObject([{ arguments: 'null' }])
+    await rejectToolCall(tenant.member, about(approvals[0] as Approval))
+    expect((await follow(tenant.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
+  })
+
   it('is told of to the admins, once, and without the arguments', async () => {
     const tenant = await newTenant()
     await using _ = await startWorker(story, { model: scriptedModel([pays(500), says('Done.')]) })
