@@ -56,7 +56,9 @@ const pays = (...amounts: number[]) =>
     'Wait. ',
   )
 
-const pending = async (scope: Scope): Promise<Approval[]> => (await listApprovals(scope, {})).edges.map(({ node }) => node)
+/** In the order in which the model asked for them. */
+const pending = async (scope: Scope): Promise<Approval[]> =>
+  (await listApprovals(scope, {})).edges.map(({ node }) => node).toSorted((a, b) => a.turn - b.turn || a.place - b.place)
 
 const statusOf = async (scope: Scope, runId: string) => (await findRun(scope, runId))?.status
 
@@ -160,6 +162,8 @@ describe('a call that a person has to agree to', () => {
     await expire(run.id)
     await expect(approveToolCall(tenant.member, about(approvals[0] as Approval))).rejects.toThrow(Conflict)
     expect(await statusOf(tenant.member, run.id)).toBe('WAITING_APPROVAL')
+    // So that no other test's worker goes on with it.
+    await cancelRun(tenant.member, { runId: run.id })
   })
 
   it('waits on its own: others of its turn are made at once, each once, and the run goes on when all are decided', async () => {
