@@ -212,7 +212,8 @@ export class Catalog {
       const rows = await client.$queryRaw<{ id: string; limits_version: number }[]>`
         select id, limits_version from tenants where fenced_at is null and id in (
           select tenant_id from runs where queued_at > now() - make_interval(secs => ${millis / 1000})
-            and status in ('QUEUED', 'RUNNING', 'WAITING_APPROVAL', 'PAUSED_BUDGET', 'COMPLETED', 'FAILED', 'CANCELLED', 'INTERRUPTED'))
+            -- All but WAITING_APPROVAL, whose time is when a person's time is over.
+            and status in ('QUEUED', 'RUNNING', 'PAUSED_BUDGET', 'COMPLETED', 'FAILED', 'CANCELLED', 'INTERRUPTED'))
         limit 1000`
       return rows.map(({ id, limits_version }) => ({ tenantId: tenantIdOf(id), limitsVersion: limits_version }))
     })

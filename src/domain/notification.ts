@@ -22,7 +22,10 @@ export type EmailPayload = { to: string; subject: string; text: string }
 export type WebhookPayload = { type: string; timestamp: string; data: JsonObject }
 
 /** What webhooks call each kind. */
-const eventTypes: Record<NotificationKind, string> = { QUOTA_THRESHOLD_REACHED: 'quota.threshold_reached' }
+const eventTypes: Record<NotificationKind, string> = {
+  QUOTA_THRESHOLD_REACHED: 'quota.threshold_reached',
+  APPROVAL_REQUESTED: 'approval.requested',
+}
 
 /**
  * Tells the tenant's admins, each notice once, whoever else tells the same: stores it, with an e-mail for each member who is an

@@ -5,6 +5,7 @@ import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
 import type { CallId, QuotaReading, SettledCall } from './admission.ts'
 import { expireRequests } from './approval.ts'
+import { noticeRequests } from './approval-notice.ts'
 import { settleCalls } from './call-attempt.ts'
 import { Unavailable } from './errors.ts'
 import { settle } from './escrow.ts'
@@ -182,6 +183,7 @@ export class RunWorker {
       const last = ending ? [ending.event] : paused
       if (last) await log.end(...last)
       if (quotaNow) await this.#notice(tenantId, tenant, quotaNow)
+      if (paused) await noticeRequests({ tenant: { id: tenantId }, db: data.of({ tenantId, userId: null }), ports }, paused)
     } catch (error) {
       onError(error)
     } finally {

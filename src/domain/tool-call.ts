@@ -35,10 +35,19 @@ export function planToolCalls(
     const args = parseArguments(text)
     if (!args) return refused('FAILED', unreadable)
     const open = { ...call, result: null, finishedAt: null }
-    return tool.asksFirst(args.value)
+    return asksFirst(tool, args.value)
       ? { ...open, status: 'WAITING', expiresAt: decideUntil(now) }
       : { ...open, status: 'INTENDED', expiresAt: null }
   })
+}
+
+/** A rule that cannot be applied to the arguments does not let them pass. */
+function asksFirst(tool: Tool, args: unknown): boolean {
+  try {
+    return tool.asksFirst(args)
+  } catch {
+    return true
+  }
 }
 
 /** Until when a person who is asked now can decide. */
@@ -102,7 +111,7 @@ function hashOf(text: string): string {
 }
 
 /** The call of a run by its place: the turn, counted from 0, and its index among the calls of the turn. A UUID of version 8 (RFC 9562). */
-export function toolCallKey({ runId, turn, index }: { runId: string; turn: number; index: number }): string {
+function toolCallKey({ runId, turn, index }: { runId: string; turn: number; index: number }): string {
   const hash = hashOf(`${runId} ${turn} ${index}`)
   return uuidOfHex(`${hash.slice(0, 12)}8${hash.slice(13, 16)}a${hash.slice(17, 32)}`)
 }

@@ -47,12 +47,17 @@ export async function carryOutTurn(
   const ids = [...onlyOnce].map(({ id }) => id)
   if (ids.length > 0 && !(await startToolCalls(db, run, ids, ports.now()))) return { outcome: 'fenced' }
 
-  // Those that an earlier claim saw the end of, whose followers may not have been told.
-  for (const call of calls) if (call.finishedAt) log.write({ type: 'ToolCallFinished', ...endOf(call) })
+  const tellStart = ({ callId, name, arguments: args }: LedgerCall) =>
+    log.write({ type: 'ToolCallStarted', toolCallId: callId, name, arguments: args })
+  for (const call of calls.filter(({ finishedAt }) => finishedAt)) {
+    if (planned) tellStart(call)
+    // Also of those that an earlier claim saw the end of: their followers may not have been told.
+    log.write({ type: 'ToolCallFinished', ...endOf(call) })
+  }
   let underWay = toMake.length
   await Promise.all(
     toMake.map(async (call) => {
-      log.write({ type: 'ToolCallStarted', toolCallId: call.callId, name: call.name, arguments: call.arguments })
+      tellStart(call)
       const end = await executeToolCall(call, tools, { signal: stop, idempotencyKey: call.id })
       underWay -= 1
       // What was cut short has no end yet: whoever claims the run next finds it begun.

@@ -15,6 +15,7 @@ import { existing } from './loader.ts'
 import { mutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
 import { Run, runs } from './run.ts'
+import { textBudget } from './text-budget.ts'
 
 const member = { member: true } as const
 
@@ -43,7 +44,10 @@ const Approval = builder.objectRef<ApprovalRow>('Approval').implement({
     }),
     toolCallId: t.exposeString('callId', { description: 'The call, as in ToolCallStarted.' }),
     name: t.exposeString('name', { description: 'The tool.' }),
-    arguments: t.exposeString('arguments', { description: 'What it is called with: JSON, as the model wrote it.' }),
+    arguments: t.string({
+      description: 'What it is called with: JSON, as the model wrote it.',
+      resolve: (approval, _args, context) => textBudget(context).spend(approval.arguments),
+    }),
     argumentsHash: t.exposeString('argumentsHash', {
       description: 'SHA-256 of the arguments in hexadecimal. Whoever decides says it back.',
     }),

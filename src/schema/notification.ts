@@ -15,6 +15,10 @@ const Kind = builder.enumType('NotificationKind', {
       description:
         'A share of a limit is used. `details` has limit, threshold (in percent), used, max, period, periodStart and periodEnd.',
     },
+    APPROVAL_REQUESTED: {
+      description:
+        'A tool call waits for somebody to decide: see `approvals`. `details` has tool, argumentsHash, mayHaveHappened and expiresAt.',
+    },
   } satisfies Record<NotificationKind, { description: string }>,
 })
 

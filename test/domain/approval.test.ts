@@ -56,7 +56,9 @@ const pays = (...amounts: number[]) =>
     'Wait. ',
   )
 
-const pending = async (scope: Scope): Promise<Approval[]> => (await listApprovals(scope, {})).edges.map(({ node }) => node)
+/** In the order in which the model asked for them. */
+const pending = async (scope: Scope): Promise<Approval[]> =>
+  (await listApprovals(scope, {})).edges.map(({ node }) => node).toSorted((a, b) => a.turn - b.turn || a.place - b.place)
 
 const statusOf = async (scope: Scope, runId: string) => (await findRun(scope, runId))?.status
 
@@ -160,6 +162,8 @@ describe('a call that a person has to agree to', () => {
     await expire(run.id)
     await expect(approveToolCall(tenant.member, about(approvals[0] as Approval))).rejects.toThrow(Conflict)
     expect(await statusOf(tenant.member, run.id)).toBe('WAITING_APPROVAL')
+    // So that no other test's worker goes on with it.
+    await cancelRun(tenant.member, { runId: run.id })
   })
 
   it('waits on its own: others of its turn are made at once, each once, and the run goes on when all are decided', async () => {
@@ -197,6 +201,35 @@ describe('a call that a person has to agree to', () => {
     gate.resolve()
     expect((await follow(tenant.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
     expect(made.map(({ args }) => args)).toEqual([{ amount: 7 }, { amount: 500 }])
+  })
+
+  it('is one to whose arguments the rule cannot be applied', async () => {
+    const tenant = await newTenant()
+    const model = scriptedModel([callsTools([{ name: 'pay', arguments: 'null' }]), says('I see.')])
+    await using _ = await startWorker(story, { model })
+    const { run, approvals } = await askAndWait(tenant)
+    expect(approvals).toMatchObject([{ arguments: 'null' }])
+    await rejectToolCall(tenant.member, about(approvals[0] as Approval))
+    expect((await follow(tenant.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
+  })
+
+  it('is told of to the admins, once, and without the arguments', async () => {
+    const tenant = await newTenant()
+    await using _ = await startWorker(story, { model: scriptedModel([pays(500), says('Done.')]) })
+    const { run, approvals } = await askAndWait(tenant)
+    await until(async () => (await tenant.admin.db.notification.count()) === 1)
+    const notices = await tenant.admin.db.notification.findMany()
+    const { argumentsHash, expiresAt } = approvals[0] as Approval
+    expect(notices).toMatchObject([
+      {
+        kind: 'APPROVAL_REQUESTED',
+        title: `${tenant.tenant.name}: a call of pay waits for approval`,
+        details: { tool: 'pay', argumentsHash, mayHaveHappened: false, expiresAt: expiresAt?.toISOString() },
+      },
+    ])
+    expect(JSON.stringify(notices)).not.toContain('amount')
+    expect(await tenant.admin.db.outboxEntry.findMany()).toMatchObject([{ channel: 'EMAIL' }])
+    await cancelRun(tenant.member, { runId: run.id })
   })
 
   it('asks anew in each turn', async () => {

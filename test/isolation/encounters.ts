@@ -159,7 +159,8 @@ function workable(party: Party): Party {
 
 /** The party's run could be cancelled by whoever reaches it, and is taken by no worker. */
 function cancellable(party: Party): Party {
-  return withRow(party, 'Run', { status: 'WAITING_APPROVAL', finishedAt: null })
+  const { expiresAt } = rowOf(party, 'ToolCall')
+  return withRow(party, 'Run', { status: 'WAITING_APPROVAL', finishedAt: null, queuedAt: expiresAt, resumeAt: expiresAt })
 }
 
 function withRow(party: Party, model: string, change: Row): Party {

@@ -19,6 +19,24 @@ export const agentReplySubscription = graphql(`
         toolCallId
         outcome
       }
+      ... on ApprovalRequested {
+        cursor
+        approvalId
+        toolCallId
+        name
+        arguments
+        argumentsHash
+        mayHaveHappened
+        expiresAt
+      }
+      ... on RunPaused {
+        cursor
+        status
+        resumeAt
+      }
+      ... on RunResumed {
+        cursor
+      }
       ... on StreamReset {
         cursor
         text

@@ -2,7 +2,7 @@ import type pg from 'pg'
 import { TenantPool, type TenantPoolOptions } from '../../src/data/tenant-pool.ts'
 
 /** Thrown by whatever a dead process would have done. */
-export class Dead extends Error {
+class Dead extends Error {
   constructor() {
     super('The process is dead.')
     this.name = 'Dead'

@@ -155,7 +155,8 @@ export type QuotaLimit = (typeof QuotaLimit)[keyof typeof QuotaLimit]
 
 
 export const NotificationKind = {
-  QUOTA_THRESHOLD_REACHED: 'QUOTA_THRESHOLD_REACHED'
+  QUOTA_THRESHOLD_REACHED: 'QUOTA_THRESHOLD_REACHED',
+  APPROVAL_REQUESTED: 'APPROVAL_REQUESTED'
 } as const
 
 export type NotificationKind = (typeof NotificationKind)[keyof typeof NotificationKind]
