@@ -11,8 +11,8 @@ export const mostSchemaBytes = 32_768
 const deepest = 20
 const mostParts = 2_000
 
-/** Most bytes of arguments as JSON. */
-const mostArguments = 65_536
+/** Most characters of arguments as JSON: to find that no two of a list are equal takes time in proportion to the square. */
+const mostArguments = 32_768
 
 /** Longest pattern, in characters, and most instructions of all patterns of a schema: what matching them takes is in proportion. */
 const longestPattern = 500

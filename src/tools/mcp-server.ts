@@ -1,5 +1,5 @@
 import { ValidationProblem } from '../domain/errors.ts'
-import type { Egress, RevealSecrets, ToolContext, ToolMaker } from '../domain/ports.ts'
+import { type Egress, EgressFailure, type RevealSecrets, type ToolContext, type ToolMaker } from '../domain/ports.ts'
 import { storable } from '../domain/text-repair.ts'
 import type { McpDefinition, McpTool } from '../domain/tool-definition.ts'
 import { argumentsChecker } from './argument-schema.ts'
@@ -115,7 +115,8 @@ function usableTools(
     const { $schema: _dialect, ...schema } = parameters
     return {
       name,
-      description: description.slice(0, longestDescription),
+      // A character may have been cut in two.
+      description: storable(description.slice(0, longestDescription)),
       parameters: schema as McpTool['parameters'],
       isRepeatable,
     }
@@ -126,7 +127,7 @@ function usableTools(
       'The server describes its tools at too great a length. Allow fewer of them.',
     )
   const skipped = wanted.filter((tool) => !usable.includes(tool))
-  return { tools, skippedTools: skipped.map(({ name }) => name.slice(0, longestName)) }
+  return { tools, skippedTools: skipped.map(({ name }) => storable(name.slice(0, longestName))) }
 }
 
 /** Whether models can be given the tool, and what it takes can be checked and stored. */
@@ -159,5 +160,6 @@ function checkAllowed(names: readonly string[] | null | undefined): string[] | n
 }
 
 function messageOf(error: unknown): string {
+  if (error instanceof EgressFailure) return `The request failed. ${error.message}`
   return error instanceof Error ? error.message : String(error)
 }

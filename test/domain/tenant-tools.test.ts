@@ -139,9 +139,9 @@ describe('two tenants with tools of the same names', () => {
 
 describe("a tenant's tools", () => {
   it('are for the model what is enabled, and nothing else', async () => {
-    const { admin, member } = await equipped(0)
+    const { admin, endUser } = await equipped(0)
     await updateAgentConfig(admin, { enabledTools: ['crm__find'] })
-    const { results, outcomes, offered, run } = await resultsOf(member, [
+    const { results, outcomes, offered, run } = await resultsOf(endUser, [
       { name: 'orders', arguments: '{"id":"secret argument"}' },
       { name: 'crm__find', arguments: '{"name":"Ada"}' },
       { name: 'crm__remove', arguments: '{}' },

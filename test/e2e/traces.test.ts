@@ -13,11 +13,13 @@ import {
   type CanaryTenant,
   canaryModel,
   cancelRun,
+  echoInEveryForm,
   modelKeyOf,
   provoke,
   refuseUnstorable,
   say,
 } from '../support/canary-story.ts'
+import { columnsWith, formsOf } from '../support/columns.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { seedAccounts } from '../support/demo-accounts.ts'
 import { type FakeUpstream, startFakeUpstream } from '../support/fake-upstream.ts'
@@ -26,6 +28,7 @@ import { createTestDatabase, type TestDatabase } from '../support/postgres.ts'
 import { type RedisEntry, readAllOfRedis, watchRedis } from '../support/redis-contents.ts'
 import { type RedisServer, redisAvailable, redisSuite, startRedisServer } from '../support/redis-server.ts'
 import { makeScratchDirectory } from '../support/scratch.ts'
+import { startWebhookReceiver, type WebhookReceiver } from '../support/webhook-receiver.ts'
 
 // The whole story on the real program: two processes, one Postgres, one Redis, and two tenants that leave their canary wherever
 // they can, while whatever can fail does. Then everything that it left behind is read.
@@ -34,6 +37,8 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
   let redis: RedisServer
   let upstream: FakeUpstream
   let dataDir: string
+  /** What the tenants' tools call, and what tells them what it was sent. */
+  let echo: WebhookReceiver
   let processes: PlatformProcess[] = []
   let tenants: CanaryTenant[] = []
   /** Keys with their values, read while runs were under way and at the end; and every command from the first to the last. */
@@ -41,12 +46,14 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
   let commands: RedisEntry[] = []
 
   beforeAll(async () => {
-    ;[database, redis, upstream, dataDir] = await Promise.all([
+    ;[database, redis, upstream, dataDir, echo] = await Promise.all([
       createTestDatabase(),
       startRedisServer(),
       startFakeUpstream(),
       makeScratchDirectory('bulkhead-e2e-'),
+      startWebhookReceiver(),
     ])
+    echo.answer = echoInEveryForm
     upstream.otherwise(canaryModel)
     const env = {
       DATABASE_URL: database.appUrl,
@@ -56,6 +63,8 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
       OPENAI_API_KEY: 'test',
       BULKHEAD_DATA_DIR: dataDir,
       BULKHEAD_MODEL_CONCURRENCY: '*=1000',
+      BULKHEAD_EGRESS_ALLOW: `127.0.0.1:${echo.port}`,
+      BULKHEAD_EGRESS_HTTP: 'on',
       LOG_LEVEL: 'trace',
     }
     const seeded = await seedAccounts(env)
@@ -66,22 +75,24 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
     commands = watch.commands
     watch.stop()
     await Promise.all(processes.map((each) => each.stop()))
-  }, 180_000)
+  }, 240_000)
 
   afterAll(async () => {
     await Promise.all(processes.map((each) => each.stop()))
-    await Promise.all([upstream.close(), redis.stop()])
+    await Promise.all([upstream.close(), redis.stop(), echo.close()])
     await database.drop()
     await rm(dataDir, { recursive: true, force: true })
   })
 
   async function tellTheStory([one = '', two = '']: string[], accounts: { name: string; adminKey: string }[]): Promise<void> {
-    tenants = await Promise.all(accounts.map(({ name, adminKey }) => becomeCanary(one, database.adminUrl, name, adminKey)))
+    const places = { url: one, adminUrl: database.adminUrl, echoUrl: echo.url }
+    tenants = await Promise.all(accounts.map(({ name, adminKey }) => becomeCanary(places, name, adminKey)))
     for (const tenant of tenants.slice(0, 1)) await bringModelKey(two, tenant)
     const all = <T>(act: (tenant: CanaryTenant, urls: string[]) => Promise<T>) =>
       Promise.all(tenants.map((tenant, index) => act(tenant, index === 0 ? [one, two] : [two, one])))
 
-    for (const what of ['hello', 'use a tool']) await all((tenant, urls) => say(tenant, urls, what))
+    for (const what of ['hello', 'use a tool', 'send a secret', 'send a secret in vain'])
+      await all((tenant, urls) => say(tenant, urls, what))
     const stalled = await all((tenant, urls) => say(tenant, urls, 'stall'))
     stored.push(...(await readAllOfRedis(redis.url)))
     await Promise.all(tenants.map((tenant, index) => cancelRun(tenant, two, stalled[index] ?? '')))
@@ -102,8 +113,8 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
     // Whether it is refused or waits for Redis to come back is no matter here.
     await all((tenant, urls) => Promise.race([say(tenant, urls, 'without Redis').catch(() => undefined), delay(5_000)]))
     await redis.restart()
-    // The same once more, until both have found it again.
-    await vi.waitFor(() => all((tenant, urls) => say(tenant, urls, 'hello again')), { timeout: 20_000, interval: 500 })
+    // The same once more, until both have found it again, and whoever has used its minute up has another.
+    await vi.waitFor(() => all((tenant, urls) => say(tenant, urls, 'hello again')), { timeout: 80_000, interval: 500 })
     stored.push(...(await readAllOfRedis(redis.url)))
   }
 
@@ -172,6 +183,24 @@ describe.runIf(redisAvailable)(redisSuite('what the platform leaves behind'), ()
     const leaks = lines.filter((line) => canariesIn(line).length > 0)
     tried(task, { cases: lines.length, leaks: leaks.length })
     expect(leaks).toEqual([])
+  })
+
+  it('holds no secret that a tool has sent and was told again, in any form', { tags: ['edge-redaction'] }, async ({ task }) => {
+    const logs = processes.map(({ output, errors }) => output() + errors()).join()
+    const prompts = upstream.requests.map(({ body }) => JSON.stringify(body)).join()
+    const answers = tenants.flatMap(({ refusals }) => refusals.map(({ answer }) => answer)).join()
+    const inRedis = [...stored, ...commands].map(({ text }) => text).join()
+    expect(prompts.match(/\[redacted\]/g)?.length).toBeGreaterThan(10)
+    let leaks = 0
+    for (const { secret, canary } of tenants) {
+      const calls = echo.calls.filter(({ path }) => path.includes(canary))
+      expect(calls.map(({ headers }) => headers['authorization'])).toEqual([`Bearer ${secret}`, `Bearer ${secret}`])
+      const forms = formsOf(secret)
+      for (const text of [logs, prompts, answers, inRedis]) if (forms.some((form) => text.includes(form))) leaks += 1
+      leaks += (await columnsWith(database.adminUrl, secret)).length
+    }
+    tried(task, { cases: tenants.length * 5, leaks })
+    expect(leaks).toBe(0)
   })
 
   it('in answers to what was wrong holds nothing but what was just sent, and where it is masked not even that', ({ task }) => {

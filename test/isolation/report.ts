@@ -22,7 +22,7 @@ export class IsolationReport implements Reporter {
     const byWalls = walls.map(({ tag, title }) => ({ title, count: countOf(tests, tag) }))
     process.stdout.write(`${tableOf(byRule, byWalls)}\n`)
 
-    const untested = byRule.filter(({ rule, count }) => count.cases === 0 && rule.awaits === undefined)
+    const untested = byRule.filter(({ count }) => count.cases === 0)
     for (const { rule } of untested) process.stdout.write(`  Nothing was tried of ${rule.name}, "${rule.title}".\n`)
     if (untested.length > 0 || [...byRule, ...byWalls].some(({ count }) => count.leaks > 0)) process.exitCode = 1
   }
@@ -44,14 +44,12 @@ function countOf(tests: readonly TestCase[], tag: string): Count {
 function tableOf(byRule: { rule: Rule; count: Count }[], byWalls: { title: string; count: Count }[]): string {
   const line = (name: string, title: string, cases: string, leaks: string, note = '') =>
     `  ${name.padEnd(8)} ${title.padEnd(56)} ${cases.padStart(9)} ${leaks.padStart(6)}  ${note}`.trimEnd()
-  const row = (name: string, title: string, { cases, leaks, skipped }: Count, awaits?: string) => {
-    const notes = [awaits && `awaits ${awaits}`, skipped > 0 && `${skipped} tests skipped`].filter(Boolean)
-    return line(name, title, cases.toLocaleString('en'), String(leaks), notes.join(', '))
-  }
+  const row = (name: string, title: string, { cases, leaks, skipped }: Count) =>
+    line(name, title, cases.toLocaleString('en'), String(leaks), skipped > 0 ? `${skipped} tests skipped` : '')
   return [
     '',
     line('rule', '', 'cases', 'leaks'),
-    ...byRule.map(({ rule, count }) => row(rule.name, rule.title, count, rule.awaits)),
+    ...byRule.map(({ rule, count }) => row(rule.name, rule.title, count)),
     '',
     line('walls', 'that stand', 'cases', 'leaks'),
     ...byWalls.map(({ title, count }) => row('', title, count)),

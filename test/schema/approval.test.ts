@@ -25,7 +25,7 @@ let tenant: TenantStory
 let api: Api
 
 beforeAll(async () => {
-  platform = await startTestPlatform({ tools: { available: async () => [send] } })
+  platform = await startTestPlatform({ ports: { tools: { available: async () => [send] } } })
   tenant = await platform.story.tenant({ agent: { enabledTools: ['send'] } })
   api = platform.api(tenant.keys.member)
 })

@@ -4,11 +4,14 @@ import { followRun } from './agent-reply.ts'
 import { breaksOffAfter, callsTool, fails, says, stallsAfter, type UpstreamScript } from './fake-upstream.ts'
 import { type GraphQLClient, graphqlClient } from './graphql-client.ts'
 import { openSocket, signIn } from './raw-socket.ts'
+import type { WebhookReceiver } from './webhook-receiver.ts'
 
 /** A tenant that leaves its canary in every text that it can write, and what went wrong for it. */
 export type CanaryTenant = {
   tenantId: string
   canary: string
+  /** What its tool sends, and nobody is to find anywhere. */
+  secret: string
   adminKey: string
   /** Of an end user whose id is the canary. */
   userKey: string
@@ -20,7 +23,10 @@ export type CanaryTenant = {
 export const canaryModel: UpstreamScript = (answer) => {
   const { lastMessage, body } = answer.request
   const quoted = { message: lastMessage, param: lastMessage, code: lastMessage }
-  if (body.messages.at(-1)?.role === 'tool') return says(`After the tool: ${lastMessage}`)(answer)
+  const used = body.messages.filter(({ role }) => role === 'tool').length
+  // One that fails, one that is told what it sent, and one that is told so with an error.
+  if (used === 1 || used === 2) return callsTool('echo', { status: used === 1 ? 200 : 500 }, `call_${used}`)(answer)
+  if (used > 0) return says(`After the tool: ${lastMessage}`)(answer)
   if (lastMessage.includes('use a tool')) return callsTool('current_time', { timeZone: lastMessage })(answer)
   if (lastMessage.includes('answer badly')) return says(`${lastMessage} unstorable`)(answer)
   if (lastMessage.includes('fail')) return fails(lastMessage.includes('fail 400') ? 400 : 500, {}, quoted)(answer)
@@ -36,6 +42,7 @@ export const canaryModel: UpstreamScript = (answer) => {
 const apiKeyOf = `mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { ... on CreateApiKeyPayload { secret } ... on Problem { message } } }`
 const configure = `mutation ($input: UpdateAgentConfigInput!) { updateAgentConfig(input: $input) { __typename ... on Problem { message } } }`
 const converse = `mutation ($input: CreateConversationInput!) { createConversation(input: $input) { ... on CreateConversationPayload { conversation { id } } ... on Problem { message } } }`
+const toolOf = `mutation ($input: CreateToolInput!) { createTool(input: $input) { __typename ... on Problem { message } } }`
 const keep = `mutation ($input: SetSecretInput!) { setSecret(input: $input) { __typename ... on Problem { message } } }`
 const settle = `mutation ($input: UpdateTenantSettingsInput!) { updateTenantSettings(input: $input) { __typename ... on Problem { message } } }`
 const rename = `mutation ($input: RenameConversationInput!) { renameConversation(input: $input) { __typename ... on Problem { message } } }`
@@ -47,10 +54,25 @@ export function modelKeyOf(canary: string): string {
   return `sk-${canary}`
 }
 
+/** Answers with what it was sent, in every form that servers use, under the status that it was asked for. */
+export const echoInEveryForm: WebhookReceiver['answer'] = ({ path, headers }, response) => {
+  const sent = headers['authorization'] ?? ''
+  const bytes = Buffer.from(sent)
+  const forms = [sent, encodeURIComponent(sent), new URLSearchParams({ sent }).toString(), bytes.toString('hex')]
+  const encoded = [0, 1, 2].map((before) => Buffer.from(`${'x'.repeat(before)}${sent}`).toString('base64'))
+  response.writeHead(Number(new URL(path, 'http://echo').searchParams.get('status')), { 'x-echo': sent })
+  response.end(JSON.stringify({ forms, encoded, urlSafe: bytes.toString('base64url'), nested: JSON.stringify({ sent }) }))
+}
+
 /** Makes the tenant of `adminKey` one that is all canary: its name, its people, its agent's configuration, its keys. */
-export async function becomeCanary(url: string, adminUrl: string, name: string, adminKey: string): Promise<CanaryTenant> {
+export async function becomeCanary(
+  { url, adminUrl, echoUrl }: { url: string; adminUrl: string; echoUrl: string },
+  name: string,
+  adminKey: string,
+): Promise<CanaryTenant> {
   // One word, so that it can stand wherever a name can.
   const canary = `canary${name}${randomBytes(6).toString('hex')}`
+  const secret = `sk/${randomBytes(15).toString('base64')}+"\\%&=${randomBytes(6).toString('hex')}`
   const db = new pg.Client({ connectionString: adminUrl })
   await db.connect()
   const { rows } = await db.query<{ id: string }>('update tenants set name = $2 where name = $1 returning id', [name, canary])
@@ -64,18 +86,21 @@ export async function becomeCanary(url: string, adminUrl: string, name: string, 
 
   const admin = graphqlClient(url, adminKey)
   const config = { systemPrompt: `You are ${canary}.`, model: `${canary}-model`, fallbackModels: [`${canary}-fallback`] }
-  await admin.data(configure, {
-    input: {
-      ...config,
-      enabledTools: ['current_time'],
-      branding: { name: canary, greeting: canary, logoUrl: `https://${canary}.example/logo.svg` },
-    },
-  })
   await admin.data(keep, { input: { name: canary, value: `The secret of ${canary}`, idempotencyKey: canary } })
+  await admin.data(keep, { input: { name: `${canary}.echo`, value: secret } })
+  const http = {
+    url: `${echoUrl}?status={status}&${canary}`,
+    parameters: { type: 'object', properties: { status: { type: 'integer' } } },
+    headers: [{ name: 'authorization', value: `Bearer {{secret:${canary}.echo}}` }],
+  }
+  await admin.data(toolOf, { input: { name: 'echo', description: `The echo of ${canary}.`, http } })
+  const enabledTools = ['current_time', 'echo']
+  const branding = { name: canary, greeting: canary, logoUrl: `https://${canary}.example/logo.svg` }
+  await admin.data(configure, { input: { ...config, enabledTools, branding } })
   const key = { name: `Key of ${canary}`, role: 'END_USER', userId: canary, idempotencyKey: canary }
   const { createApiKey } = await admin.data<{ createApiKey: { secret: string } }>(apiKeyOf, { input: key })
   await admin.close()
-  return { tenantId, canary, adminKey, userKey: createApiKey.secret, refusals: [] }
+  return { tenantId, canary, secret, adminKey, userKey: createApiKey.secret, refusals: [] }
 }
 
 /** From now on the tenant's models are called with a key of its own. */
@@ -156,6 +181,7 @@ export async function provoke(tenant: CanaryTenant, url: string): Promise<void> 
   await ask(configure, { input: { systemPrompt: canary, enabledTools: [canary] } }, asAdmin)
   await ask(apiKeyOf, { input: { name: canary, role: 'MEMBER', userId: canary } }, asAdmin)
   await ask(keep, { input: { name: `${canary} with spaces`, value: canary } }, asAdmin)
+  await ask(toolOf, { input: { name: canary, description: canary, http: { url: `http://127.0.0.1/${canary}` } } }, asAdmin)
   await ask(keep, { input: { name: canary, value: `Another of ${canary}`, idempotencyKey: canary } }, asAdmin)
   // Postgres refuses these, and says which row it was.
   await ask(converse, { input: { title: `${canary} unstorable` } })

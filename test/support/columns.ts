@@ -23,7 +23,7 @@ export async function columnsWith(adminUrl: string, text: string): Promise<strin
 }
 
 /** How the text may be written down. */
-function formsOf(text: string): string[] {
+export function formsOf(text: string): string[] {
   // In base64 a text looks different by where in what was encoded it begins; its ends also depend on what is beside it.
   const encoded = [0, 1, 2].map((before) =>
     Buffer.from('.'.repeat(before) + text)
@@ -31,6 +31,6 @@ function formsOf(text: string): string[] {
       .slice(before === 0 ? 0 : 4, -4),
   )
   const urlSafe = encoded.map((form) => form.replaceAll('+', '-').replaceAll('/', '_'))
-  const forms = [text, JSON.stringify(text).slice(1, -1), ...encoded, ...urlSafe]
+  const forms = [text, JSON.stringify(text).slice(1, -1), encodeURIComponent(text), ...encoded, ...urlSafe]
   return [...forms, ...forms.map((form) => Buffer.from(form).toString('hex'))]
 }

@@ -1,6 +1,5 @@
 import { PassThrough } from 'node:stream'
 import pino from 'pino'
-import type { Toolbox } from '../../src/domain/ports.ts'
 import { RunWorker } from '../../src/domain/run-worker.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
 import type { Limits } from '../../src/server/limits.ts'

@@ -10,7 +10,7 @@ export function localEgress(ports: readonly number[], options: EgressOptions = {
 }
 
 /** Whoever asks gets these secrets. */
-export function revealing(secrets: Record<string, string>): RevealSecrets {
+function revealing(secrets: Record<string, string>): RevealSecrets {
   return async (names) => new Map(names.flatMap((name) => (secrets[name] === undefined ? [] : [[name, secrets[name]] as const])))
 }
 

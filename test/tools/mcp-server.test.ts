@@ -172,8 +172,8 @@ describe('a server that lies', () => {
   })
 
   it('with descriptions of any length has them cut', async () => {
-    says([{ name: 'find', description: `${'x'.repeat(5_000)}\0`, inputSchema: open }])
-    expect((await toolOf()).description).toHaveLength(1_024)
+    says([{ name: 'find', description: `\0${'x'.repeat(1_023)}😀${'x'.repeat(5_000)}`, inputSchema: open }])
+    expect((await toolOf()).description).toBe(`${'x'.repeat(1_023)}\ufffd`)
   })
 })
 
