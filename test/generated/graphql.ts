@@ -470,7 +470,7 @@ export type UpdateAgentConfigInput = {
   branding?: Record<string, unknown> | null | undefined;
   /** Names of the tools the agent may use. */
   enabledTools?: Array<string> | null | undefined;
-  /** Models to turn to, in this order. */
+  /** Models to turn to, in this order, when one fails before its first token. */
   fallbackModels?: Array<string> | null | undefined;
   /** Makes repeating the call safe for 24 hours: the same key with the same input changes nothing more. */
   idempotencyKey?: string | null | undefined;
