@@ -40,7 +40,9 @@ AgentConfig.implement({
     status: t.expose('status', { type: Status, description: 'Draft or published.' }),
     systemPrompt: t.exposeString('systemPrompt', { description: 'What the model is told before every conversation.' }),
     model: t.exposeString('model', { description: 'The model that answers.' }),
-    fallbackModels: t.exposeStringList('fallbackModels', { description: 'Models to turn to, in this order.' }),
+    fallbackModels: t.exposeStringList('fallbackModels', {
+      description: 'Models to turn to, in this order, when one fails before its first token.',
+    }),
     temperature: t.exposeFloat('temperature', { description: 'How freely the model chooses its words: 0 to 2.' }),
     maxOutputTokens: t.exposeInt('maxOutputTokens', { description: 'Bound on the tokens of one model call: 1 to 128,000.' }),
     maxTurns: t.exposeInt('maxTurns', { description: 'Bound on the model calls of one run: 1 to 50.' }),

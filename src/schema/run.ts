@@ -99,11 +99,14 @@ Run.implement({
     configVersion: t.exposeInt('configVersion', {
       description: "Version of the agent's configuration: pinned when a worker takes the run, until then the active one.",
     }),
-    model: t.exposeString('model', { description: 'The model that answers.' }),
+    model: t.exposeString('model', {
+      description:
+        'The model that answers: of those of its agent the one that was called last, unless a cheaper one was put in their place.',
+    }),
     downgradedFrom: t.exposeString('downgradedFrom', {
       nullable: true,
       description:
-        "The agent's own model, when `model` is the cheaper one that answers once the month's tokens are nearly used up. Null when the agent's own answers.",
+        "The agent's own model, when a cheaper one was put in its place since the month's tokens are nearly used up. Null when none was.",
     }),
     failure: t.field({
       type: RunFailure,

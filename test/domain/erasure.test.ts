@@ -174,6 +174,9 @@ describe('eraseTenant', () => {
 
   it('answers the same certificate whenever it is asked again, without the name, which is free', async () => {
     const { tenant, keys } = await story.tenant()
+    await admin.query("update tenants set model_key_secret = 'KEY', model_base_url = 'https://models.example' where id = $1", [
+      tenant.id,
+    ])
     const asked = await Promise.all(Array.from({ length: 5 }, () => erase(tenant)))
     for (const certificate of asked) expect(certificate).toEqual(asked[0])
     expect(asked[0]?.finishedAt).not.toBeNull()
@@ -181,8 +184,14 @@ describe('eraseTenant', () => {
     expect(await findErasure(operator, tenant.id)).toEqual(asked[0])
     expect(JSON.stringify(asked[0])).not.toContain(tenant.name)
     for (const key of Object.values(keys)) expect(await story.authenticate(key)).toBeNull()
-    const { rows } = await admin.query('select name, status, default_agent_id from tenants where id = $1', [tenant.id])
-    expect(rows).toEqual([{ name: `erased-${tenant.id}`, status: 'ERASED', default_agent_id: null }])
+    const columns = 'name, status, default_agent_id, model_key_secret, model_base_url'
+    const { rows } = await admin.query(`select ${columns} from tenants where id = $1`, [tenant.id])
+    expect(rows).toEqual([
+      {
+        ...{ name: `erased-${tenant.id}`, status: 'ERASED', default_agent_id: null },
+        ...{ model_key_secret: null, model_base_url: null },
+      },
+    ])
     await admin.query("insert into tenants (id, name, plan) values ($1, $2, 'FREE')", [newId(), tenant.name])
   })
 

@@ -64,10 +64,13 @@ describe('a tenant with a key of its own', { tags: ['redis-logs-errors'] }, () =
     expect(shownAfter(await follow(tenant.member, run.id))).toBe('From my own.')
     expect([keysAt(own), keysAt(platform)]).toEqual([[`Bearer ${canary}`], []])
     expect(taken).not.toContain(tenant.tenant.id)
+    const { run: asked } = await ask(tenant.endUser)
+    expect(shownAfter(await follow(tenant.endUser, asked.id))).toBe('From my own.')
+    expect([keysAt(own), keysAt(platform)]).toEqual([Array(2).fill(`Bearer ${canary}`), []])
     const [record] = await tenant.admin.db.usageRecord.findMany({ where: { runId: run.id } })
     expect(record).toMatchObject({ inputTokens: 10, outputTokens: 3, costNanos: BigInt(10 * 150 + 3 * 600) })
     const { quota } = await seeded(tenant.member, (version) => story.ports.admission.read(tenant.tenant.id, version))
-    expect(quota).toMatchObject({ spent: 13, reserved: 0 })
+    expect(quota).toMatchObject({ spent: 26, reserved: 0 })
   })
 
   it('is answered with it where the platform has its models, when it names no other place', async () => {

@@ -676,7 +676,7 @@ export type UpdateAgentConfigInput = {
   budgetBehaviour?: BudgetBehaviour | null | undefined;
   /** Names of the tools the agent may use. */
   enabledTools?: Array<string> | null | undefined;
-  /** Models to turn to, in this order. */
+  /** Models to turn to, in this order, when one fails before its first token. */
   fallbackModels?: Array<string> | null | undefined;
   /** Agents that it may hand a conversation over to: other ones of yours that are in use, at most 20. */
   handoffAgentIds?: Array<string | number> | null | undefined;
