@@ -136,7 +136,9 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn, isHandedOver =
         if (!(await saveTurn(turns, call, terms, target))) return { ...end, outcome: 'fenced' }
         if (target === null) break
         const handedOver = await readHandedOver(db, run)
-        return handedOver ? runTurns({ ...task, run: handedOver }, saveTurn, true) : { ...end, outcome: 'fenced' }
+        if (!handedOver) return { ...end, outcome: 'fenced' }
+        // The same turns, so that whoever holds the run as it was claimed knows of those that follow.
+        return runTurns({ ...task, run: { ...handedOver, turns: run.turns } }, saveTurn, true)
       }
       default:
         answer satisfies never
