@@ -38,8 +38,8 @@ export const contentRules = { max: 100_000, multiline: true }
 /**
  * Says something in a conversation and queues the run that answers it. Throws NotFound, also for an end user when the
  * conversation is another's, ValidationProblem when the content is empty, over 100,000 bytes or no proper text, a Conflict
- * when the agent is archived and, when that is to be refused, while the conversation is busy, and QuotaExceeded or BudgetExhausted when the tenant's limits do not
- * allow it. Whatever it throws, nothing was counted.
+ * when the agent is archived and, when that is to be refused, while the conversation is busy, and QuotaExceeded or BudgetExhausted
+ * when the tenant's limits do not allow it. Whatever it throws, nothing was counted.
  */
 export async function sendMessage(
   scope: Scope,

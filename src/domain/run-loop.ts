@@ -109,7 +109,9 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn, hasBegun = fal
       if (closing.outcome !== 'closed') return { ...end, ...closing }
       if (closing.handedOverTo !== null) {
         const handedOver = await readHandedOver(db, run)
-        return handedOver ? runTurns({ ...task, run: handedOver }, saveTurn, hasBegun) : { ...end, outcome: 'fenced' }
+        if (!handedOver) return { ...end, outcome: 'fenced' }
+        // The same turns, so that whoever holds the run as it was claimed knows of those that follow.
+        return runTurns({ ...task, run: { ...handedOver, turns: run.turns } }, saveTurn, hasBegun)
       }
     }
     const answer = await answerTurn(task, lineUp, { turns, userPseudonym, hasBegun, account })
