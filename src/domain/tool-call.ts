@@ -111,7 +111,7 @@ function hashOf(text: string): string {
 }
 
 /** The call of a run by its place: the turn, counted from 0, and its index among the calls of the turn. A UUID of version 8 (RFC 9562). */
-function toolCallKey({ runId, turn, index }: { runId: string; turn: number; index: number }): string {
+export function toolCallKey({ runId, turn, index }: { runId: string; turn: number; index: number }): string {
   const hash = hashOf(`${runId} ${turn} ${index}`)
   return uuidOfHex(`${hash.slice(0, 12)}8${hash.slice(13, 16)}a${hash.slice(17, 32)}`)
 }
