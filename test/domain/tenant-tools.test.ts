@@ -23,7 +23,10 @@ beforeAll(async () => {
   servers = await Promise.all(
     ['acme', 'globex'].map(async (name) => ({ http: await startWebhookReceiver(), mcp: await startMcpServer(crmOf(name)) })),
   )
-  story = await startStory({ ports: { egress: localEgress(servers.flatMap(({ http, mcp }) => [http.port, mcp.port])) } })
+  story = await startStory({
+    poolSize: 20,
+    ports: { egress: localEgress(servers.flatMap(({ http, mcp }) => [http.port, mcp.port])) },
+  })
 })
 
 beforeEach(() => {
@@ -102,7 +105,7 @@ describe('two tenants with tools of the same names', () => {
       },
     ])
     await using _ = await startWorker(story, { model })
-    const rounds = 5
+    const rounds = 3
     const runs = await Promise.all(
       Array.from({ length: rounds * 2 }, async (_, n) => {
         const { member } = tenants[n % 2] as (typeof tenants)[number]
