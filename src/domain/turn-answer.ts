@@ -59,7 +59,9 @@ export async function answerTurn(task: RunTask, lineUp: LineUp, open: OpenTurn):
     if (answer.outcome !== 'failed') return { ...answer, terms }
     const { error, text, usage } = answer
     const failure = { code: error.code, message: error.message }
-    if (usage || !isOfOneModel(error)) return { outcome: 'failed', failure, text, usage, terms }
+    // That one which stands in cannot take the request says nothing of the next.
+    const isFinal = usage !== null || (first === null && !isOfOneModel(error))
+    if (isFinal) return { outcome: 'failed', failure, text, usage, terms }
     first ??= failure
   }
   const failure = first ?? unpriced

@@ -131,6 +131,17 @@ describe('a model that fails before the first token', () => {
     expect(await stored(tenant, run.id)).toMatchObject({ run: { model: own, status: 'FAILED' }, records: [] })
   })
 
+  it('gives way to the one after, when that which stands in rejects the request', async () => {
+    script(own, busy)
+    script(second, fails(400))
+    script(third, says('At last.'))
+    const tenant = await tenantThatTurnsTo([second, third])
+    const { run } = await ask(tenant.member)
+    expect(shownAfter(await follow(tenant.member, run.id))).toBe('At last.')
+    expect(asked()).toEqual([own, second, third])
+    expect((await stored(tenant, run.id)).records).toMatchObject([{ model: third }])
+  })
+
   it('is not left for another in its retries, when they work', async () => {
     script(own, fails(429, { 'retry-after-ms': '20' }), says('Now.'))
     const tenant = await tenantThatTurnsTo([second])
