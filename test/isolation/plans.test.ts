@@ -128,7 +128,8 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
   {
     table: 'tool_calls',
     reading: 'those that are over',
-    read: (db) => closeTurn(db, claim, [], [{ id, status: 'COMPLETED', result: '', expiresAt: null, finishedAt: new Date() }], null),
+    read: (db) =>
+      closeTurn(db, claim, [], [{ id, status: 'COMPLETED', result: '', expiresAt: null, finishedAt: new Date() }], null),
   },
   {
     table: 'usage_records',
