@@ -10,6 +10,7 @@ import { scopeOf } from './context.ts'
 import { decodeId, encodeId } from './global-id.ts'
 import { mutation } from './mutation.ts'
 import { idField, Node, resolveNodesOf } from './node.ts'
+import { textBudget } from './text-budget.ts'
 
 const Status = builder.enumType('AgentConfigStatus', {
   description: 'Where a version of a configuration stands.',
@@ -38,7 +39,10 @@ AgentConfig.implement({
     id: t.id(idField('AgentConfig')),
     version: t.exposeInt('version', { description: 'Counts from 1 for each agent.' }),
     status: t.expose('status', { type: Status, description: 'Draft or published.' }),
-    systemPrompt: t.exposeString('systemPrompt', { description: 'What the model is told before every conversation.' }),
+    systemPrompt: t.string({
+      description: 'What the model is told before every conversation.',
+      resolve: ({ systemPrompt }, _args, context) => textBudget(context).spend(systemPrompt),
+    }),
     model: t.exposeString('model', { description: 'The model that answers.' }),
     fallbackModels: t.exposeStringList('fallbackModels', {
       description: 'Models to turn to, in this order, when one fails before its first token.',
@@ -96,7 +100,8 @@ builder.queryFields((t) => ({
     description: "All versions of an agent's configuration, the draft included, newest first. For members and admins.",
     authScopes: { member: true },
     args: { agentId: t.arg.id({ description: whose }), ...pageArgs(t.arg) },
-    resolve: (_root, { agentId, ...page }, context) => listAgentConfigs(scopeOf(context), page, decodeAgentId(agentId)),
+    resolve: (_root, { agentId, ...page }, context) =>
+      textBudget(context).load(() => listAgentConfigs(scopeOf(context), page, decodeAgentId(agentId))),
   }),
 }))
 

@@ -2,7 +2,7 @@ import { createContextCache } from '@pothos/core'
 import { ValidationProblem } from '../domain/errors.ts'
 import type { Context } from './context.ts'
 
-/** Message text that one operation may carry, in UTF-16 units: more than the largest page of the longest messages holds. */
+/** Text of messages and prompts that one operation may carry, in UTF-16 units: more than the largest page of the longest messages holds. */
 const mostText = 16_000_000
 
 /** Pages of messages that one operation loads at a time. */
