@@ -341,11 +341,14 @@ export type EgressFailureCode =
 /** A request that came to nothing. The message is safe to show to the tenant; the cause is for the operator. */
 export class EgressFailure extends Error {
   readonly code: EgressFailureCode
+  /** Whether the server may have got the request, though it did not begin to answer. */
+  readonly mayHaveArrived: boolean
 
-  constructor(code: EgressFailureCode, message: string, options: { cause?: unknown } = {}) {
+  constructor(code: EgressFailureCode, message: string, options: { cause?: unknown; mayHaveArrived?: boolean } = {}) {
     super(message, options)
     this.name = 'EgressFailure'
     this.code = code
+    this.mayHaveArrived = options.mayHaveArrived ?? false
   }
 }
 

@@ -81,7 +81,13 @@ export function isAllowedHost(host: string, allowed: readonly string[]): boolean
 function requestsOver(connect: buildConnector.connector, refusalOf: Egress['refusalOf']): Pick<Egress, 'request' | 'stream'> {
   /** One request, on a connection of its own: every address is looked at, every time. */
   const ask = async ({ url, method, headers, body }: Hop, signal: AbortSignal): Promise<EgressStream> => {
-    const client = new Client(url.origin, { connect, pipelining: 0, allowH2: false })
+    let isConnected = false
+    const noting: buildConnector.connector = (options, callback) =>
+      connect(options, (...made) => {
+        isConnected = made[0] === null
+        callback(...made)
+      })
+    const client = new Client(url.origin, { connect: noting, pipelining: 0, allowH2: false })
     const close = () => client.destroy().catch(() => undefined)
     try {
       const path = `${url.pathname}${url.search}`
@@ -90,7 +96,7 @@ function requestsOver(connect: buildConnector.connector, refusalOf: Egress['refu
       return { url: url.href, status: response.statusCode, headers: flat(response.headers), body: response.body, close }
     } catch (error) {
       await close()
-      throw error
+      throw isConnected ? new Unanswered(error) : error
     }
   }
 
@@ -138,6 +144,14 @@ function requestsOver(connect: buildConnector.connector, refusalOf: Egress['refu
   }
 }
 
+/** What became of a request on a connection that was made. */
+class Unanswered extends Error {
+  constructor(cause: unknown) {
+    super('The request was not answered.', { cause })
+    this.name = 'Unanswered'
+  }
+}
+
 /** `asked` is the caller's signal, and `late` the request's own. */
 type Limits = { asked: AbortSignal | undefined; late: AbortSignal; maxBytes: number }
 
@@ -161,9 +175,10 @@ async function* bounded({ body, close }: EgressStream, limits: Limits): AsyncGen
 function failureOf(error: unknown, { asked, late }: Limits): unknown {
   if (asked?.aborted) return asked.reason
   if (error instanceof EgressFailure) return error
-  if (late.aborted) return new EgressFailure('TIMED_OUT', 'It took too long.', { cause: error })
+  const options = error instanceof Unanswered ? { cause: error.cause, mayHaveArrived: true } : { cause: error }
+  if (late.aborted) return new EgressFailure('TIMED_OUT', 'It took too long.', options)
   // Whether a name is unknown or leads to where nobody may go is not told apart: it would be a look into another network.
-  return new EgressFailure('UNREACHABLE', 'It cannot be reached.', { cause: error })
+  return new EgressFailure('UNREACHABLE', 'It cannot be reached.', options)
 }
 
 type Hop = { url: URL; method: EgressMethod; headers: Readonly<Record<string, string>>; body: string | null }

@@ -1,5 +1,12 @@
 import { ValidationProblem } from '../domain/errors.ts'
-import { type Egress, EgressFailure, type RevealSecrets, type ToolContext, type ToolMaker } from '../domain/ports.ts'
+import {
+  type Egress,
+  EgressFailure,
+  type RevealSecrets,
+  type ToolContext,
+  type ToolMaker,
+  ToolOutcomeUnknown,
+} from '../domain/ports.ts'
 import type { HttpDefinition, HttpMethod } from '../domain/tool-definition.ts'
 import { argumentsChecker } from './argument-schema.ts'
 import { isAllowedHost } from './egress.ts'
@@ -79,7 +86,9 @@ async function callServer(
   }
   const request = { url, method, headers: sent, body, allowedHosts, maxBytes, timeout: timeoutMs, signal }
   const response = await egress.request(request).catch((error) => {
-    throw error instanceof EgressFailure ? new Error(`The request failed. ${error.message}`) : error
+    if (!(error instanceof EgressFailure)) throw error
+    const message = `The request failed. ${error.message}`
+    throw error.mayHaveArrived ? new ToolOutcomeUnknown(message) : new Error(message)
   })
   const text = redact(textOf(response.body))
   if (response.status < 200 || response.status > 299)

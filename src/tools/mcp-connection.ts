@@ -1,6 +1,13 @@
 import { ReadableStream } from 'node:stream/web'
-import { Client, type FetchLike, StreamableHTTPClientTransport, type Tool } from '@modelcontextprotocol/client'
-import { type Egress, EgressFailure, type EgressStream } from '../domain/ports.ts'
+import {
+  Client,
+  type FetchLike,
+  SdkError,
+  SdkErrorCode,
+  StreamableHTTPClientTransport,
+  type Tool,
+} from '@modelcontextprotocol/client'
+import { type Egress, EgressFailure, type EgressFailureCode, type EgressStream } from '../domain/ports.ts'
 
 /** A tool as a server tells of it. Nothing of it is to be trusted. */
 export type ListedTool = { name: string; description: string; parameters: Record<string, unknown>; isRepeatable: boolean }
@@ -45,20 +52,33 @@ export async function withMcpServer<T>(options: ServerOptions, use: (connection:
     reconnectionOptions: { maxRetries: 0, initialReconnectionDelay: 1, maxReconnectionDelay: 1, reconnectionDelayGrowFactor: 1 },
   })
   const client = new Client({ name: 'bulkhead', version: '1' }, { jsonSchemaValidator: trusting })
+  // Before that, nothing was asked that could have an effect.
+  let isConnected = false
   try {
     const limits = { signal, timeout: timeoutMs }
     await client.connect(transport, limits)
+    isConnected = true
     return await use(connectionOf(client, limits))
   } catch (error) {
     options.signal?.throwIfAborted()
-    if (broken.signal.aborted) throw broken.signal.reason
-    if (late.aborted) throw new EgressFailure('TIMED_OUT', 'It took too long.', { cause: error })
-    throw error
+    const { code, message } = failureOf(error, broken.signal, late)
+    if (code === null) throw error
+    const isOpen = code === 'TIMED_OUT' || code === 'UNREACHABLE'
+    throw new EgressFailure(code, message, { cause: error, mayHaveArrived: isConnected && isOpen })
   } finally {
     if (transport.sessionId !== undefined && !signal.aborted) await transport.terminateSession().catch(() => undefined)
     await client.close().catch(() => undefined)
     await Promise.all(answers.map((answer) => answer.close()))
   }
+}
+
+/** Why it came to nothing; null for the code when the server said so. The SDK knows only that something was aborted or closed. */
+function failureOf(error: unknown, broken: AbortSignal, late: AbortSignal): { code: EgressFailureCode | null; message: string } {
+  if (broken.aborted && broken.reason instanceof EgressFailure) return broken.reason
+  if (late.aborted) return { code: 'TIMED_OUT', message: 'It took too long.' }
+  const lost: unknown[] = [SdkErrorCode.ConnectionClosed, SdkErrorCode.RequestTimeout, SdkErrorCode.SendFailed]
+  if (error instanceof SdkError && lost.includes(error.code)) return { code: 'UNREACHABLE', message: 'It did not answer.' }
+  return { code: null, message: '' }
 }
 
 /** What a server's own schemas say of its answers is not checked: to compile them would be to run what it wrote, and a model reads text. */

@@ -1,5 +1,12 @@
 import { ValidationProblem } from '../domain/errors.ts'
-import { type Egress, EgressFailure, type RevealSecrets, type ToolContext, type ToolMaker } from '../domain/ports.ts'
+import {
+  type Egress,
+  EgressFailure,
+  type RevealSecrets,
+  type ToolContext,
+  type ToolMaker,
+  ToolOutcomeUnknown,
+} from '../domain/ports.ts'
 import { storable } from '../domain/text-repair.ts'
 import type { McpDefinition, McpTool } from '../domain/tool-definition.ts'
 import { argumentsChecker } from './argument-schema.ts'
@@ -75,7 +82,8 @@ async function useServer<T>(
   try {
     return { value: await withMcpServer({ egress, url, headers: filled.headers, timeoutMs, signal }, use), redact: filled.redact }
   } catch (error) {
-    throw new Error(filled.redact(storable(messageOf(error))))
+    const message = filled.redact(storable(messageOf(error)))
+    throw error instanceof EgressFailure && error.mayHaveArrived ? new ToolOutcomeUnknown(message) : new Error(message)
   }
 }
 

@@ -40,6 +40,8 @@ let story: Story
 
 beforeAll(async () => {
   story = await startStory({ ports: { tools: { available: async () => [pay] } } })
+  // Reads the encoding, for which a busy machine takes seconds.
+  story.ports.model.countTokens('gpt-4o-mini', 'Hello?')
 })
 
 afterAll(() => story.close())

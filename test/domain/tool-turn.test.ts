@@ -18,6 +18,8 @@ let story: Story
 
 beforeAll(async () => {
   story = await startStory({ ports: { tools: { available: async () => new World().tools(null, null) } } })
+  // Reads the encoding, for which a busy machine takes seconds.
+  story.ports.model.countTokens('gpt-4o-mini', 'Hello?')
 })
 
 afterAll(() => story.close())

@@ -26,6 +26,8 @@ let api: Api
 
 beforeAll(async () => {
   platform = await startTestPlatform({ ports: { tools: { available: async () => [send] } } })
+  // Reads the encoding, for which a busy machine takes seconds.
+  platform.story.ports.model.countTokens('gpt-4o-mini', 'Hello?')
   tenant = await platform.story.tenant({ agent: { enabledTools: ['send'] } })
   api = platform.api(tenant.keys.member)
 })
