@@ -3,9 +3,10 @@ import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { ValidationProblem } from '../../src/domain/errors.ts'
-import type { Tool } from '../../src/domain/ports.ts'
+import { type Tool, ToolOutcomeUnknown } from '../../src/domain/ports.ts'
 import type { ToolInputs } from '../../src/domain/tool-definition.ts'
 import { tried } from '../isolation/tried.ts'
+import { freePort } from '../support/local-server.ts'
 import { privateUrls } from '../support/private-urls.ts'
 import { callContext, httpTool, localEgress } from '../support/tool-maker.ts'
 import { startWebhookReceiver, type WebhookReceiver } from '../support/webhook-receiver.ts'
@@ -291,6 +292,25 @@ describe('an answer', () => {
     }
     await expect(call({ maxBytes: 1_048_576 })).rejects.toThrow('The answer has more than 1,048,576 bytes.')
     expect(sent).toBeLessThan(67_108_864)
+  })
+
+  it.each<[string, WebhookReceiver['answer'], boolean]>([
+    ['that is never answered may have had its effect', () => undefined, true],
+    ['whose connection breaks may have had its effect', (_call, response) => void response.destroy(), true],
+    ['that is refused has had none', (_call, response) => void response.writeHead(500).end(), false],
+    ['whose answer is too long was answered', (_call, response) => void response.end('x'.repeat(100)), false],
+  ])('%s', async (_what, answer, isUnknown) => {
+    server.answer = answer
+    const failure = await call({ timeoutMs: 1_000, maxBytes: 50 }).catch((error) => error)
+    expect(server.calls).toHaveLength(1)
+    expect(failure instanceof ToolOutcomeUnknown).toBe(isUnknown)
+  })
+
+  it('to where nobody listens has had no effect', async () => {
+    const port = await freePort()
+    const tool = await httpTool({ egress: localEgress([port]), secrets: {} }, { url: `http://127.0.0.1:${port}/orders` })
+    const failure = await tool.call({}, callContext()).catch((error) => error)
+    expect(failure).toEqual(new Error('The request failed. It cannot be reached.'))
   })
 
   it('is left when the run stops', async () => {

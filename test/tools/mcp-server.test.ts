@@ -3,6 +3,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { ValidationProblem } from '../../src/domain/errors.ts'
+import { ToolOutcomeUnknown } from '../../src/domain/ports.ts'
 import type { ToolInputs } from '../../src/domain/tool-definition.ts'
 import { tried } from '../isolation/tried.ts'
 import { hello, reply, startMcpServer, type TestMcpServer } from '../support/mcp-server.ts'
@@ -185,19 +186,27 @@ describe('a server that does not answer', () => {
     reply(response, asked.id, { tools: [{ name: 'find', inputSchema: { type: 'object' } }] })
   }
 
-  it.each<[string, NonNullable<TestMcpServer['answer']>, string]>([
-    ['at all', () => undefined, 'It took too long.'],
+  it.each<[string, NonNullable<TestMcpServer['answer']>, string, boolean]>([
+    ['at all', () => undefined, 'It took too long.', true],
+    ['but hangs up', (_asked, response) => void response.destroy(), 'It cannot be reached.', true],
     [
       'to the end',
       (_asked, response) => void response.writeHead(200, { 'content-type': 'text/event-stream' }).write(': wait\n\n'),
       'It took too long.',
+      true,
     ],
-    ['but with an error', (_asked, response) => void response.writeHead(500).end('Broken.'), 'Broken.'],
-    ['but elsewhere', (_asked, response) => void response.writeHead(307, { location: 'http://169.254.169.254/' }).end(), ''],
+    ['but with an error', (_asked, response) => void response.writeHead(500).end('Broken.'), 'Broken.', false],
+    [
+      'but elsewhere',
+      (_asked, response) => void response.writeHead(307, { location: 'http://169.254.169.254/' }).end(),
+      '',
+      false,
+    ],
     [
       'but with what is no JSON',
       (_asked, response) => void response.writeHead(200, { 'content-type': 'application/json' }).end('{'),
       '',
+      false,
     ],
     [
       'but for ever',
@@ -210,12 +219,15 @@ describe('a server that does not answer', () => {
         more()
       },
       'The answer has more than 1,048,576 bytes.',
+      false,
     ],
-  ])('%s fails the call in time', async (_how, answer, message) => {
+  ])('%s fails the call in time', async (_how, answer, message, mayHaveArrived) => {
     server.answer = connected(answer)
     const tool = await toolOf({ timeoutMs: 1_500 })
     const started = performance.now()
-    await expect(tool.call({}, callContext())).rejects.toThrow(message)
+    const failure = await tool.call({}, callContext()).catch((error) => error)
+    expect(String(failure)).toContain(message)
+    expect(failure instanceof ToolOutcomeUnknown).toBe(mayHaveArrived)
     expect(performance.now() - started).toBeLessThan(4_000)
     expect(server.requests.every(({ headers: sent }) => sent['host'] === `127.0.0.1:${server.port}`)).toBe(true)
   })
