@@ -31,7 +31,7 @@ class SchemaRefused extends Error {}
 export function refusalOfSchema(schema: Record<string, unknown>, { lenient = false } = {}): string | null {
   try {
     measure(schema)
-    if (!(meta.validateSchema(schema) as boolean))
+    if (!(meta.validateSchema(withoutDialect(schema)) as boolean))
       return `The JSON Schema is not valid: ${meta.errorsText(meta.errors, { dataVar: 'schema' })}.`
     compile(schema, !lenient)
     return null
@@ -63,8 +63,12 @@ function compile(schema: Record<string, unknown>, strict: boolean) {
     ...{ strictSchema: strict, strictNumbers: true, strictTypes: false, strictTuples: false, strictRequired: false },
     code: { regExp: linearPatterns() },
   })
-  const { $schema: _dialect, ...rest } = schema
-  return ajv.compile(rest)
+  return ajv.compile(withoutDialect(schema))
+}
+
+/** Schemas that name an older draft, as many servers' do, are read by the newest: what tools take they say in words that did not change. */
+function withoutDialect({ $schema: _dialect, ...schema }: Record<string, unknown>): Record<string, unknown> {
+  return schema
 }
 
 /** Of the standard's own schemas alone. */

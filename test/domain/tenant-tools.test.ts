@@ -8,6 +8,8 @@ import type { ModelMessage } from '../../src/domain/ports.ts'
 import type { Scope } from '../../src/domain/scope.ts'
 import { deleteSecret, setSecret } from '../../src/domain/secret.ts'
 import { createTool, deleteTool, updateTool } from '../../src/domain/tool.ts'
+import { createToolbox } from '../../src/tools/toolbox.ts'
+import { type EverythingServer, startEverythingServer } from '../support/everything-server.ts'
 import { startMcpServer, type TestMcpServer } from '../support/mcp-server.ts'
 import { ask, follow, startWorker } from '../support/run-story.ts'
 import { callsTools, says, scriptedModel } from '../support/scripted-model.ts'
@@ -137,6 +139,68 @@ describe('two tenants with tools of the same names', () => {
     )
     for (const key of keys)
       expect(JSON.stringify(everything, (_key, value) => (typeof value === 'bigint' ? String(value) : value))).not.toContain(key)
+  })
+})
+
+describe('two tenants with a reference server each', () => {
+  let everything: EverythingServer[]
+
+  beforeAll(async () => {
+    everything = await Promise.all([startEverythingServer(), startEverythingServer()])
+  }, 60_000)
+
+  afterAll(() => Promise.all(everything.map((server) => server.close())))
+
+  it('call the same tool at once, and each server sees the key of its tenant alone', async () => {
+    const ports = {
+      ...story.ports,
+      tools: createToolbox({ egress: localEgress(everything.map(({ port }) => port)), now: Date.now }),
+    }
+    const told = await Promise.all(
+      everything.map(async ({ url }, index) => {
+        const { admin, member } = await story.tenant()
+        await setSecret(admin, { name: 'key', value: keys[index] ?? '' })
+        const mcp = {
+          url,
+          headers: [{ name: 'Authorization', value: 'Bearer {{secret:key}}' }],
+          allowedTools: ['echo', 'get-sum'],
+        }
+        const scope = { ...admin, ports }
+        await createTool(scope, { name: 'everything', description: 'Shows all there is.', mcp })
+        await updateAgentConfig(scope, { enabledTools: ['everything__echo', 'everything__get-sum'] })
+        return { member, message: `Hello, ${owners[index]}!` }
+      }),
+    )
+    const model = scriptedModel([
+      async function* (request, signal) {
+        const results = request.messages.flatMap((message) => (message.role === 'tool' ? [message.content] : []))
+        const message = request.messages.findLast(({ role }) => role === 'user')?.content
+        const calls = [
+          { name: 'everything__echo', arguments: JSON.stringify({ message }) },
+          { name: 'everything__get-sum', arguments: '{"a":2,"b":40}' },
+        ]
+        yield* (results.length > 0 ? says(results.join(' ')) : callsTools(calls))(request, signal)
+      },
+    ])
+    await using _ = await startWorker(story, { model, ports })
+    const answers = await Promise.all(
+      told.map(async ({ member, message }) => {
+        const { run } = await ask(member, message)
+        return JSON.stringify(await follow(member, run.id, null, 20_000))
+      }),
+    )
+    for (const [index, { requests }] of everything.entries()) {
+      const [own, other] = [owners[index] ?? '', owners[1 - index] ?? '']
+      expect(answers[index]).toContain(`Echo: Hello, ${own}!`)
+      expect(answers[index]).toContain('42')
+      expect(answers[index]).not.toContain(other)
+      const seen = JSON.stringify(requests)
+      expect(seen).toContain(`Bearer ${keys[index]}`)
+      expect(seen).toContain(`Hello, ${own}!`)
+      expect(seen).not.toContain(keys[1 - index])
+      expect(seen).not.toContain(other)
+      for (const key of keys) expect(answers[index]).not.toContain(key)
+    }
   })
 })
 
