@@ -15,7 +15,7 @@ export type SetSecretInput = { name: string; value: string; idempotencyKey?: str
 const entry = { id: true, name: true, createdAt: true, updatedAt: true } satisfies Prisma.SecretSelect
 
 /** What tools can name a secret by. */
-const namePattern = /^[A-Za-z][A-Za-z0-9_.-]{0,99}$/
+export const secretName = /^[A-Za-z][A-Za-z0-9_.-]{0,99}$/
 
 /** Most bytes of a value in UTF-8. */
 const largest = 64 * 1024
@@ -123,7 +123,7 @@ async function firstKey(scope: Scope): Promise<DataKey> {
 }
 
 function checkName(name: string): string {
-  if (namePattern.test(name)) return name
+  if (secretName.test(name)) return name
   throw new ValidationProblem(
     ['name'],
     'The name must begin with a letter and have at most 100 letters, digits, dots, hyphens and underscores.',

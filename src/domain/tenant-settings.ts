@@ -6,6 +6,7 @@ import type { OperatorScope, Principal } from './authenticate.ts'
 import type { PastTimeZone } from './billing-month.ts'
 import { NotFound, ValidationProblem } from './errors.ts'
 import { requireRole, type Scope, type TenantProfile, type TenantSettings } from './scope.ts'
+import { secretName } from './secret.ts'
 import { profileOf } from './tenant.ts'
 import { cleanText } from './text.ts'
 import { checkTimeZone } from './time-zone.ts'
@@ -93,7 +94,9 @@ async function checkSettings(
 }
 
 async function checkSecret(db: TenantTransaction, name: string | null): Promise<string | null> {
-  if (name !== null && !(await db.secret.findFirst({ where: { name }, select: { id: true } })))
+  const isThere = async (known: string) =>
+    secretName.test(known) && (await db.secret.findFirst({ where: { name: known }, select: { id: true } })) !== null
+  if (name !== null && !(await isThere(name)))
     throw new ValidationProblem(['modelKeySecret'], 'There is no secret of this name. Set it with setSecret first.')
   return name
 }
