@@ -101,6 +101,8 @@ async function workAndDie(world: World, scope: Scope, runId: string, crash: Cras
   const ports = {
     ...{ ...story.ports, runQueue, model: world.model(pool, crash) },
     tools: { ...story.ports.tools, available: async () => world.tools(pool, crash) },
+    // What fails in a dead process is nobody's concern.
+    report: () => undefined,
   }
   const worker = new RunWorker({ ...story, data, ports, onError: () => undefined, timing: { ...impatient, watch: 60_000 } })
   await worker.start()

@@ -24,11 +24,12 @@ it('the rows carry their canary in every column that holds text', async () => {
   const bare = texts.filter(({ table, column }) =>
     rows.some((each) => each.table === table && !JSON.stringify(each.row[column]).includes(party.canary)),
   )
-  // A zone that there is not would be an error wherever days are counted, and events are words of the platform's.
+  // A zone that there is not would be an error wherever days are counted; events are words of the platform's, and a hash is of what is there.
   expect(bare).toEqual([
     { table: 'tenants', column: 'time_zone' },
     { table: 'tenants', column: 'past_time_zones' },
     { table: 'webhooks', column: 'events' },
+    { table: 'tool_calls', column: 'arguments_hash' },
   ])
   await world.close()
 })
