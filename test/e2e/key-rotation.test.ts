@@ -89,7 +89,7 @@ const command = (keys: Record<string, string>, ...args: string[]): PlatformProce
   startPlatformProcess({ ...env, ...keys }, args)
 const during = { BULKHEAD_MASTER_KEY: second, BULKHEAD_OLD_MASTER_KEYS: first }
 
-describe('bulkhead keys rotate', { timeout: 240_000, tags: ['rule-15'] }, () => {
+describe('bulkhead keys rotate', { timeout: 240_000 }, () => {
   it('killed in the middle goes on when it is run again, and everybody reads everything throughout', async () => {
     // Of before: it does not encrypt under the new key yet, and knows it.
     const server = command({ BULKHEAD_MASTER_KEY: first, BULKHEAD_OLD_MASTER_KEYS: second }, 'start')
