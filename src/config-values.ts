@@ -61,8 +61,8 @@ export const sender = z.string().regex(/^[^\s@<>]+@[^\s@<>]+$|^[^<>\p{Cc}]+ <[^\
   error: 'must be an address such as bulkhead@example.com, or Bulkhead <bulkhead@example.com>',
 })
 
-export /** Models that are named each have their own number, all others `others` together, null for any. */
-type ModelConcurrency = { named: ReadonlyMap<string, number>; others: number | null }
+/** Models that are named each have their own number, all others `others` together, null for any. */
+export type ModelConcurrency = { named: ReadonlyMap<string, number>; others: number | null }
 
 /** Reads `gpt-4o=50,*=200`: names with whole numbers above 0, each once, where `*` is all other models. Null for anything else. */
 export function parseModelConcurrency(text: string): ModelConcurrency | null {

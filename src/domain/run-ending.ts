@@ -169,7 +169,8 @@ type EndedRun = { run: Run; reply: Reply | null; isAwaited: boolean }
 /**
  * Makes the run terminal, with the reply: of a completed run always, of one that was stopped what it had said, of a failed one
  * none. One that is stopped in favour of another message is INTERRUPTED, and not CANCELLED. Null, and nothing is changed, unless the
- * run is as it was read, in one of the statuses `from`. Its tool calls that were not made never will be. It `isAwaited` when another is queued: the next of its conversation, say.
+ * run is as it was read, in one of the statuses `from`. Its tool calls that were not made never will be. It `isAwaited` when another
+ * is queued: the next of its conversation, say.
  */
 export async function endRun(
   tx: TenantTransaction,
