@@ -81,7 +81,7 @@ export type HoldRequest = {
   runId: string
   /** The call that tokens are held for. The first hold of a run's first call takes the place of what was set aside for the run. */
   call: CallId
-  /** As many as the call should hold in all, input and output, those that it holds already included. */
+  /** As many as the call should hold in all, input and output, those that it holds already included. From 1. */
   tokens: number
   /** With fewer than this in all, the call cannot go on, and nothing is changed. */
   least: number
@@ -96,8 +96,11 @@ export type HoldOutcome =
   | { outcome: 'full'; quota: QuotaReading }
   | Unseeded
 
-/** A model call as the ledger has it: its tokens, and when it was entered, in milliseconds. Zero for one that used nothing. */
-export type SettledCall = { id: CallId; tokens: number; at: number }
+/**
+ * A model call as the ledger has it: its tokens, and when it was entered, in milliseconds. Zero for one that used nothing. `isOurs`
+ * where whoever settles it entered it: somebody else may have settled it before.
+ */
+export type SettledCall = { id: CallId; tokens: number; at: number; isOurs: boolean }
 
 /** What a tenant has used of its limits. */
 export type QuotaReading = {
@@ -141,9 +144,10 @@ export type Admission = {
   hold(tenantId: TenantId, request: HoldRequest): Promise<HoldOutcome>
 
   /**
-   * Counts calls that are in the ledger by now, each at most once, and frees what was held for them. With `leave`, the run is over or
-   * waits: its session and whatever else it holds is free. Settle each call with it, or before: one that is left held may be in the
-   * ledger, so counts are needed again then. Null when nothing can be said before the next `seed`.
+   * Counts calls that are in the ledger by now, each once, and frees what was held for them. What it cannot tell whether it was
+   * counted puts the counters in doubt, as `doubt` does: a call for which nothing is held, or that is not `isOurs`. With `leave`, the run is
+   * over or waits: its session and whatever else it holds is free. Settle each call with it, or before: one that is left held may be in
+   * the ledger, so counts are needed again then. Null when nothing can be said before the next `seed`.
    */
   settle(
     tenantId: TenantId,

@@ -45,14 +45,21 @@ export async function findDrift({ catalog, data, ports }: Platform): Promise<Dri
 /** Between two comparisons, in milliseconds. */
 const reconcileEvery = 60_000
 
+/** Has the counters that differ from their ledgers counted anew from them. What differed. */
+export async function mendDrift(platform: Platform): Promise<Drift[]> {
+  const found = await findDrift(platform)
+  for (const { tenantId } of found) await platform.ports.admission.doubt(tenantId)
+  return found
+}
+
 /**
- * Compares counters with ledgers every minute and hands what differs to `onMeasured`, until the returned function is called. Changes
- * nothing, so that any number of processes may do it.
+ * Mends drift every minute and hands what there was to `onMeasured`, until the returned function is called. Any number of processes may
+ * do it.
  */
 export function startReconciler(
   platform: Platform,
   onMeasured: (drift: readonly Drift[]) => void,
   onError: (error: unknown) => void,
 ): Unsubscribe {
-  return startTicker(reconcileEvery, async () => onMeasured(await findDrift(platform)), onError)
+  return startTicker(reconcileEvery, async () => onMeasured(await mendDrift(platform)), onError)
 }

@@ -73,7 +73,10 @@ export async function answerTurn(task: RunTask, lineUp: LineUp, open: OpenTurn):
 /** Lets go of what was held for a call that came to nothing: the next one may have to wait, and what waits holds nothing. */
 async function release({ run, ports, quota }: RunTask, { turns }: OpenTurn): Promise<void> {
   const id = callIdOf({ runId: run.id, turn: turns.length, attempt: run.epoch })
-  await settle({ tenant: quota.tenant, ports }, { runId: run.id, calls: [{ id, tokens: 0, at: ports.now() }], leave: false })
+  await settle(
+    { tenant: quota.tenant, ports },
+    { runId: run.id, calls: [{ id, tokens: 0, at: ports.now(), isOurs: true }], leave: false },
+  )
 }
 
 type Circumstances = Pick<OpenTurn, 'account' | 'hasBegun'> & { hasStandIn: boolean }

@@ -33,8 +33,9 @@ export async function recordUsage(
   const { now } = entry
   const id = callIdOf({ runId, turn, attempt })
   if (!usage) {
-    await tx.modelCallAttempt.deleteMany({ where: { runId, turn, attempt } })
-    return { id, tokens: 0, at: now }
+    const { count } = await tx.modelCallAttempt.deleteMany({ where: { runId, turn, attempt } })
+    if (count > 0) return { id, tokens: 0, at: now, isOurs: true }
+    return readEntered(tx, { runId, turn, attempt }, now)
   }
   const entered = await tx.$queryRaw<unknown[]>`
     with made as (
@@ -54,9 +55,15 @@ export async function recordUsage(
       returning *),
     ${usageMessages(tenantId, entry)}
     select id from entered`
-  if (entered.length === 1) return { id, tokens: usage.inputTokens + usage.outputTokens, at: now }
-  const row = await tx.usageRecord.findFirst({ where: { runId, turn, call: 0, attempt, correction: 0 } })
-  return row ? { id, tokens: row.inputTokens + row.outputTokens, at: row.createdAt.getTime() } : { id, tokens: 0, at: now }
+  if (entered.length === 1) return { id, tokens: usage.inputTokens + usage.outputTokens, at: now, isOurs: true }
+  return readEntered(tx, { runId, turn, attempt }, now)
+}
+
+/** A call that somebody else entered, or this one before; one without tokens, as of `now`, when nobody did. */
+async function readEntered(tx: TenantTransaction, key: Omit<CallKey, 'tenantId'>, now: number): Promise<SettledCall> {
+  const row = await tx.usageRecord.findFirst({ where: { ...key, call: 0, correction: 0 } })
+  const [tokens, at] = row ? [row.inputTokens + row.outputTokens, row.createdAt.getTime()] : [0, now]
+  return { id: callIdOf(key), tokens, at, isOurs: false }
 }
 
 /** The sums over each run's model calls, from the ledger: zero for a run without any. */

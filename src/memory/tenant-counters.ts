@@ -24,6 +24,7 @@ type Run = {
   admittedAt: number
   /** Set aside until its first call is held. */
   reserve: number
+  /** One of no tokens was in the ledger when the counts were read: its settlement is on its way, and is not to count it again. */
   calls: Map<CallId, { tokens: number; until: number }>
 }
 
@@ -61,10 +62,10 @@ export class TenantCounters {
     }
     for (const [runId, run] of this.#runs) {
       if (run.leaseUntil <= now) Object.assign(run, { leaseUntil: 0, reserve: 0 })
-      for (const [id, { until }] of run.calls) {
+      for (const [id, { tokens, until }] of run.calls) {
         if (until > now) continue
         run.calls.delete(id)
-        this.#sure = false
+        if (tokens > 0) this.#sure = false
       }
       this.#forgetIfEmpty(runId, run)
     }
@@ -130,15 +131,21 @@ export class TenantCounters {
   settle(runId: string, calls: readonly SettledCall[], leave: boolean): QuotaReading | null {
     this.#mark++
     const run = this.#runs.get(runId)
-    for (const { id, tokens, at } of calls) {
-      if (!run?.calls.delete(id) || !this.#terms) continue
+    for (const { id, tokens, at, isOurs } of calls) {
+      const known = run?.calls.get(id)
+      run?.calls.delete(id)
+      if (tokens === 0 || !this.#terms) continue
       const { start, end } = this.#terms.month
+      const isHeld = known !== undefined && known.tokens > 0
       if (at >= end) this.#nextMonthBegun = true
-      else if (at >= start) this.#spent += tokens
+      else if (at < start) continue
+      else if (isHeld && isOurs) this.#spent += tokens
+      // Whether it was counted is not known here.
+      else if (isHeld || !known) this.#sure = false
     }
     if (leave) {
       // What became of a call that nobody settled is not known here.
-      if (run?.calls.size) this.#sure = false
+      if (run && [...run.calls.values()].some(({ tokens }) => tokens > 0)) this.#sure = false
       this.#runs.delete(runId)
     } else if (run) this.#forgetIfEmpty(runId, run)
     const terms = this.#termsFor(0)
@@ -206,7 +213,7 @@ export class TenantCounters {
     const until = this.#now + leaseTtl
     const unfinished = new Map(calls.map(({ id, tokens }) => [id, tokens]))
     for (const [runId, run] of this.#runs) {
-      for (const id of run.calls.keys()) if (!unfinished.has(id)) run.calls.delete(id)
+      for (const [id, call] of run.calls) if (!unfinished.has(id)) call.tokens = 0
       this.#forgetIfEmpty(runId, run)
     }
     for (const [id, tokens] of unfinished) {

@@ -5,7 +5,8 @@ import { bucketSpan, leaseTtl, sharedAdmissionTtl, windowBuckets } from '../doma
  *
  * - `terms`: what is counted against, as it was seeded; numbers in the order of the constants below.
  * - `counts`: the figures, likewise, then the buckets of the window, oldest first.
- * - `r:<run>`: `<due> <end of its lease> <when it was counted> <tokens set aside>`, then ` <call> <tokens> <end>` for each call.
+ * - `r:<run>`: `<due> <end of its lease> <when it was counted> <tokens set aside>`, then ` <call> <tokens> <end>` for each call. A call
+ *   of no tokens is one that was in the ledger when the counts were read: its settlement is on its way, and is not to count it again.
  * - `i:<key>`: `<end> <calls> <run>`, an admission that equal calls share.
  * - `e:<second>`: `<due> <field>;` for each run and shared admission to look at then, since something of it may have ended. Each has
  *   one such entry. Whatever was renewed by then gets another, so that renewing costs nothing, and nothing is ever searched.
@@ -129,8 +130,10 @@ local function dropLease(run)
 end
 
 local function dropCall(run, id)
-  counts[RESERVED] = counts[RESERVED] - run.calls[id].tokens
+  local tokens = run.calls[id].tokens
+  counts[RESERVED] = counts[RESERVED] - tokens
   run.calls[id] = nil
+  return tokens > 0
 end
 
 local function endRun(name, run)
@@ -139,8 +142,7 @@ local function endRun(name, run)
   for id, call in pairs(run.calls) do
     if call.ends <= now then
       -- It may have been made.
-      dropCall(run, id)
-      counts[SURE] = 0
+      if dropCall(run, id) then counts[SURE] = 0 end
     else
       due = min(due, call.ends)
     end
@@ -347,8 +349,11 @@ for i = 1, #all, 2 do
 end
 for name, run in pairs(runs) do
   local calls = unfinished[name] or {}
-  for id in pairs(run.calls) do
-    if not calls[id] then dropCall(run, id) end
+  for id, call in pairs(run.calls) do
+    if not calls[id] then
+      counts[RESERVED] = counts[RESERVED] - call.tokens
+      call.tokens = 0
+    end
   end
   for id, tokens in pairs(calls) do
     if not run.calls[id] then
@@ -418,29 +423,30 @@ open({name})
 -- Nobody has a mark of counters that are not there.
 if isNew then return {'counts'} end
 counts[MARK], isChanged = counts[MARK] + 1, true
-local run = runOf(name)
-if run then
-  for i = 5, #ARGV, 3 do
-    local id, tokens, at = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
-    if run.calls[id] then
-      dropCall(run, id)
-      if terms and at >= terms[MONTH_END] then
-        counts[NEXT_MONTH] = 1
-      elseif terms and at >= terms[MONTH_START] then
-        counts[SPENT] = counts[SPENT] + tokens
-      end
-    end
-  end
-  if leave then
-    dropLease(run)
-    for id in pairs(run.calls) do
-      -- What became of it is not known here.
-      dropCall(run, id)
+local run = runOf(name) or newRun()
+for i = 5, #ARGV, 4 do
+  local id, tokens, at, isOurs = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), ARGV[i + 3] == '1'
+  local isKnown = run.calls[id]
+  local isHeld = isKnown and dropCall(run, id)
+  if tokens > 0 and terms and at >= terms[MONTH_END] then
+    counts[NEXT_MONTH] = 1
+  elseif tokens > 0 and terms and at >= terms[MONTH_START] then
+    if isHeld and isOurs then
+      counts[SPENT] = counts[SPENT] + tokens
+    elseif isHeld or not isKnown then
+      -- Whether it was counted is not known here.
       counts[SURE] = 0
     end
   end
-  keep(name, run)
 end
+if leave then
+  dropLease(run)
+  for id in pairs(run.calls) do
+    -- What became of it is not known here.
+    if dropCall(run, id) then counts[SURE] = 0 end
+  end
+end
+keep(name, run)
 tell()
 return finish(lacking(0) or 'read')
 `

@@ -109,7 +109,7 @@ export class RedisAdmission implements Admission {
     tenantId: TenantId,
     { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: boolean },
   ): Promise<QuotaReading | null> {
-    const settled = calls.flatMap(({ id, tokens, at }) => [withinRun(id), tokens, at])
+    const settled = calls.flatMap(({ id, tokens, at, isOurs }) => [withinRun(id), tokens, at, isOurs ? 1 : 0])
     const answer = await replyTo(
       this.#connection.commands.quotaSettleBuffer(...this.#aim(tenantId), runField(runId), leave ? 1 : 0, ...settled),
     )

@@ -75,10 +75,41 @@ describeAdmission('sessions and budget', (open) => {
       await tenant.hold(run, 50, { call: callOf(run, 2) })
       const settled = await tenant.settle(callOf(run, 1), 60)
       expect(settled).toMatchObject({ spent: 65, reserved: 50, sessions: 1 })
-      expect(await tenant.settle(callOf(run, 1), 60)).toEqual(settled)
-      expect(await tenant.settle(callOf(run, 7), 60)).toEqual(settled)
-      expect(await tenant.settle(callOf(newId(), 1), 60)).toEqual(settled)
+      expect(await tenant.settle(callOf(run, 7), 0)).toEqual(settled)
+      expect(await tenant.settle(callOf(newId(), 1), 0)).toEqual(settled)
+      expect(await tenant.settle(callOf(newId(), 1), 60, { at: termsAt(noon).month.start - 1 })).toEqual(settled)
       expect(await tenant.read()).toEqual(settled)
+    })
+
+    test.each([
+      { title: 'for which nothing was held', run: newId(), calls: 1, isOurs: true },
+      { title: 'that was settled before', run: 'held', calls: 2, isOurs: true },
+      { title: 'that somebody else entered', run: 'held', calls: 1, isOurs: false },
+    ])('has a call counted in Postgres $title', async ({ run, calls, isOurs }) => {
+      const tenant = await Tenant.seeded(await open(), {}, { spent: 5 })
+      const held = await tenant.admitted()
+      await tenant.hold(held, 100)
+      const call = callOf(run === 'held' ? held : run, 1)
+      for (let again = 1; again < calls; again++) await tenant.settle(call, 60, { isOurs })
+      expect(await tenant.settle(call, 60, { isOurs })).toBeNull()
+      expect(await tenant.admit()).toMatchObject({ outcome: 'unseeded', need: 'counts' })
+      const unfinished = run === 'held' ? nothing : { ...nothing, calls: [{ id: callOf(held, 1), tokens: 100 }] }
+      await tenant.seed(termsAt(noon), { ...unfinished, spent: 65 })
+      expect(await tenant.read()).toMatchObject({ spent: 65, reserved: run === 'held' ? 0 : 100 })
+    })
+
+    test('counts no call that was in the ledger when the counters were counted anew, however late it comes', async () => {
+      const opened = await open()
+      const tenant = await Tenant.seeded(opened)
+      const [late, never] = [await tenant.admitted(), await tenant.admitted()]
+      await tenant.hold(late, 100)
+      await tenant.hold(never, 100)
+      await tenant.doubt()
+      await tenant.seed(termsAt(noon), { ...nothing, spent: 130, sessions: [late, never] })
+      expect(await tenant.read()).toMatchObject({ spent: 130, reserved: 0 })
+      expect(await tenant.settle(callOf(late, 1), 60)).toMatchObject({ spent: 130, reserved: 0 })
+      opened.clock.now += leaseTtl
+      expect(await tenant.read()).toMatchObject({ spent: 130, reserved: 0, sessions: 0 })
     })
 
     test('settles several calls, and with leave frees the session and what was set aside', async () => {
@@ -87,7 +118,7 @@ describeAdmission('sessions and budget', (open) => {
       const run = await tenant.admitted()
       const calls = [1, 2].map((attempt) => callOf(run, attempt))
       for (const call of calls) await tenant.hold(run, 100, { call })
-      const settled = calls.map((id) => ({ id, tokens: 10, at: noon }))
+      const settled = calls.map((id) => ({ id, tokens: 10, at: noon, isOurs: true }))
       const quota = await opened.admission.settle(tenant.id, { runId: run, calls: settled, leave: true })
       expect(quota).toMatchObject({ spent: 20, reserved: 0, sessions: 0 })
       const never = await tenant.admitted({ reserve: 40 })

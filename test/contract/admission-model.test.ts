@@ -22,7 +22,7 @@ const step = fc.record({
     { weight: 4, arbitrary: fc.record({ send: tokens, isStored: fc.boolean() }) },
     { weight: 5, arbitrary: fc.record({ hold: which, tokens, least: fc.integer({ min: 1, max: 100 }) }) },
     { weight: 3, arbitrary: fc.record({ use: which, part: fc.double({ min: 0, max: 1, noNaN: true }) }) },
-    { weight: 3, arbitrary: fc.record({ settle: which, times: fc.nat({ max: 2 }) }) },
+    { weight: 3, arbitrary: fc.record({ settle: which, times: fc.nat({ max: 2 }), isOurs: fc.boolean() }) },
     { weight: 2, arbitrary: fc.record({ leave: which, isOver: fc.boolean() }) },
     { weight: 2, arbitrary: fc.record({ renew: fc.constant(true) }) },
     { weight: 1, arbitrary: fc.record({ lose: fc.constant(true) }) },
@@ -97,7 +97,7 @@ async function take({ clock }: OpenAdmission, tenants: ModelTenant[], { tenant: 
   if ('send' in act) await tenant.send(act.send, act.isStored)
   else if ('hold' in act) await tenant.hold(act.hold, act.tokens, act.least)
   else if ('use' in act) tenant.use(act.use, act.part)
-  else if ('settle' in act) await tenant.settle(act.settle, act.times)
+  else if ('settle' in act) await tenant.settle(act.settle, act.times, act.isOurs)
   else if ('leave' in act) await tenant.leave(act.leave, act.isOver)
   else if ('renew' in act) await tenant.renew()
   else if ('correct' in act) await tenant.correct(act.correct)

@@ -33,6 +33,7 @@ export class ModelTenant {
   #month = 0
   #nextMonthBegun = false
   #sessions: { run: string; reserve: number; until: number }[] = []
+  /** Of no tokens are those that were in the ledger when it was read. */
   #held: { id: CallId; tokens: number; until: number }[] = []
 
   constructor(open: OpenAdmission, limits: Limits) {
@@ -99,20 +100,23 @@ export class ModelTenant {
     this.#unsent.push({ call, at: this.#now })
   }
 
-  /** Settles what was used, once, twice, or never. */
-  async settle(which: number, times: number): Promise<void> {
+  /** Settles what was used, once, twice, or never, as who entered it, or as somebody who found it entered. */
+  async settle(which: number, times: number, isOurs: boolean): Promise<void> {
     const settlement = pick(this.#unsent, which)
     if (!settlement) return
     this.#unsent.splice(this.#unsent.indexOf(settlement), 1)
     const { call, at } = settlement
+    const used = call.used ?? 0
     for (let time = 0; time < times; time++) {
-      await this.#tenant.settle(call.id, call.used ?? 0, { at })
+      await this.#tenant.settle(call.id, used, { at, isOurs })
       const held = this.#held.find(({ id }) => id === call.id)
       this.#held = this.#held.filter((each) => each !== held)
-      if (!held) continue
       const { month } = termsAt(this.#month)
+      if (used === 0 || at < month.start) continue
+      const isCounted = held?.tokens === 0
       if (at >= month.end) this.#nextMonthBegun = true
-      else if (at >= month.start) this.#spent += call.used ?? 0
+      else if (held && !isCounted && isOurs) this.#spent += used
+      else if (!isCounted) this.#sure = false
     }
   }
 
@@ -123,7 +127,7 @@ export class ModelTenant {
     if (isOver && !this.#noted.some(({ id }) => runOf(id) === run)) this.#live.splice(this.#live.indexOf(run), 1)
     await this.#tenant.leave(run)
     this.#sessions = this.#sessions.filter((each) => each.run !== run)
-    if (this.#held.some(({ id }) => runOf(id) === run)) this.#sure = false
+    if (this.#held.some(({ id, tokens }) => runOf(id) === run && tokens > 0)) this.#sure = false
     this.#held = this.#held.filter(({ id }) => runOf(id) !== run)
   }
 
@@ -171,7 +175,7 @@ export class ModelTenant {
   /** Time has passed: what was not renewed ends. */
   pass(): void {
     const isLive = ({ until }: { until: number }) => until > this.#now
-    if (!this.#held.every(isLive)) this.#sure = false
+    if (!this.#held.every((held) => isLive(held) || held.tokens === 0)) this.#sure = false
     this.#held = this.#held.filter(isLive)
     this.#sessions = this.#sessions.filter(isLive)
   }
@@ -250,7 +254,9 @@ export class ModelTenant {
     this.#month = this.#now
     this.#sure = true
     this.#spent = spent
-    this.#held = calls.map(({ id, tokens }) => this.#held.find((each) => each.id === id) ?? { id, tokens, until })
+    const entered = this.#held.filter(({ id }) => calls.every((call) => call.id !== id))
+    const noted = calls.map(({ id, tokens }) => this.#held.find((each) => each.id === id) ?? { id, tokens, until })
+    this.#held = [...noted, ...entered.map((held) => ({ ...held, tokens: 0 }))]
     for (const run of sessions) {
       if (!this.#sessions.some((each) => each.run === run)) this.#sessions.push({ run, reserve: 0, until })
     }

@@ -133,9 +133,13 @@ export class Tenant {
     return this.#open.admission.hold(this.id, { version, runId, call, tokens, least })
   }
 
-  settle(call: CallId, tokens: number, options: { at?: number; leave?: boolean } = {}): Promise<QuotaReading | null> {
-    const { at = this.#open.clock.now, leave = false } = options
-    return this.#open.admission.settle(this.id, { runId: runOf(call), calls: [{ id: call, tokens, at }], leave })
+  settle(
+    call: CallId,
+    tokens: number,
+    options: { at?: number; leave?: boolean; isOurs?: boolean } = {},
+  ): Promise<QuotaReading | null> {
+    const { at = this.#open.clock.now, leave = false, isOurs = true } = options
+    return this.#open.admission.settle(this.id, { runId: runOf(call), calls: [{ id: call, tokens, at, isOurs }], leave })
   }
 
   leave(runId: string): Promise<QuotaReading | null> {

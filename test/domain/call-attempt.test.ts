@@ -2,18 +2,23 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { beginCall, settleCalls } from '../../src/domain/call-attempt.ts'
 import { deleteConversation } from '../../src/domain/conversation.ts'
 import { Unavailable } from '../../src/domain/errors.ts'
+import { settle } from '../../src/domain/escrow.ts'
 import { newId } from '../../src/domain/ids.ts'
 import type { Ports } from '../../src/domain/ports.ts'
 import { type CallTerms, termsAt } from '../../src/domain/pricing.ts'
 import type { Prompt } from '../../src/domain/prompt.ts'
+import { readQuota } from '../../src/domain/quota.ts'
+import { measureDrift } from '../../src/domain/quota-drift.ts'
+import { seeded } from '../../src/domain/quota-terms.ts'
 import { cancelRun, findRun } from '../../src/domain/run.ts'
 import { claimRun } from '../../src/domain/run-claim.ts'
 import { endClaim, requeue, saveTurn } from '../../src/domain/run-ending.ts'
 import type { RunEvent } from '../../src/domain/run-event.ts'
 import { logEpoch } from '../../src/domain/run-log.ts'
-import type { RunTask } from '../../src/domain/run-loop.ts'
+import type { CallUsage, RunTask } from '../../src/domain/run-loop.ts'
 import type { Turn } from '../../src/domain/run-turn.ts'
 import type { Scope } from '../../src/domain/scope.ts'
+import { entryNow } from '../../src/domain/usage-feed.ts'
 import { countTokens } from '../../src/llm/token-count.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { adminQuery } from '../support/database-url.ts'
@@ -196,6 +201,66 @@ describe('a call whose worker died', () => {
     await using _ = await startWorker(story, { timing: impatient })
     await until(async () => (await attempts(member)).length === 0)
     expect(await ledger(member, run.id)).toMatchObject([{ outputTokens: countTokens(said), estimated: true }])
+  })
+})
+
+/** Holds tokens for the run's first call, as its worker does. */
+async function hold(scope: Scope, run: RunTask['run'], tokens: number): Promise<void> {
+  const request = { runId: run.id, call: `${run.id}/0/${run.epoch}` as const, tokens, least: tokens }
+  const held = await seeded(scope, (version) => scope.ports.admission.hold(scope.tenant.id, { version, ...request }))
+  expect(held.outcome).toBe('held')
+}
+
+/** The run fails, after the call. */
+const fail = async (scope: Scope, run: RunTask['run'], call: CallUsage) =>
+  endClaim(scope.db, run, { outcome: 'failed', failure, turns: [], call, terms: await terms(scope) }, entryNow(scope.ports))
+
+describe('the counters and the ledger agree on a call', () => {
+  const held = 1_400
+
+  it('whose worker died before it held tokens for it', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member)
+    await settleCalls(member, run.id)
+    expect(await ledger(member, run.id)).toMatchObject([{ inputTokens: 1_000, estimated: true }])
+    expect(await measureDrift(member)).toBe(0)
+    expect(await readQuota(member)).toMatchObject({ spent: 1_000 })
+  })
+
+  it('whose worker died once it was entered, and before the counters heard of it', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member)
+    await hold(member, run, held)
+    await fail(member, run, { turn: 0, usage: usage(999, 99) })
+    await settle(member, { runId: run.id, calls: [], leave: true })
+    expect(await measureDrift(member)).toBe(0)
+    expect(await readQuota(member)).toMatchObject({ spent: 1_098, reserved: 0 })
+  })
+
+  it.each([
+    { title: 'reports it', reported: usage(999, 99) },
+    { title: 'has nothing to report', reported: null },
+  ])('whose worker only seemed dead, holds tokens late, and $title', async ({ reported }) => {
+    const { member } = await story.tenant()
+    const run = await dead(member)
+    await settleCalls(member, run.id)
+    await hold(member, run, held)
+    const { calls } = await fail(member, run, { turn: 0, usage: reported })
+    await settle(member, { runId: run.id, calls, leave: true })
+    expect(await measureDrift(member)).toBe(0)
+    expect(await readQuota(member)).toMatchObject({ spent: 1_000, reserved: 0 })
+  })
+
+  it('whose worker had nothing to report after somebody entered it, and had not told the counters', async () => {
+    const { member } = await story.tenant()
+    const run = await dead(member)
+    await hold(member, run, held)
+    const silent = { ...member, ports: { ...member.ports, admission: { settle: async () => null } as never } }
+    await settleCalls(silent, run.id)
+    const { calls } = await fail(member, run, { turn: 0, usage: null })
+    await settle(member, { runId: run.id, calls, leave: true })
+    expect(await measureDrift(member)).toBe(0)
+    expect(await readQuota(member)).toMatchObject({ spent: 1_000, reserved: 0 })
   })
 })
 

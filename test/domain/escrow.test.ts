@@ -132,7 +132,12 @@ describe('an escrow', () => {
     await new Escrow(owner, model, first).open(never)
     const opening = new Escrow(owner, model, second).open(never)
     setTimeout(
-      () => void settle(owner, { runId: first.runId, calls: [{ id: first.id, tokens: 400, at: Date.now() }], leave: true }),
+      () =>
+        void settle(owner, {
+          runId: first.runId,
+          calls: [{ id: first.id, tokens: 400, at: Date.now(), isOurs: true }],
+          leave: true,
+        }),
       100,
     )
     expect(await opening).toEqual({ outcome: 'held' })
@@ -215,7 +220,7 @@ describe('an escrow', () => {
           for (const { call, words, input } of said) {
             await settle(owner, {
               runId: call.runId,
-              calls: [{ id: call.id, tokens: input + words, at: Date.now() }],
+              calls: [{ id: call.id, tokens: input + words, at: Date.now(), isOurs: true }],
               leave: true,
             })
           }

@@ -83,8 +83,12 @@ async function byCounters(past: readonly PastMessage[], limits: Limits) {
       else {
         const answered = Math.min(tokens, limits.MONTHLY_TOKENS - decision.quota.spent)
         spent += answered
-        await admission.hold(tenantId, { version, runId, call: `${runId}/0/1`, tokens: 0, least: 0 })
-        await admission.settle(tenantId, { runId, calls: [{ id: `${runId}/0/1`, tokens: answered, at }], leave: false })
+        await admission.hold(tenantId, { version, runId, call: `${runId}/0/1`, tokens: 1, least: 1 })
+        await admission.settle(tenantId, {
+          runId,
+          calls: [{ id: `${runId}/0/1`, tokens: answered, at, isOurs: true }],
+          leave: false,
+        })
         if ((endedAt ?? at) > at) open.push({ runId, endedAt: endedAt ?? at })
         else await admission.settle(tenantId, { runId, calls: [], leave: true })
       }

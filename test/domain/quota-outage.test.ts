@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createConversation } from '../../src/domain/conversation.ts'
 import { QuotaExceeded, Unavailable } from '../../src/domain/errors.ts'
 import { sendMessage } from '../../src/domain/message.ts'
-import { measureDrift } from '../../src/domain/quota-drift.ts'
+import { measureDrift, mendDrift } from '../../src/domain/quota-drift.ts'
 import { RedisAdmission } from '../../src/redis/admission.ts'
 import { connectRedis, type RedisConnection } from '../../src/redis/connection.ts'
 import { limitedTenant } from '../support/limits.ts'
@@ -62,10 +62,10 @@ describe.skipIf(!redisAvailable)(redisSuite('while counters are in Redis'), () =
     await expect.poll(() => say().then(() => 'sent', String), { timeout: 20_000 }).toBe('sent')
   })
 
-  it('what counters and ledger do not agree on is measured', async () => {
+  it('what counters and ledger do not agree on is measured, and mended', async () => {
     const { member, say } = await speaker({})
     const { run } = await say()
-    const call = { id: `${run.id}/0/1` as const, tokens: 1_000, at: story.ports.now() }
+    const call = { id: `${run.id}/0/1` as const, tokens: 1_000, at: story.ports.now(), isOurs: true }
     const { admission } = member.ports
     const held = await admission.hold(member.tenant.id, {
       ...{ version: member.tenant.limitsVersion, runId: run.id, call: call.id, tokens: 1_000, least: 1_000 },
@@ -73,5 +73,7 @@ describe.skipIf(!redisAvailable)(redisSuite('while counters are in Redis'), () =
     expect(held.outcome).toBe('held')
     await admission.settle(member.tenant.id, { runId: run.id, calls: [call], leave: true })
     expect(await measureDrift(member)).toBe(1_000)
+    expect(await mendDrift(story)).toEqual([{ tenantId: member.tenant.id, tokens: 1_000 }])
+    expect(await measureDrift(member)).toBe(0)
   })
 })
