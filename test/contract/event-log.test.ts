@@ -1,4 +1,3 @@
-// @module-tag rule-13
 import { setTimeout as delay } from 'node:timers/promises'
 import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { defaultEventLogLimits, type EventLogLimits, erasedMark } from '../../src/domain/event-log.ts'
@@ -41,7 +40,7 @@ describe.each([
 
     describeEventLogModel(open)
 
-    describe('erase', () => {
+    describe('erase', { tags: ['rule-13'] }, () => {
       test("leaves none of the tenant's events, and all of its neighbour's", async () => {
         const { log, other } = await open()
         const [run, neighbour] = [newRun(), newRun()]
@@ -208,7 +207,7 @@ describe.each([
         expect(await log.read(run, null)).toMatchObject({ complete: true })
       })
 
-      test('sees nothing of the same run id under another tenant', async () => {
+      test('sees nothing of the same run id under another tenant', { tags: ['rule-13'] }, async () => {
         const { log, other } = await open()
         const run = newRun()
         const foreign = { tenantId: newRun().tenantId, runId: run.runId }
@@ -280,7 +279,7 @@ describe.each([
         expect(received).toEqual((await log.read(run, { epoch: 1, seq: 1 })).events)
       })
 
-      test('delivers to many subscribers of a run, and to none of another run', async () => {
+      test('delivers to many subscribers of a run, and to none of another run', { tags: ['rule-13'] }, async () => {
         const { log, other } = await open()
         const run = newRun()
         const all = await Promise.all(Array.from({ length: 200 }, () => follow(other, run)))

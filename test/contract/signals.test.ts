@@ -1,4 +1,3 @@
-// @module-tag rule-13
 import { beforeAll, describe, expect, test, vi } from 'vitest'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import type { Signal, Signals } from '../../src/domain/ports.ts'

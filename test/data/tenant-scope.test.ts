@@ -261,7 +261,7 @@ describe('shared connections', { tags: ['rule-4'] }, () => {
 })
 
 describe.each([
-  { name: 'named statements', namedStatements: true, count: Math.min(4 * crowdStatements, 10_000) },
+  { name: 'named statements', namedStatements: true, count: Math.min(2 * crowdStatements, 10_000) },
   { name: 'unnamed statements', namedStatements: false, count: Math.min(crowdStatements, 10_000) },
 ])('$count interleaved operations of 20 tenants, $name', { tags: ['rule-4'] }, ({ namedStatements, count }) => {
   it('never mix, with errors, rollbacks and timed-out transactions in between', async () => {

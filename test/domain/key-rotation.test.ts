@@ -95,8 +95,10 @@ async function keysInUse(): Promise<string[]> {
   return [...new Set(used.flat().map(({ key }) => String(key)))]
 }
 
-describe('rotateKeys', { tags: ['rule-15'] }, () => {
-  it('puts all under the new key, in every database, and what was encrypted is read with that alone', async () => {
+describe('rotateKeys', () => {
+  it('puts all under the new key, in every database, and what was encrypted is read with that alone', {
+    tags: ['rule-15'],
+  }, async () => {
     const next = await nextKey()
     for (const tenant of both()) await addKeys(next.both, tenant, next.before, 30)
     const progress: number[] = []

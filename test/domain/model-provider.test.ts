@@ -56,7 +56,7 @@ async function tenantWithKey(settings: { modelBaseUrl?: string } = {}): Promise<
 
 const keysAt = ({ requests }: FakeUpstream) => requests.map(({ headers }) => headers.authorization)
 
-describe('a tenant with a key of its own', { tags: ['redis-logs-errors'] }, () => {
+describe('a tenant with a key of its own', () => {
   it('is answered with that key, at its own provider, and is charged and counted as any other', async () => {
     const tenant = await tenantWithKey({ modelBaseUrl: own.url })
     own.otherwise(says('From my own.'))
@@ -80,7 +80,7 @@ describe('a tenant with a key of its own', { tags: ['redis-logs-errors'] }, () =
     expect(keysAt(platform)).toEqual([`Bearer ${canary}`])
   })
 
-  it('gives the key to nobody else: others are called with that of the platform', async () => {
+  it('gives the key to nobody else: others are called with that of the platform', { tags: ['redis-logs-errors'] }, async () => {
     await tenantWithKey({ modelBaseUrl: own.url })
     const other = await story.tenant()
     const { run } = await ask(other.member)
@@ -89,7 +89,9 @@ describe('a tenant with a key of its own', { tags: ['redis-logs-errors'] }, () =
     expect(taken).toContain(other.tenant.id)
   })
 
-  it('has the key nowhere but in the header of its provider: not in a row, an event or a failure', async () => {
+  it('has the key nowhere but in the header of its provider: not in a row, an event or a failure', {
+    tags: ['redis-logs-errors'],
+  }, async () => {
     const tenant = await tenantWithKey({ modelBaseUrl: own.url })
     own.next(says('Fine.'), fails(401, {}, { message: `The key ${canary} is wrong.`, code: canary }))
     for (const _ of ['an answer', 'a failure']) {

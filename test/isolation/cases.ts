@@ -20,7 +20,7 @@ export type Case = { model: string; operation: string; writes: boolean; aim: str
 type Aims = Record<string, unknown>
 
 /** The nested writes that are tried by way of every model. */
-const plainWrites = new Set(['create', 'update', 'deleteMany', 'connect'])
+const plainWrites = new Set(['update', 'connect'])
 
 /** Which relation, as `Model.name`, is the first of those that lead to the same model, to one row or to many. */
 type FirstOf = (relation: Relation) => string | undefined
@@ -88,9 +88,27 @@ function filterAims(model: string, own: Party, other: Party): Record<string, Row
   }
 }
 
-/** One of each sort, for what takes a filter as another operation does that is tried with all. */
-function fewOf(aims: Record<string, Row | undefined>): Record<string, Row | undefined> {
-  return Object.fromEntries(Object.entries(aims).filter((_, index) => index % 2 === 0))
+function isFirstOfItsKind(model: string, own: Party): boolean {
+  return model === Object.keys(own.rows).find((each) => ownerColumn(each, own.wall) === ownerColumn(model, own.wall))
+}
+
+/** Of two operations that take the same, one is tried with all of it. The other with two, but on the first model of its kind. */
+function twoOf<T>(aims: Record<string, T>, model: string, own: Party): Record<string, T> {
+  return isFirstOfItsKind(model, own) ? aims : Object.fromEntries(Object.entries(aims).slice(0, 2))
+}
+
+/** Filters for operations that take one as another does, which is tried with `more`. */
+type Filters = { more: Record<string, Row | undefined>; few: Record<string, Row | undefined> }
+
+/**
+ * A wall does not ask how a filter is written, so all ways are tried on the first model alone whose rows have an owner like this one's.
+ * On the others it is what makes sure that there is a wall.
+ */
+function filtersFor(model: string, own: Party, other: Party): Filters {
+  const all = filterAims(model, own, other)
+  const some = Object.fromEntries(Object.entries(all).filter((_, index) => index % 2 === 0))
+  if (isFirstOfItsKind(model, own)) return { more: all, few: some }
+  return { more: some, few: { 'no filter': undefined, "the other's owner": all["the other's owner"] } }
 }
 
 /** The column that says when a row is of. */
@@ -99,18 +117,17 @@ function timeOf(model: string): string {
 }
 
 function readCases(model: string, own: Party, other: Party): Case[] {
-  const all = filterAims(model, own, other)
-  const aims = fewOf(all)
+  const { more, few } = filtersFor(model, own, other)
   const owner = ownerColumn(model, own.wall)
   return [
-    ...expand(model, ['findMany'], false, all, (where) => ({ where })),
-    ...expand(model, ['findFirst', 'findFirstOrThrow', 'count'], false, aims, (where) => ({ where })),
-    ...expand(model, ['aggregate'], false, aims, (where) => ({
+    ...expand(model, ['findMany'], false, more, (where) => ({ where })),
+    ...expand(model, ['findFirst', 'findFirstOrThrow', 'count'], false, few, (where) => ({ where })),
+    ...expand(model, ['aggregate'], false, few, (where) => ({
       where,
       _count: true,
       _max: { [timeOf(model)]: true, [owner]: owner !== 'id' && owner !== 'tenantId' },
     })),
-    ...expand(model, ['groupBy'], false, aims, (where) => ({ where, by: [owner], _count: true })),
+    ...expand(model, ['groupBy'], false, few, (where) => ({ where, by: [owner], _count: true })),
     ...uniqueFilters(model, rowOf(other, model)).flatMap((cursor) =>
       expand(model, ['findMany'], false, { "a cursor at the other's": cursor }, (value) => ({ cursor: value })),
     ),
@@ -133,11 +150,15 @@ function uniqueAims(model: string, own: Party, other: Party): Aims {
 }
 
 function uniqueReadCases(model: string, own: Party, other: Party): Case[] {
-  return expand(model, ['findUnique', 'findUniqueOrThrow'], false, uniqueAims(model, own, other), (where) => ({ where }))
+  const aims = uniqueAims(model, own, other)
+  return [
+    ...expand(model, ['findUnique'], false, aims, (where) => ({ where })),
+    ...expand(model, ['findUniqueOrThrow'], false, twoOf(aims, model, own), (where) => ({ where })),
+  ]
 }
 
 function changeCases(model: string, own: Party, other: Party): Case[] {
-  const filters = filterAims(model, own, other)
+  const { more, few } = filtersFor(model, own, other)
   const unique = uniqueAims(model, own, other)
   const owner = ownerColumn(model, own.wall)
   const data = changes[model]
@@ -145,11 +166,11 @@ function changeCases(model: string, own: Party, other: Party): Case[] {
   const where = uniqueFilters(model, rowOf(own, model))[0]
   const away = { 'to the other': moved }
   return [
-    ...expand(model, ['updateMany'], true, filters, (value) => ({ where: value, data })),
-    ...expand(model, ['updateManyAndReturn'], true, fewOf(filters), (value) => ({ where: value, data })),
-    ...expand(model, ['deleteMany'], true, fewOf(filters), (value) => ({ where: value })),
+    ...expand(model, ['updateMany'], true, more, (value) => ({ where: value, data })),
+    ...expand(model, ['updateManyAndReturn'], true, few, (value) => ({ where: value, data })),
+    ...expand(model, ['deleteMany'], true, few, (value) => ({ where: value })),
     ...expand(model, ['update'], true, unique, (value) => ({ where: value, data })),
-    ...expand(model, ['delete'], true, unique, (value) => ({ where: value })),
+    ...expand(model, ['delete'], true, twoOf(unique, model, own), (value) => ({ where: value })),
     ...expand(model, ['update'], true, away, (value) => ({ where, data: value })),
     ...expand(model, ['updateMany', 'updateManyAndReturn'], true, away, (value) => ({ data: value })),
   ]
@@ -163,10 +184,10 @@ function createCases(model: string, own: Party, other: Party, fresh: Rows): Case
   return [
     ...expand(model, ['create'], true, aims, (data) => ({ data })),
     ...expand(model, ['create'], true, { 'with what it belongs to': create }, (data) => ({ data, include })),
-    ...expand(model, ['createMany', 'createManyAndReturn'], true, aims, (data) => ({ data: [data] })),
+    ...expand(model, ['createMany', 'createManyAndReturn'], true, twoOf(aims, model, own), (data) => ({ data: [data] })),
     ...expand(model, ['createMany'], true, aims, (data) => ({ data: [data], skipDuplicates: true })),
     ...expand(model, ['create'], true, connections(model, own, other, fresh), (data) => ({ data })),
-    ...expand(model, ['upsert'], true, unique, (where) => ({ where, create, update: changes[model] })),
+    ...expand(model, ['upsert'], true, twoOf(unique, model, own), (where) => ({ where, create, update: changes[model] })),
     ...expand(model, ['upsert'], true, aims, (row) => ({
       ...{ where: uniqueFilters(model, row as Row)[0], create: row, update: changes[model] },
     })),
@@ -234,7 +255,7 @@ function nestedReadCases(model: string, other: Party, parted: readonly string[],
     const lists = isFirst ? { 'with its lists': { include: listsOf(beyond, relation.model) } } : {}
     const seen: Case[] = [
       ...expand(model, ['findMany'], false, { ...alone, ...all }, (value) => ({ include: { [name]: value } })),
-      ...expand(model, ['findMany'], false, { ...alone, ...lists }, (value) => ({ select: { [name]: value } })),
+      ...expand(model, ['findMany'], false, isFirst ? { ...alone, ...lists } : {}, (value) => ({ select: { [name]: value } })),
     ].map((attempt) => ({ ...attempt, aim: `${name} ${attempt.aim}` }))
     return parted.includes(relation.model) ? [...seen, ...conditionCases(model, name, relation, other, isFirst)] : seen
   })
@@ -282,7 +303,7 @@ function listsOf(selection: Record<string, unknown>, model: string): Record<stri
 
 /**
  * Writes to the rows below the own one that name the other's, and below the other's: every way there is by way of the `first` model
- * with such a relation, and by way of the others one that makes a row, one that changes, one that deletes and one that takes over.
+ * with such a relation, and by way of the others one that changes and one that takes over.
  */
 function nestedWriteCases(
   model: string,

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import pg from 'pg'
 import { dataModel } from '../../src/data/generated/data-model.ts'
 import type { Row, Rows } from './rows.ts'
@@ -27,10 +28,15 @@ export async function insertRows(admin: pg.Client, parts: readonly Rows[]): Prom
       )
     }
   }
-  await admin.query(`with ${inserts.join(', ')} select`, values)
-  for (const { Tenant: tenant, Agent: agent } of parts) {
-    if (tenant) await admin.query('update tenants set default_agent_id = $2 where id = $1', [tenant['id'], agent?.['id']])
-  }
+  const text = `with ${inserts.join(', ')} select`
+  // Rows like these are inserted hundreds of times. Under a name it is planned once.
+  const name = createHash('md5').update(text).digest('hex')
+  await admin.query({ name, text, values })
+  const agents = parts.flatMap(({ Tenant, Agent }) => (Tenant ? [{ tenant: Tenant['id'], agent: Agent?.['id'] }] : []))
+  await admin.query(
+    `update tenants set default_agent_id = a.agent from jsonb_to_recordset($1) as a(tenant uuid, agent uuid) where id = a.tenant`,
+    [JSON.stringify(agents)],
+  )
 }
 
 /** The row as JSON that Postgres reads, by its columns. */

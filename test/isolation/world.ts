@@ -17,14 +17,13 @@ export type World = {
   /** The tables that hold tenants' rows. */
   tables: string[]
   beginning: StoredRow[]
-  /** Every row of every tenant, as the superuser sees them. */
-  stored(): Promise<StoredRow[]>
-  /** The tables whose rows were inserted, updated or deleted since this was asked last. */
-  touched(): Promise<string[]>
+  /**
+   * The tables whose rows were inserted, updated or deleted since this was asked last, by their names, with every row that they held, as
+   * the superuser sees them. They hold what they did in the beginning from then on.
+   */
+  takeStock(): Promise<Map<string, StoredRow[]>>
   /** The columns that can hold what a tenant wrote. */
   textColumns(): Promise<{ table: string; column: string }[]>
-  /** Makes the rows of these tables what they were in the beginning. */
-  reset(tables: readonly string[]): Promise<void>
   close(): Promise<void>
 }
 
@@ -41,30 +40,24 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
     await admin.query(tables.map((table) => `alter table ${table} disable row level security;`).join('\n'))
   await seed(database.adminUrl, parties)
 
-  const ofEach = (select: (table: string) => string) => tables.map(select).join(' union all ')
-  // Asked after each write. Under a name it is planned once.
-  const storedQuery = {
-    name: 'stored',
-    text: ofEach((table) => `select '${table}' as table, to_jsonb(t) as row from ${table} t`),
+  await admin.query(stockTaking)
+  const beginning: StoredRow[] = []
+  for (const table of tables) {
+    await admin.query('insert into beginning values ($1, rows_of($1))', [table])
+    const { rows } = await admin.query<{ row: Row }>(`select to_jsonb(t) as row from ${table} t`)
+    beginning.push(...rows.map(({ row }) => ({ table, row })))
   }
-  const stored = async () => (await admin.query<StoredRow>(storedQuery)).rows
-  const beginning = await stored()
   await admin.query(noteWrites(await wholeTables(admin)))
-  const restore = (table: string) => {
-    const rows = beginning.filter((each) => each.table === table).map(({ row }) => row)
-    const literal = pg.escapeLiteral(JSON.stringify(rows))
-    return `delete from ${table}; insert into ${table} select * from jsonb_populate_recordset(null::${table}, ${literal});`
-  }
   const pool = new TenantPool({ connectionString: database.appUrl, max: 4, shared: 1 })
   const data = new TenantData(pool, { filter: walls.filter })
   return {
     data,
     tables,
     beginning,
-    stored,
-    touched: async () => {
-      const { rows } = await admin.query<{ name: string }>({ name: 'touched', text: 'delete from touched returning name' })
-      return [...new Set(rows.map(({ name }) => name))]
+    takeStock: async () => {
+      // Asked after each write. Under a name it is planned once.
+      const { rows } = await admin.query<{ name: string; rows: Row[] }>({ name: 'stock', text: 'select * from take_stock()' })
+      return new Map(rows.map(({ name: table, rows }) => [table, rows.map((row) => ({ table, row }))]))
     },
     textColumns: async () => {
       const found = await admin.query<{ table: string; column: string }>(
@@ -74,11 +67,6 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
       )
       return found.rows
     },
-    // As a replica, Postgres fires no triggers, those of foreign keys included: the rows held them when they were read.
-    reset: async (changed) => {
-      if (changed.length === 0) return
-      await admin.query(`begin; set local session_replication_role = replica; ${changed.map(restore).join('\n')} commit`)
-    },
     async close() {
       await data.close()
       await admin.end()
@@ -87,14 +75,39 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
   }
 }
 
+/**
+ * Statements that make `take_stock`, which answers what tables that are named in `touched` hold, and makes them hold what `beginning`
+ * says. All in one call: there are thousands of writes to look at. As a replica, Postgres fires no triggers, those of foreign keys
+ * included: the rows held them when they were read.
+ */
+const stockTaking = `
+  create unlogged table touched (name text);
+  create unlogged table beginning (name text primary key, rows jsonb not null);
+  create function rows_of(name text) returns jsonb language plpgsql as $$
+    declare rows jsonb;
+    begin
+      execute format('select coalesce(jsonb_agg(to_jsonb(t)), ''[]'') from %I t', name) into rows;
+      return rows;
+    end $$;
+  create function take_stock() returns table (name text, rows jsonb) language plpgsql as $$
+    begin
+      for name in with done as (delete from touched returning touched.name) select distinct done.name from done loop
+        rows := rows_of(name);
+        return next;
+        perform set_config('session_replication_role', 'replica', true);
+        execute format('delete from %I', name);
+        execute format('insert into %1$I select b.* from beginning, jsonb_populate_recordset(null::%1$I, beginning.rows) b
+          where beginning.name = $1', name) using name;
+      end loop;
+    end $$;`
+
 /** Statements that make each of the tables, which are no partitions, leave its name in `touched` whenever rows of it are written. */
 function noteWrites(tables: readonly string[]): string {
   const triggers = tables.map(
     (table) =>
       `create trigger note_write after insert or update or delete on ${table} for each row execute function note_write();`,
   )
-  return `create unlogged table touched (name text);
-    create function note_write() returns trigger language plpgsql security definer set search_path = public
+  return `create function note_write() returns trigger language plpgsql security definer set search_path = public
       as $$ begin insert into touched values (tg_table_name); return null; end $$;
     ${triggers.join('\n')}`
 }

@@ -1,7 +1,7 @@
 import { appendFileSync } from 'node:fs'
 
 /** How many times a key is revoked, and a tenant suspended, in each way: `REVOCATIONS`, by default as often as suits every run. */
-export const revocations = Number(process.env['REVOCATIONS'] ?? 3)
+export const revocations = Number(process.env['REVOCATIONS'] ?? 2)
 
 /** Where the times are written, as JSON lines: `REVOCATION_TIMES`, by default nowhere. */
 const file = process.env['REVOCATION_TIMES']

@@ -4,4 +4,4 @@ const asked = process.env['SEQUENCES']
 export const sequenceCount = Number(asked ?? 20)
 
 /** For how long, in milliseconds: as long as it takes when a number was asked for. By default slow machines try fewer. */
-export const sequencesTakeAtMost = asked === undefined ? 7_000 : Number.POSITIVE_INFINITY
+export const sequencesTakeAtMost = asked === undefined ? 5_000 : Number.POSITIVE_INFINITY

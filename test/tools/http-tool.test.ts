@@ -1,4 +1,3 @@
-// @module-tag edge-ssrf
 import { randomBytes } from 'node:crypto'
 import fc from 'fast-check'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
@@ -73,7 +72,7 @@ describe('a request', () => {
     expect(sent?.headers).toMatchObject({ 'content-type': 'application/json', 'idempotency-key': context.idempotencyKey })
   })
 
-  it('never leaves its origin or its path, whatever the arguments are', async () => {
+  it('never leaves its origin or its path, whatever the arguments are', { tags: ['edge-ssrf'] }, async () => {
     const tool = await define({ url: `${origin}/orders/{id}/lines`, parameters: text })
     const tricky = fc.oneof(
       fc.string({ unit: 'grapheme' }),
@@ -165,7 +164,7 @@ describe('a secret', { tags: ['edge-redaction'] }, () => {
     expect(server.calls).toEqual([])
   })
 
-  it('is not sent on to another origin', async () => {
+  it('is not sent on to another origin', { tags: ['edge-ssrf'] }, async () => {
     const other = await startWebhookReceiver()
     try {
       server.answer = (_call, response) => void response.writeHead(307, { location: other.url }).end()
@@ -421,7 +420,7 @@ describe('a definition', () => {
   })
 })
 
-describe('what is private', () => {
+describe('what is private', { tags: ['edge-ssrf'] }, () => {
   it('is never asked by a tool, however its URL is written', { timeout: 120_000 }, async ({ task }) => {
     let hits = 0
     server.answer = (_call, response) => {

@@ -1,4 +1,3 @@
-// @module-tag edge-ssrf
 import fc from 'fast-check'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { z } from 'zod'
@@ -295,7 +294,7 @@ describe('a secret', { tags: ['edge-redaction'] }, () => {
   })
 })
 
-describe('what is private', () => {
+describe('what is private', { tags: ['edge-ssrf'] }, () => {
   it('is never asked, however its URL is written', { timeout: 120_000 }, async ({ task }) => {
     const egress = localEgress([], { resolve: async () => ['127.0.0.1', '::1'] })
     const distinct = new Set<string>()
