@@ -146,12 +146,13 @@ export type Admission = {
   /**
    * Counts calls that are in the ledger by now, each once, and frees what was held for them. What it cannot tell whether it was
    * counted puts the counters in doubt, as `doubt` does: a call for which nothing is held, or that is not `isOurs`. With `leave`, the run is
-   * over or waits: its session and whatever else it holds is free. Settle each call with it, or before: one that is left held may be in
-   * the ledger, so counts are needed again then. Null when nothing can be said before the next `seed`.
+   * over or waits, as that claim of it left it: its session is free, and whatever else it holds, unless a later claim holds something by
+   * now. Settle each call with it, or before: one that is left held may be in the ledger, so counts are needed again then. Null when nothing
+   * can be said before the next `seed`.
    */
   settle(
     tenantId: TenantId,
-    settlement: { runId: string; calls: readonly SettledCall[]; leave: boolean },
+    settlement: { runId: string; calls: readonly SettledCall[]; leave: number | null },
   ): Promise<QuotaReading | null>
 
   /**

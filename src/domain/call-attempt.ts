@@ -71,7 +71,7 @@ export async function settleCalls({ tenant, db, ports }: Owner, runId: string, l
     if (!terms) throw new Error('A model call was noted without a price.')
     calls.push(await recordUsage(db, attempt, usage, terms, entryNow(ports)))
   }
-  await settle({ tenant, ports }, { runId, calls, leave: false })
+  await settle({ tenant, ports }, { runId, calls, leave: null })
 }
 
 /** What the model wrote in an attempt, by the log: text, and the tool calls that were begun. */

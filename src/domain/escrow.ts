@@ -226,14 +226,14 @@ export class Escrow {
 }
 
 /**
- * Tells the counters of calls that are in the ledger, and with `leave` that the run is over or waits. Null when they cannot be
+ * Tells the counters of calls that are in the ledger, and with `leave` that the run is over or waits since that claim of it. Null when they cannot be
  * reached: what was held then runs out, and they are counted anew from the ledger.
  */
 export async function settle(
   { tenant, ports }: { tenant: { id: TenantId }; ports: Pick<Ports, 'admission'> },
-  settlement: { runId: string; calls: readonly SettledCall[]; leave: boolean },
+  settlement: { runId: string; calls: readonly SettledCall[]; leave: number | null },
 ): Promise<QuotaReading | null> {
-  if (settlement.calls.length === 0 && !settlement.leave) return null
+  if (settlement.calls.length === 0 && settlement.leave === null) return null
   try {
     return await ports.admission.settle(tenant.id, settlement)
   } catch (error) {

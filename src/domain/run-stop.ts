@@ -63,7 +63,7 @@ export async function endWaiting(owner: Owner, run: Run): Promise<Run | null> {
     return [ended, ended && (await readEnding(tx, ended.run))]
   })
   if (!ended || !ending) return null
-  await settle(owner, { runId: run.id, calls: [], leave: true })
+  await settle(owner, { runId: run.id, calls: [], leave: ended.run.epoch })
   // It may be lost: followers also look at the run.
   const { epoch } = ended.run
   const events = [...openingEvents(epoch, ending.text), ending.event]

@@ -179,7 +179,7 @@ export class RunWorker {
       })
       isAwaited = closed.isAwaited
       // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
-      const quotaNow = await this.#settle(ref, calls, ending !== null || paused !== null)
+      const quotaNow = await this.#settle(ref, calls, ending || paused ? run.epoch : null)
       const last = ending ? [ending.event] : paused
       if (last) await log.end(...last)
       if (quotaNow) await this.#notice(tenantId, tenant, quotaNow)
@@ -216,7 +216,7 @@ export class RunWorker {
       if (run.epoch > 1) await settleCalls(owner, run.id, run.epoch - 1)
       return await runTurns(task, async (turns, toolCalls, call, terms) => {
         const { isOurs, settled } = await persist(() => saveTurn(db, run, turns, toolCalls, call, terms, entryNow(ports)))
-        const quota = await this.#settle(ref, [settled], false)
+        const quota = await this.#settle(ref, [settled], null)
         if (quota) await this.#notice(ref.tenantId, tenant, quota)
         return isOurs
       })
@@ -229,7 +229,7 @@ export class RunWorker {
   }
 
   /** Tells the counters what is in the ledger. What goes wrong there is nothing to the run. */
-  async #settle({ tenantId, runId }: RunRef, calls: SettledCall[], leave: boolean): Promise<QuotaReading | null> {
+  async #settle({ tenantId, runId }: RunRef, calls: SettledCall[], leave: number | null): Promise<QuotaReading | null> {
     const { ports, onError } = this.#options
     return settle({ tenant: { id: tenantId }, ports }, { runId, calls, leave }).catch((error) => {
       onError(error)

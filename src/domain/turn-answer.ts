@@ -75,7 +75,7 @@ async function release({ run, ports, quota }: RunTask, { turns }: OpenTurn): Pro
   const id = callIdOf({ runId: run.id, turn: turns.length, attempt: run.epoch })
   await settle(
     { tenant: quota.tenant, ports },
-    { runId: run.id, calls: [{ id, tokens: 0, at: ports.now(), isOurs: true }], leave: false },
+    { runId: run.id, calls: [{ id, tokens: 0, at: ports.now(), isOurs: true }], leave: null },
   )
 }
 

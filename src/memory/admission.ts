@@ -56,7 +56,7 @@ export class MemoryAdmission implements Admission {
 
   async settle(
     tenantId: TenantId,
-    { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: boolean },
+    { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: number | null },
   ): Promise<QuotaReading | null> {
     // Nobody has a mark of counters that are not there.
     if (!this.#kept.has(tenantId)) return null

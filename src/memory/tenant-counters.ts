@@ -128,7 +128,7 @@ export class TenantCounters {
     return { outcome: 'held', tokens: granted, quota: this.#reading(terms) }
   }
 
-  settle(runId: string, calls: readonly SettledCall[], leave: boolean): QuotaReading | null {
+  settle(runId: string, calls: readonly SettledCall[], leave: number | null): QuotaReading | null {
     this.#mark++
     const run = this.#runs.get(runId)
     for (const { id, tokens, at, isOurs } of calls) {
@@ -143,11 +143,8 @@ export class TenantCounters {
       // Whether it was counted is not known here.
       else if (isHeld || !known) this.#sure = false
     }
-    if (leave) {
-      // What became of a call that nobody settled is not known here.
-      if (run && [...run.calls.values()].some(({ tokens }) => tokens > 0)) this.#sure = false
-      this.#runs.delete(runId)
-    } else if (run) this.#forgetIfEmpty(runId, run)
+    if (run && leave !== null) this.#leaveRun(run, leave)
+    if (run) this.#forgetIfEmpty(runId, run)
     const terms = this.#termsFor(0)
     return 'outcome' in terms ? null : this.#reading(terms)
   }
@@ -245,6 +242,21 @@ export class TenantCounters {
     return run
   }
 
+  /** Frees what claims of the run up to this one hold, and its session unless a later one is at it. */
+  #leaveRun(run: Run, claim: number): void {
+    let isTaken = false
+    for (const [id, { tokens }] of run.calls) {
+      if (claimOf(id) > claim) {
+        isTaken ||= tokens > 0
+        continue
+      }
+      run.calls.delete(id)
+      // What became of a call that nobody settled is not known here.
+      if (tokens > 0) this.#sure = false
+    }
+    if (!isTaken) Object.assign(run, { leaseUntil: 0, reserve: 0 })
+  }
+
   #forgetIfEmpty(runId: string, { leaseUntil, calls }: Run): void {
     if (leaseUntil === 0 && calls.size === 0) this.#runs.delete(runId)
   }
@@ -283,6 +295,10 @@ function isSame(one: { start: number; end: number }, other: { start: number; end
 
 function runOf(call: CallId): string {
   return call.slice(0, call.indexOf('/'))
+}
+
+function claimOf(call: CallId): number {
+  return Number(call.slice(call.lastIndexOf('/') + 1))
 }
 
 function total(numbers: readonly number[]): number {

@@ -418,7 +418,7 @@ return finish('held', granted)
 `
 
 const settle = `
-local name, leave = ARGV[3], ARGV[4] == '1'
+local name, leave = ARGV[3], tonumber(ARGV[4])
 open({name})
 -- Nobody has a mark of counters that are not there.
 if isNew then return {'counts'} end
@@ -439,12 +439,17 @@ for i = 5, #ARGV, 4 do
     end
   end
 end
-if leave then
-  dropLease(run)
-  for id in pairs(run.calls) do
-    -- What became of it is not known here.
-    if dropCall(run, id) then counts[SURE] = 0 end
+if leave > 0 then
+  local isTaken = false
+  for id, call in pairs(run.calls) do
+    if tonumber(match(id, '%d+$')) > leave then
+      isTaken = isTaken or call.tokens > 0
+    elseif dropCall(run, id) then
+      -- What became of it is not known here.
+      counts[SURE] = 0
+    end
   end
+  if not isTaken then dropLease(run) end
 end
 keep(name, run)
 tell()

@@ -107,11 +107,11 @@ export class RedisAdmission implements Admission {
 
   async settle(
     tenantId: TenantId,
-    { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: boolean },
+    { runId, calls, leave }: { runId: string; calls: readonly SettledCall[]; leave: number | null },
   ): Promise<QuotaReading | null> {
     const settled = calls.flatMap(({ id, tokens, at, isOurs }) => [withinRun(id), tokens, at, isOurs ? 1 : 0])
     const answer = await replyTo(
-      this.#connection.commands.quotaSettleBuffer(...this.#aim(tenantId), runField(runId), leave ? 1 : 0, ...settled),
+      this.#connection.commands.quotaSettleBuffer(...this.#aim(tenantId), runField(runId), leave ?? 0, ...settled),
     )
     return isUnseeded(outcomeOf(answer)) ? null : readingOf(figuresOf(answer))
   }

@@ -53,7 +53,7 @@ describeAdmission('sessions and budget', (open) => {
       expect(await tenant.hold(waited, 10)).toEqual({ outcome: 'full', quota: before })
       expect(await tenant.read()).toEqual(before)
       expect(await tenant.hold(one, 10)).toMatchObject({ outcome: 'held', quota: { sessions: 2 } })
-      await tenant.settle(callOf(one, 1), 0, { leave: true })
+      await tenant.settle(callOf(one, 1), 0, { leave: 1 })
       expect(await tenant.hold(waited, 10)).toMatchObject({ outcome: 'held', quota: { sessions: 2, reserved: 10 } })
     })
 
@@ -98,6 +98,18 @@ describeAdmission('sessions and budget', (open) => {
       expect(await tenant.read()).toMatchObject({ spent: 65, reserved: run === 'held' ? 0 : 100 })
     })
 
+    test('with leave lets a later claim keep its session and what it holds', async () => {
+      const tenant = await Tenant.seeded(await open(), { CONCURRENT_SESSIONS: 1 })
+      const run = await tenant.admitted()
+      await tenant.hold(run, 100)
+      await tenant.settle(callOf(run, 1), 10)
+      await tenant.hold(run, 50, { call: callOf(run, 2) })
+      expect(await tenant.leave(run, 1)).toMatchObject({ spent: 10, reserved: 50, sessions: 1 })
+      expect(await tenant.leave(run, 2)).toBeNull()
+      await tenant.seed(termsAt(noon), { ...nothing, spent: 60 })
+      expect(await tenant.read()).toMatchObject({ reserved: 0, sessions: 0 })
+    })
+
     test('counts no call that was in the ledger when the counters were counted anew, however late it comes', async () => {
       const opened = await open()
       const tenant = await Tenant.seeded(opened)
@@ -119,7 +131,7 @@ describeAdmission('sessions and budget', (open) => {
       const calls = [1, 2].map((attempt) => callOf(run, attempt))
       for (const call of calls) await tenant.hold(run, 100, { call })
       const settled = calls.map((id) => ({ id, tokens: 10, at: noon, isOurs: true }))
-      const quota = await opened.admission.settle(tenant.id, { runId: run, calls: settled, leave: true })
+      const quota = await opened.admission.settle(tenant.id, { runId: run, calls: settled, leave: 2 })
       expect(quota).toMatchObject({ spent: 20, reserved: 0, sessions: 0 })
       const never = await tenant.admitted({ reserve: 40 })
       expect(await tenant.leave(never)).toMatchObject({ spent: 20, reserved: 0, sessions: 0, minute: 2 })
@@ -130,7 +142,7 @@ describeAdmission('sessions and budget', (open) => {
       const run = await tenant.admitted()
       await tenant.hold(run, 100)
       await tenant.hold(run, 50, { call: callOf(run, 2) })
-      expect(await tenant.settle(callOf(run, 2), 40, { leave: true })).toBeNull()
+      expect(await tenant.settle(callOf(run, 2), 40, { leave: 2 })).toBeNull()
       await tenant.seed(termsAt(noon), { ...nothing, spent: 130 })
       expect(await tenant.read()).toMatchObject({ spent: 130, reserved: 0, sessions: 0 })
     })

@@ -23,7 +23,7 @@ const step = fc.record({
     { weight: 5, arbitrary: fc.record({ hold: which, tokens, least: fc.integer({ min: 1, max: 100 }) }) },
     { weight: 3, arbitrary: fc.record({ use: which, part: fc.double({ min: 0, max: 1, noNaN: true }) }) },
     { weight: 3, arbitrary: fc.record({ settle: which, times: fc.nat({ max: 2 }), isOurs: fc.boolean() }) },
-    { weight: 2, arbitrary: fc.record({ leave: which, isOver: fc.boolean() }) },
+    { weight: 2, arbitrary: fc.record({ leave: which, isOver: fc.boolean(), claim: fc.integer({ min: 1, max: 9 }) }) },
     { weight: 2, arbitrary: fc.record({ renew: fc.constant(true) }) },
     { weight: 1, arbitrary: fc.record({ lose: fc.constant(true) }) },
     { weight: 1, arbitrary: fc.record({ correct: tokens }) },
@@ -98,7 +98,7 @@ async function take({ clock }: OpenAdmission, tenants: ModelTenant[], { tenant: 
   else if ('hold' in act) await tenant.hold(act.hold, act.tokens, act.least)
   else if ('use' in act) tenant.use(act.use, act.part)
   else if ('settle' in act) await tenant.settle(act.settle, act.times, act.isOurs)
-  else if ('leave' in act) await tenant.leave(act.leave, act.isOver)
+  else if ('leave' in act) await tenant.leave(act.leave, act.isOver, act.claim)
   else if ('renew' in act) await tenant.renew()
   else if ('correct' in act) await tenant.correct(act.correct)
   else if ('lose' in act) await tenant.lose()

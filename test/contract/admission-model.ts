@@ -120,15 +120,21 @@ export class ModelTenant {
     }
   }
 
-  /** A run is over, or its worker leaves it for a while, also with a call whose settlement was lost or is on its way. */
-  async leave(which: number, isOver: boolean): Promise<void> {
+  /**
+   * A run is over, or a worker leaves it for a while, also with a call whose settlement was lost or is on its way, and perhaps when another
+   * has claimed it.
+   */
+  async leave(which: number, isOver: boolean, claim: number): Promise<void> {
     const run = pick(this.#live, which)
     if (run === undefined) return
     if (isOver && !this.#noted.some(({ id }) => runOf(id) === run)) this.#live.splice(this.#live.indexOf(run), 1)
-    await this.#tenant.leave(run)
-    this.#sessions = this.#sessions.filter((each) => each.run !== run)
-    if (this.#held.some(({ id, tokens }) => runOf(id) === run && tokens > 0)) this.#sure = false
-    this.#held = this.#held.filter(({ id }) => runOf(id) !== run)
+    await this.#tenant.leave(run, claim)
+    const isLater = ({ id }: { id: CallId }) => Number(id.split('/')[2]) > claim
+    const isTaken = this.#held.some((held) => runOf(held.id) === run && isLater(held) && held.tokens > 0)
+    if (!isTaken) this.#sessions = this.#sessions.filter((each) => each.run !== run)
+    const isLeft = (held: { id: CallId }) => runOf(held.id) === run && !isLater(held)
+    if (this.#held.some((held) => isLeft(held) && held.tokens > 0)) this.#sure = false
+    this.#held = this.#held.filter((held) => !isLeft(held))
   }
 
   /** Somebody corrects the ledger, and takes tokens back. */

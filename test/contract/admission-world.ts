@@ -136,14 +136,15 @@ export class Tenant {
   settle(
     call: CallId,
     tokens: number,
-    options: { at?: number; leave?: boolean; isOurs?: boolean } = {},
+    options: { at?: number; leave?: number | null; isOurs?: boolean } = {},
   ): Promise<QuotaReading | null> {
-    const { at = this.#open.clock.now, leave = false, isOurs = true } = options
+    const { at = this.#open.clock.now, leave = null, isOurs = true } = options
     return this.#open.admission.settle(this.id, { runId: runOf(call), calls: [{ id: call, tokens, at, isOurs }], leave })
   }
 
-  leave(runId: string): Promise<QuotaReading | null> {
-    return this.#open.admission.settle(this.id, { runId, calls: [], leave: true })
+  /** As the claim, by default as the last that there is. */
+  leave(runId: string, claim = 1_000): Promise<QuotaReading | null> {
+    return this.#open.admission.settle(this.id, { runId, calls: [], leave: claim })
   }
 
   doubt(): Promise<void> {

@@ -136,7 +136,7 @@ describe('an escrow', () => {
         void settle(owner, {
           runId: first.runId,
           calls: [{ id: first.id, tokens: 400, at: Date.now(), isOurs: true }],
-          leave: true,
+          leave: 1,
         }),
       100,
     )
@@ -221,7 +221,7 @@ describe('an escrow', () => {
             await settle(owner, {
               runId: call.runId,
               calls: [{ id: call.id, tokens: input + words, at: Date.now(), isOurs: true }],
-              leave: true,
+              leave: 1,
             })
           }
           expect(await quotaOf(owner)).toMatchObject({ spent: total, reserved: 0, sessions: 0 })

@@ -44,7 +44,7 @@ async function refusalOf(sending: Promise<unknown>): Promise<LimitReached> {
 async function endRuns(scope: Scope): Promise<void> {
   const runs = await scope.db.run.findMany({ where: { finishedAt: null } })
   await scope.db.run.updateMany({ where: { finishedAt: null }, data: { status: 'COMPLETED', finishedAt: new Date() } })
-  for (const { id } of runs) await scope.ports.admission.settle(scope.tenant.id, { runId: id, calls: [], leave: true })
+  for (const { id } of runs) await scope.ports.admission.settle(scope.tenant.id, { runId: id, calls: [], leave: 1 })
 }
 
 describe('sendMessage', () => {

@@ -62,7 +62,7 @@ async function byCounters(past: readonly PastMessage[], limits: Limits) {
   let [spent, version] = [0, 0]
   for (const { at, endedAt, contentTokens, tokens } of past) {
     for (const { runId, endedAt: end } of open.filter((run) => run.endedAt <= at)) {
-      await admission.settle(tenantId, { runId, calls: [], leave: true })
+      await admission.settle(tenantId, { runId, calls: [], leave: 1 })
       open.splice(
         open.findIndex((run) => run.runId === runId && run.endedAt === end),
         1,
@@ -87,10 +87,10 @@ async function byCounters(past: readonly PastMessage[], limits: Limits) {
         await admission.settle(tenantId, {
           runId,
           calls: [{ id: `${runId}/0/1`, tokens: answered, at, isOurs: true }],
-          leave: false,
+          leave: null,
         })
         if ((endedAt ?? at) > at) open.push({ runId, endedAt: endedAt ?? at })
-        else await admission.settle(tenantId, { runId, calls: [], leave: true })
+        else await admission.settle(tenantId, { runId, calls: [], leave: 1 })
       }
       break
     }

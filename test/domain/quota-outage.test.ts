@@ -71,7 +71,7 @@ describe.skipIf(!redisAvailable)(redisSuite('while counters are in Redis'), () =
       ...{ version: member.tenant.limitsVersion, runId: run.id, call: call.id, tokens: 1_000, least: 1_000 },
     })
     expect(held.outcome).toBe('held')
-    await admission.settle(member.tenant.id, { runId: run.id, calls: [call], leave: true })
+    await admission.settle(member.tenant.id, { runId: run.id, calls: [call], leave: 1 })
     expect(await measureDrift(member)).toBe(1_000)
     expect(await mendDrift(story)).toEqual([{ tenantId: member.tenant.id, tokens: 1_000 }])
     expect(await measureDrift(member)).toBe(0)

@@ -267,7 +267,7 @@ describe('a run that finds no session', () => {
     const tenant = await tenantWith(100_000)
     const { run } = await ask(tenant.member)
     // Its session ran out, and another has taken the only one.
-    await story.ports.admission.settle(tenant.tenant.id, { runId: run.id, calls: [], leave: true })
+    await story.ports.admission.settle(tenant.tenant.id, { runId: run.id, calls: [], leave: 1 })
     await limitTo(story.database, tenant.tenant.id, { CONCURRENT_SESSIONS: 1 })
     const member = await story.signIn(tenant.keys.member)
     const holder = { runId: run.conversationId, key: null, contentTokens: 1, reserve: 1 }
@@ -279,7 +279,7 @@ describe('a run that finds no session', () => {
     await using _ = await startWorker(story, { model, timing })
     await until(async () => ((await findRun(member, run.id))?.excusedClaims ?? 0) >= 1)
     expect(model.requests).toEqual([])
-    await story.ports.admission.settle(tenant.tenant.id, { runId: run.conversationId, calls: [], leave: true })
+    await story.ports.admission.settle(tenant.tenant.id, { runId: run.conversationId, calls: [], leave: 1 })
     expect(shownAfter(await follow(member, run.id))).toBe('At last.')
     expect(await tenant.admin.db.modelCallAttempt.findMany()).toEqual([])
   })

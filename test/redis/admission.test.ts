@@ -70,7 +70,7 @@ describe.skipIf(!redisAvailable)(redisSuite('admission by several processes'), (
     const calls = () => [
       admission.admit(tenant, { version: 1, runId: newId(), key: null, contentTokens: 1, reserve: 1 }),
       admission.hold(tenant, { version: 1, runId: newId(), call: 'run/1/1', tokens: 1, least: 1 }),
-      admission.settle(tenant, { runId: newId(), calls: [], leave: true }),
+      admission.settle(tenant, { runId: newId(), calls: [], leave: 1 }),
       admission.renew(tenant, [{ runId: newId(), call: null }]),
       admission.read(tenant, 1),
       admission.release(tenant, { runId: newId(), key: null }),
