@@ -226,8 +226,8 @@ export class Escrow {
 }
 
 /**
- * Tells the counters of calls that are in the ledger, and with `leave` that the run is over or waits since that claim of it. Null when they cannot be
- * reached: what was held then runs out, and they are counted anew from the ledger.
+ * Tells the counters of calls that are in the ledger, and with `leave` that the run is over or waits since that claim of it. Null when
+ * they cannot be reached: what was held then runs out, and they are counted anew from the ledger.
  */
 export async function settle(
   { tenant, ports }: { tenant: { id: TenantId }; ports: Pick<Ports, 'admission'> },
