@@ -39,13 +39,13 @@ const injections = [
 const refused = new Set<string>()
 
 /**
- * What takes no text takes none of them, an id is decoded first, and what a tenant's admin tried takes them the same from an operator: a
- * few show that.
+ * What takes no text takes none of them, ids and cursors are decoded first, and what a tenant's admin tried takes them the same from an
+ * operator: a few show that.
  */
-function injectionsInto(operation: Operation, { type }: ArgumentPlace, isOperator: boolean): readonly string[] {
+function injectionsInto(operation: Operation, { name, type }: ArgumentPlace, isOperator: boolean): readonly string[] {
   if (!['String', 'ID', 'JSONObject'].includes(type.name)) return injections.slice(0, 2)
   if (isOperator && !refused.has(operation.name)) return injections.slice(0, 4)
-  return type.name === 'ID' ? injections.filter((_, index) => index % 2 === 0) : injections
+  return type.name === 'ID' || name === 'after' ? injections.filter((_, index) => index % 3 === 0) : injections
 }
 
 let story: Story

@@ -172,12 +172,11 @@ async function callAsEachRole(between: Between, operation: Operation) {
   // What a mutation takes for granted it does for whoever may make it.
   const waysOf = (role: RoleName): ('every' | 'needed')[] =>
     operation.kind === 'mutation' && role !== between.callers[0] ? ['every'] : ['every', 'needed']
+  // What a role is told does not depend on the way it asks.
+  const transportsFor = (role: RoleName, which: 'every' | 'needed') =>
+    transportsOf(operation).slice(0, which === 'every' && role === between.callers[0] ? undefined : 1)
   const calls = between.callers.flatMap((role) =>
-    waysOf(role).flatMap((which) =>
-      transportsOf(operation)
-        .slice(0, which === 'every' ? undefined : 1)
-        .map((transport) => () => call(role, which, transport)),
-    ),
+    waysOf(role).flatMap((which) => transportsFor(role, which).map((transport) => () => call(role, which, transport))),
   )
   if (operation.kind !== 'mutation') {
     // They change nothing, so they are made at once: some of them are streams, which are listened to until they fall silent.

@@ -249,7 +249,7 @@ describe('GET /usage', () => {
     await expect.poll(() => headOf(large.keys.admin, march), patience).toEqual([200, null])
   })
 
-  it('leaves a place to others, whatever one tenant asks for', { tags: ['edge-floods'] }, async () => {
+  it('leaves a place to others, whatever one tenant asks for', async () => {
     const [ledgers, begun] = [await Promise.all([large, large].map(openAndWait)), await beginExport(large)]
     const archive = await fetch(`${platform.url}/exports/${begun}`, { headers: { authorization: `Bearer ${large.keys.admin}` } })
     expect(archive.status).toBe(429)
@@ -258,7 +258,7 @@ describe('GET /usage', () => {
     await until(async () => (await openTransactions()) === 0)
   })
 
-  it('asks to wait when the tenant, or this process, sends enough already', { tags: ['edge-floods'] }, async () => {
+  it('asks to wait when the tenant, or this process, sends enough already', async () => {
     const responses = await Promise.all([large, large, another].map(openAndWait))
     await until(async () => (await openTransactions()) === 3)
     expect(await headOf(platform.acme.keys.admin, march)).toEqual([429, '5'])
