@@ -34,6 +34,7 @@ async function readAll(runId: string): Promise<number> {
       if (event.__typename === 'Snapshot') read = event.text.length
       if (event.__typename === 'Lagged') lagged = event.resumeAfter
       if (event.__typename === 'RunCompleted') return read
+      if (event.__typename.startsWith('Run')) throw new Error(`The answer came to another end: ${JSON.stringify(event)}`)
     }
     after = lagged
   }
