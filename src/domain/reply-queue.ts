@@ -7,13 +7,15 @@ const longestWait = 30_000
 
 /**
  * What waits for a follower to read it. Neighbouring texts are one event. Too much of it, or none of it read for too long,
- * and the follower lags: what waits is dropped for one Lagged, which says where to go on, and nothing more is taken.
+ * and the follower lags: what waits is dropped for one Lagged, which says where to go on, and nothing more is taken. Who has read
+ * nothing yet would come back to the same place, and gets what waits before the Lagged. An event that waits alone may be of any size.
  */
 export class ReplyQueue {
   #events: ReplyEvent[] = []
   #text = 0
   #lastRead = performance.now()
   #lastCursor: string
+  #hasRead = false
   #ended = false
   #failure: Error | null = null
   #arrived = Promise.withResolvers<void>()
@@ -29,6 +31,7 @@ export class ReplyQueue {
   }
 
   push(event: ReplyEvent): void {
+    if (!this.#ended && this.#isTooMuch(event)) this.#lag()
     if (this.#ended) return
     const last = this.#events.at(-1)
     if (event.type === 'TextDelta' && last?.type === 'TextDelta') {
@@ -37,9 +40,7 @@ export class ReplyQueue {
       if (this.#events.length === 0) this.#lastRead = performance.now()
       this.#events.push(event)
     }
-    this.#text += 'text' in event ? event.text.length : 0
-    const waited = performance.now() - this.#lastRead
-    if (this.#events.length > mostEvents || this.#text > mostText || waited > longestWait) this.#lag()
+    this.#text += lengthOf(event)
     this.#arrived.resolve()
   }
 
@@ -61,14 +62,32 @@ export class ReplyQueue {
     const event = this.#events.shift() as ReplyEvent
     this.#lastRead = performance.now()
     this.#lastCursor = event.cursor
-    this.#text -= 'text' in event ? event.text.length : 0
+    this.#hasRead = true
+    this.#text -= lengthOf(event)
     return event
   }
 
+  /** Whether it is, together with what waits. */
+  #isTooMuch(event: ReplyEvent): boolean {
+    const last = this.#events.at(-1)
+    if (!last) return false
+    const length = lengthOf(event)
+    const isOneMore = event.type !== 'TextDelta' || last.type !== 'TextDelta'
+    return (
+      (isOneMore && this.#events.length >= mostEvents) ||
+      (length > 0 && this.#text + length > mostText) ||
+      performance.now() - this.#lastRead > longestWait
+    )
+  }
+
   #lag(): void {
-    const resumeAfter = this.#lastCursor
-    this.#events = [{ type: 'Lagged', cursor: resumeAfter, resumeAfter }]
-    this.#text = 0
+    if (this.#hasRead) this.#events = []
+    const resumeAfter = this.#events.at(-1)?.cursor ?? this.#lastCursor
+    this.#events.push({ type: 'Lagged', cursor: resumeAfter, resumeAfter })
     this.end()
   }
+}
+
+function lengthOf(event: ReplyEvent): number {
+  return 'text' in event ? event.text.length : 0
 }

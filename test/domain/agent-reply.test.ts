@@ -316,8 +316,13 @@ describe('a slow follower', () => {
     await until(() => log.listening === 0)
     expect(await next()).toEqual({ type: 'Lagged', cursor: '1000-1', resumeAfter: '1000-1' })
     expect(await next()).toBeUndefined()
+    // As much as may wait, each time that it asks.
     const again = reader(run.id, '1000-1')
-    expect((await again.next())?.type).toBe('Lagged')
+    expect(await again.next()).toMatchObject({ type: 'TextDelta', text: 'x'.repeat(600_000), cursor: '1000-2' })
+    expect(await again.next()).toMatchObject({ type: 'Lagged', resumeAfter: '1000-2' })
+    const last = reader(run.id, '1000-2')
+    expect(await last.next()).toMatchObject({ type: 'TextDelta', text: 'y'.repeat(600_000) })
+    await last.events.return()
   })
 })
 

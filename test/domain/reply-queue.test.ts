@@ -15,11 +15,13 @@ async function drain(queue: ReplyQueue) {
 describe('what waits for a follower', { tags: ['edge-slow-readers'] }, () => {
   it('is at most 1,000 events; one more, and it is told where to go on instead', async () => {
     const queue = new ReplyQueue('1000-0')
-    for (let seq = 1; seq <= 1_000; seq++) queue.push(toolCall(seq))
+    queue.push(toolCall(1))
+    await queue.next()
+    for (let seq = 2; seq <= 1_001; seq++) queue.push(toolCall(seq))
     expect(queue.ended).toBe(false)
-    queue.push(toolCall(1_001))
+    queue.push(toolCall(1_002))
     expect(queue.ended).toBe(true)
-    expect(await drain(queue)).toEqual([{ type: 'Lagged', cursor: '1000-0', resumeAfter: '1000-0' }])
+    expect(await drain(queue)).toEqual([{ type: 'Lagged', cursor: '1000-1', resumeAfter: '1000-1' }])
   })
 
   it('is at most a mebibyte of text, however few events that is', async () => {
@@ -34,8 +36,25 @@ describe('what waits for a follower', { tags: ['edge-slow-readers'] }, () => {
 
   it('is nothing more once it has lagged', async () => {
     const queue = new ReplyQueue('1000-0')
-    queue.push(text(1, 1_048_577))
+    queue.push(text(1, 10))
+    await queue.next()
     for (let seq = 2; seq < 10; seq++) queue.push(text(seq, 1_000_000))
     expect(await drain(queue)).toHaveLength(1)
+  })
+
+  it('comes before that for who has read nothing yet, who would only come back to the same place', async () => {
+    const queue = new ReplyQueue('1000-0')
+    for (let seq = 1; seq <= 4; seq++) queue.push(text(seq, 400_000))
+    const [first, ...rest] = await drain(queue)
+    expect(first).toEqual(text(2, 800_000))
+    expect(rest).toEqual([{ type: 'Lagged', cursor: '1000-2', resumeAfter: '1000-2' }])
+  })
+
+  it('may be a snapshot of any size, and what ends the answer after it', async () => {
+    const queue = new ReplyQueue('1000-0')
+    queue.push({ type: 'Snapshot', runId: 'r', text: 'x'.repeat(7_000_000), cursor: '1000-5' })
+    queue.push(toolCall(6))
+    queue.end()
+    expect((await drain(queue)).map(({ type }) => type)).toEqual(['Snapshot', 'ToolCallFinished'])
   })
 })
