@@ -6,16 +6,17 @@ import { taggedFiles } from './tagged-files.ts'
 
 /** What takes longest, longest first: begun last, one of these would go on when all others have ended. */
 const longest = [
-  'test/isolation/both-walls.test.ts',
+  'test/isolation/matrix.test.ts',
   'test/isolation/policies-alone.test.ts',
   'test/isolation/filter-alone.test.ts',
-  'test/isolation/matrix.test.ts',
-  'test/e2e/dead-worker.test.ts',
-  'test/data/tenant-scope.test.ts',
+  'test/isolation/injection.test.ts',
   'test/e2e/traces.test.ts',
-  'test/isolation/two-walls.test.ts',
-  'test/isolation/sequences.test.ts',
+  'test/server/slow-readers.test.ts',
+  'test/e2e/access-changed.test.ts',
   'test/e2e/erasure.test.ts',
+  'test/isolation/filter.test.ts',
+  'test/isolation/both-walls.test.ts',
+  'test/isolation/two-walls.test.ts',
   'test/isolation/pools.test.ts',
 ]
 

@@ -16,7 +16,8 @@ export type World = {
   data: TenantData
   /** The tables that hold tenants' rows. */
   tables: string[]
-  beginning: StoredRow[]
+  /** Every row that its tables held in the beginning, by their names, as the superuser sees them. */
+  beginning: ReadonlyMap<string, StoredRow[]>
   /**
    * The tables whose rows were inserted, updated or deleted since this was asked last, by their names, with every row that they held, as
    * the superuser sees them. They hold what they did in the beginning from then on.
@@ -41,12 +42,11 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
   await seed(database.adminUrl, parties)
 
   await admin.query(stockTaking)
-  const beginning: StoredRow[] = []
-  for (const table of tables) {
-    await admin.query('insert into beginning values ($1, rows_of($1))', [table])
-    const { rows } = await admin.query<{ row: Row }>(`select to_jsonb(t) as row from ${table} t`)
-    beginning.push(...rows.map(({ row }) => ({ table, row })))
-  }
+  const stock = await admin.query<{ name: string; rows: Row[] }>(
+    'insert into beginning select name, rows_of(name) from unnest($1::text[]) as name returning name, rows',
+    [tables],
+  )
+  const beginning = new Map(stock.rows.map(stored))
   await admin.query(noteWrites(await wholeTables(admin)))
   const pool = new TenantPool({ connectionString: database.appUrl, max: 4, shared: 1 })
   const data = new TenantData(pool, { filter: walls.filter })
@@ -57,7 +57,7 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
     takeStock: async () => {
       // Asked after each write. Under a name it is planned once.
       const { rows } = await admin.query<{ name: string; rows: Row[] }>({ name: 'stock', text: 'select * from take_stock()' })
-      return new Map(rows.map(({ name: table, rows }) => [table, rows.map((row) => ({ table, row }))]))
+      return new Map(rows.map(stored))
     },
     textColumns: async () => {
       const found = await admin.query<{ table: string; column: string }>(
@@ -73,6 +73,10 @@ export async function openWorld(walls: Walls, parties: Party[]): Promise<World> 
       await database.drop()
     },
   }
+}
+
+function stored({ name: table, rows }: { name: string; rows: Row[] }): [string, StoredRow[]] {
+  return [table, rows.map((row) => ({ table, row }))]
 }
 
 /**
