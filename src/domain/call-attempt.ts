@@ -69,7 +69,7 @@ export async function settleCalls({ tenant, db, ports }: Owner, runId: string, l
     }
     const terms = termsOf(attempt.price, attempt.tenantPrice)
     if (!terms) throw new Error('A model call was noted without a price.')
-    calls.push(await recordUsage(db, attempt, usage, terms, entryNow(ports)))
+    calls.push(await recordUsage(db, { key: attempt, usage, terms, entry: entryNow(ports) }))
   }
   await settle({ tenant, ports }, { runId, calls, leave: null })
 }

@@ -1,11 +1,11 @@
-import type { Message, Run } from '../data/generated/client.ts'
+import { type Message, Prisma, type Run } from '../data/generated/client.ts'
 import type { RunStatus } from '../data/generated/enums.ts'
 import type { RunWhereInput } from '../data/generated/models.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import type { SettledCall } from './admission.ts'
-import { advanceConversation } from './conversation-clock.ts'
-import { newId, tenantIdOf } from './ids.ts'
+import { nextMoment } from './conversation-clock.ts'
+import { newId } from './ids.ts'
 import type { CallTerms } from './pricing.ts'
 import type { FinishReason, RunFailure, TerminalEvent, TokenUsage } from './run-event.ts'
 import type { CallUsage, LoopOutcome } from './run-loop.ts'
@@ -13,7 +13,17 @@ import { awaitDecisions, letOthersGoFirst, type Pause, pauseRun } from './run-pa
 import { isFinished } from './run-status.ts'
 import { type Turn, textOf, turnsOf } from './run-turn.ts'
 import { type LedgerCall, storeTurns } from './tool-ledger.ts'
-import { type CallKey, recordUsage, sumUsage, tokensOf } from './usage.ts'
+import {
+  type CallEntry,
+  type CallKey,
+  type EnteredRows,
+  enterCall,
+  enteredRows,
+  recordUsage,
+  settledCall,
+  sumUsage,
+  tokensOf,
+} from './usage.ts'
 import type { LedgerEntry } from './usage-feed.ts'
 
 /** A finished run as its followers are told of it: the whole text, then the event that ends the stream. */
@@ -29,13 +39,19 @@ type Reply = Pick<Message, 'id' | 'content'>
 
 /** The ending of a finished run, from what is stored. */
 export async function readEnding(db: TenantTransaction, run: Run): Promise<Ending> {
-  return endingOf(db, run, await db.message.findFirst({ where: { runId: run.id, role: 'ASSISTANT' } }))
+  const reply = await db.message.findFirst({ where: { runId: run.id, role: 'ASSISTANT' } })
+  return endingOf({ run, reply, usage: await readUsage(db, run.id) })
 }
 
-async function endingOf(db: TenantTransaction, run: Run, reply: Reply | null): Promise<Ending> {
-  const usage = (await sumUsage(db, [run.id])).get(run.id)
+/** The ending of a run that was just ended. */
+export function endingOf({ run, reply, usage }: Pick<EndedRun, 'run' | 'reply' | 'usage'>): Ending {
+  return { text: reply?.content ?? textOf(turnsOf(run)), event: terminalEvent(run, reply, usage) }
+}
+
+async function readUsage(db: TenantTransaction, runId: string): Promise<TokenUsage> {
+  const usage = (await sumUsage(db, [runId])).get(runId)
   if (!usage) throw new Error('The ledger has no sum for a run that was asked for.')
-  return { text: reply?.content ?? textOf(turnsOf(run)), event: terminalEvent(run, reply, tokensOf(usage)) }
+  return tokensOf(usage)
 }
 
 /** The one place that says how a finished run is told of. */
@@ -84,29 +100,39 @@ export async function saveTurn(
 ): Promise<{ isOurs: boolean; settled: SettledCall }> {
   return db.$transaction(async (tx) => {
     const isOurs = await storeTurns(tx, run, turns, toolCalls, entry.now)
-    return { isOurs, settled: await recordUsage(tx, keyOf(run, call), call.usage, terms, entry) }
+    return { isOurs, settled: await recordUsage(tx, { key: keyOf(run, call), usage: call.usage, terms, entry }) }
   })
 }
 
 /**
- * Ends a claim the way its loop ended: status, reply and usage in one transaction. The usage stands in any case, also when
+ * Ends a claim the way its loop ended: status, reply and usage at once. The usage stands in any case, also when
  * the run is another claim's by now or was deleted. A run that has to end does not wait for budget.
  */
 export async function endClaim(db: TenantDb, run: Run, outcome: LoopOutcome, entry: LedgerEntry): Promise<ClosedClaim> {
   const { turns, call, terms } = outcome
+  const made = call && terms && { key: keyOf(run, call), usage: call.usage, terms, entry }
   const change = changeFor(outcome)
-  const closed = await db.$transaction(async (tx): Promise<ClosedClaim> => {
+  const close = async (tx: TenantTransaction): Promise<ClosedClaim> => {
     const waits = await letWait(tx, run, outcome)
-    const ended = !waits && change && (await endRun(tx, run, ['RUNNING'], { ...change, turns }, entry.now))
+    if (change && !waits) {
+      const { ended, settled } = await endRun(tx, run, ['RUNNING'], { ...change, turns }, entry.now, made)
+      const calls = settled ? [settled] : []
+      return { ending: ended && endingOf(ended), paused: null, calls, isAwaited: ended ? ended.isAwaited : true }
+    }
     if (outcome.outcome === 'handedBack') await requeue(tx, run)
     if (outcome.outcome === 'crowded') await letOthersGoFirst(tx, run)
-    const calls = call && terms ? [await recordUsage(tx, keyOf(run, call), call.usage, terms, entry)] : []
-    const ending = ended ? await endingOf(tx, ended.run, ended.reply) : null
+    const calls = made ? [await recordUsage(tx, made)] : []
     const paused = waits === 'decided' ? null : waits
-    return { ending, paused, calls, isAwaited: ended ? ended.isAwaited : !paused }
-  })
+    return { ending: null, paused, calls, isAwaited: !paused }
+  }
+  const isOneStatement = change !== null && !mayWait(outcome)
+  const closed = isOneStatement ? await close(db) : await db.$transaction(close)
   if (closed.ending || closed.paused || !change) return closed
   return { ...closed, ending: await readUnclaimed(db, run, textOf(turns)) }
+}
+
+function mayWait({ outcome }: LoopOutcome): boolean {
+  return outcome === 'paused' || outcome === 'waiting'
 }
 
 /** Lets a run wait whose loop ended so; null when it did not, or the run cannot wait. */
@@ -125,12 +151,6 @@ export async function requeue(db: TenantTransaction, claim: Pick<Run, 'id' | 'ep
 export const superseded: RunFailure = {
   code: 'SUPERSEDED',
   message: 'Another message was sent that did not wait for this answer.',
-}
-
-/** How a run ends that was asked to. Whoever supersedes a run holds its conversation, so it is held when this is asked. */
-async function stoppedStatus(tx: TenantTransaction, id: string): Promise<'CANCELLED' | 'INTERRUPTED'> {
-  const asked = await tx.run.findFirst({ where: { id }, select: { failureCode: true } })
-  return asked?.failureCode === superseded.code ? 'INTERRUPTED' : 'CANCELLED'
 }
 
 type Change = {
@@ -164,13 +184,20 @@ function changeFor(outcome: LoopOutcome): Change | null {
   }
 }
 
-type EndedRun = { run: Run; reply: Reply | null; isAwaited: boolean }
+type EndedRun = { run: Run; reply: Reply | null; usage: TokenUsage; isAwaited: boolean }
+
+/** `ended` is null when nothing was changed, and `settled` when there was no call to enter. */
+type RunEnd = { ended: EndedRun | null; settled: SettledCall | null }
 
 /**
  * Makes the run terminal, with the reply: of a completed run always, of one that was stopped what it had said, of a failed one
- * none. One that is stopped in favour of another message is INTERRUPTED, and not CANCELLED. Null, and nothing is changed, unless the
+ * none. One that is stopped in favour of another message is INTERRUPTED, and not CANCELLED. Nothing of that is changed unless the
  * run is as it was read, in one of the statuses `from`. Its tool calls that were not made never will be. It `isAwaited` when another
- * is queued: the next of its conversation, say.
+ * may be queued: the next of its conversation, say. Its last call `made` is entered into the ledger in any case.
+ *
+ * One statement, and so a transaction of its own outside of one. It holds the conversation first, as `advanceConversation` does. What it
+ * changes it sees as it is by then; what it only reads, as it was before it waited for the conversation, so whoever it waited for may have
+ * queued a run.
  */
 export async function endRun(
   tx: TenantTransaction,
@@ -178,27 +205,37 @@ export async function endRun(
   from: readonly RunStatus[],
   { turns, ...change }: Change & { turns: Turn[] },
   now: number,
-): Promise<EndedRun | null> {
+  made: CallEntry | null = null,
+): Promise<RunEnd> {
   const { tenantId, conversationId } = run
-  const at = await advanceConversation(tx, tenantIdOf(tenantId), conversationId, now)
-  if (!at) return null
   const isStopped = change.status === 'CANCELLED'
-  const status = isStopped ? await stoppedStatus(tx, run.id) : change.status
+  const status = isStopped
+    ? Prisma.sql`case when failure_code = ${superseded.code} then 'INTERRUPTED' else 'CANCELLED' end`
+    : Prisma.sql`${change.status}`
   const content = textOf(turns)
   const reply =
     change.status === 'COMPLETED' || (isStopped && content !== '')
       ? { id: newId(), content, tokensUsed: turns.reduce((sum, { outputTokens }) => sum + outputTokens, 0) }
       : null
   const keepsFailure = change.failure === undefined
-  const [ended] = await tx.$queryRaw<(Record<string, unknown> & { isAwaited: boolean })[]>`
-    with ended as (
-      update runs set status = ${status}::run_status, finish_reason = ${change.finishReason ?? null}::finish_reason,
+  const [row] = await tx.$queryRaw<EndRow[]>`
+    with held as materialized (
+      select c.updated_at from conversations c
+      where c.tenant_id = ${tenantId}::uuid and c.id = ${conversationId}::uuid
+      for no key update),
+    place as (
+      update conversations c set updated_at = ${nextMoment(now)}
+      from held where c.tenant_id = ${tenantId}::uuid and c.id = ${conversationId}::uuid
+      returning c.updated_at as at),
+    ended as (
+      update runs set status = (${status})::run_status, finish_reason = ${change.finishReason ?? null}::finish_reason,
         failure_code = case when ${keepsFailure}::boolean then failure_code else ${change.failure?.code ?? null}::text end,
         failure_message = case when ${keepsFailure}::boolean then failure_message else ${change.failure?.message ?? null}::text end,
         epoch = ${change.epoch ?? run.epoch}::int, turns = ${JSON.stringify(turns)}::jsonb, finished_at = ${new Date(now)}::timestamptz
+      from place
       where tenant_id = ${tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int
         and status = any (${from}::run_status[])
-      returning *),
+      returning runs.*, place.at),
     unmade as (
       update tool_calls c set finished_at = ended.finished_at,
         status = case when c.status in ('STARTED', 'AMBIGUOUS') then 'AMBIGUOUS' else 'CANCELLED' end::tool_call_status
@@ -206,12 +243,44 @@ export async function endRun(
     said as (
       insert into messages (tenant_id, id, conversation_id, run_id, user_id, role, content, tokens_used, created_at)
       select tenant_id, ${reply?.id ?? null}::uuid, conversation_id, id, user_id, 'ASSISTANT', ${content}::text,
-        ${reply?.tokensUsed ?? 0}::int, ${at}::timestamptz
-      from ended where ${reply !== null}::boolean)
-    select ${columnsOf('Run', 'ended', 'run.')}, exists (
+        ${reply?.tokensUsed ?? 0}::int, at
+      from ended where ${reply !== null}::boolean),
+    ${enterCall(made)},
+    counted as (${enteredRows})
+    select ${columnsOf('Run', 'ended', 'run.')}, counted.made, counted.entered, (
+      select row_to_json(sums) from (
+        select sum(input_tokens) as "inputTokens", sum(cached_input_tokens) as "cachedInputTokens", sum(output_tokens) as "outputTokens",
+          sum(reasoning_tokens) as "reasoningTokens", bool_or(estimated) as estimated
+        from (
+          select * from usage_records where tenant_id = ${tenantId}::uuid and run_id = ${run.id}::uuid
+          union all select * from entered) calls) sums
+    ) as sums, exists (
       select from runs n where n.tenant_id = ${tenantId}::uuid and n.finished_at is null and n.status = 'QUEUED' and n.id <> ${run.id}::uuid
-    ) as "isAwaited" from ended`
-  return ended ? { run: takeModel<Run>('Run', ended, 'run.'), reply, isAwaited: ended.isAwaited } : null
+    ) or (
+      select held.updated_at <> c.updated_at from held, conversations c
+      where c.tenant_id = ${tenantId}::uuid and c.id = ${conversationId}::uuid
+    ) as "isAwaited"
+    from counted left join ended on true`
+  const settled = made && (await settledCall(tx, made, row))
+  if (!row || row['run.id'] === null) return { ended: null, settled }
+  const ended = takeModel<Run>('Run', row, 'run.')
+  // What somebody else entered meanwhile is not in the sums.
+  const usage = settled?.isOurs === false ? await readUsage(tx, run.id) : tokensIn(row.sums)
+  return { ended: { run: ended, reply, usage, isAwaited: row.isAwaited }, settled }
+}
+
+type EndRow = Record<string, unknown> &
+  EnteredRows & { sums: { [Sum in keyof TokenUsage]: TokenUsage[Sum] | null }; isAwaited: boolean }
+
+/** Of a run that called no model there is no sum. */
+function tokensIn(sums: EndRow['sums']): TokenUsage {
+  return {
+    inputTokens: sums.inputTokens ?? 0,
+    cachedInputTokens: sums.cachedInputTokens ?? 0,
+    outputTokens: sums.outputTokens ?? 0,
+    reasoningTokens: sums.reasoningTokens ?? 0,
+    estimated: sums.estimated ?? false,
+  }
 }
 
 /** What a claim whose last write changed nothing is to tell the run's followers; null when it is not its to tell. */

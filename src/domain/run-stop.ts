@@ -3,7 +3,7 @@ import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { settleCalls } from './call-attempt.ts'
 import { settle } from './escrow.ts'
 import type { RunRef } from './ports.ts'
-import { endRun, readEnding } from './run-ending.ts'
+import { endingOf, endRun } from './run-ending.ts'
 import type { RunFailure } from './run-event.ts'
 import { logEpoch, openingEvents } from './run-log.ts'
 import { waitingStatuses } from './run-status.ts'
@@ -58,14 +58,12 @@ export async function endWaiting(owner: Owner, run: Run): Promise<Run | null> {
   // Those of its claims whose workers died, and which no claim follows.
   if (run.epoch > 0) await settleCalls(owner, run.id, run.epoch)
   const change = { status: 'CANCELLED' as const, epoch: run.epoch + 1, turns: turnsOf(run) }
-  const [ended, ending] = await db.$transaction(async (tx) => {
-    const ended = await endRun(tx, run, waitingStatuses, change, ports.now())
-    return [ended, ended && (await readEnding(tx, ended.run))]
-  })
-  if (!ended || !ending) return null
+  const { ended } = await endRun(db, run, waitingStatuses, change, ports.now())
+  if (!ended) return null
   await settle(owner, { runId: run.id, calls: [], leave: ended.run.epoch })
   // It may be lost: followers also look at the run.
   const { epoch } = ended.run
+  const ending = endingOf(ended)
   const events = [...openingEvents(epoch, ending.text), ending.event]
   await Promise.allSettled([
     ports.eventLog.append(refOf(owner, run.id), logEpoch(epoch), 1, events),

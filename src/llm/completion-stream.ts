@@ -40,40 +40,56 @@ const usageSchema = z.object({
 
 /**
  * Reads the chunks of one streamed chat completion. Text comes out as it arrives, and so does usage; tool calls as text, and whole once
- * the model has finished them; last the reason the model ended. What arrives after that reason may be lost without harm. Throws a ModelError when a chunk is not the protocol, and when the chunks end without a reason.
+ * the model has finished them; last the reason the model ended.
  */
-export async function* readCompletion(chunks: AsyncIterable<unknown>): AsyncGenerator<ModelEvent, void> {
-  const calls = new ToolCallAssembly()
-  let finishReason: string | null = null
-  let refused = false
+export class CompletionReader {
+  readonly #calls = new ToolCallAssembly()
+  #finishReason: string | null = null
+  #refused = false
 
-  try {
-    for await (const chunk of chunks) {
-      const { data } = chunkSchema.safeParse(chunk)
-      if (!data) throw brokenStream()
-      const choice = data.choices?.[0]
-      refused ||= Boolean(choice?.delta?.refusal)
-      const text = choice?.delta?.content || choice?.delta?.refusal
-      if (text) yield { type: 'text', text }
-      for (const fragment of choice?.delta?.tool_calls ?? []) {
-        const written = calls.add(fragment)
-        if (written) yield { type: 'toolText', text: written }
-      }
-      finishReason = choice?.finish_reason || finishReason
-      // Some upstreams report usage so far with every chunk: the last report counts.
-      const usage = readUsage(data.usage)
-      if (usage) yield { type: 'usage', usage }
+  /** Whether the model said that it is done. What arrives after that may be lost without harm. */
+  get isFinished(): boolean {
+    return this.#finishReason !== null
+  }
+
+  /** What is in a chunk. Throws a ModelError when it is not the protocol. */
+  read(chunk: unknown): ModelEvent[] {
+    const { data } = chunkSchema.safeParse(chunk)
+    if (!data) throw brokenStream()
+    const events: ModelEvent[] = []
+    const choice = data.choices?.[0]
+    this.#refused ||= Boolean(choice?.delta?.refusal)
+    const text = choice?.delta?.content || choice?.delta?.refusal
+    if (text) events.push({ type: 'text', text })
+    for (const fragment of choice?.delta?.tool_calls ?? []) {
+      const written = this.#calls.add(fragment)
+      if (written) events.push({ type: 'toolText', text: written })
     }
-  } catch (error) {
-    if (finishReason === null) throw error
+    this.#finishReason = choice?.finish_reason || this.#finishReason
+    // Some upstreams report usage so far with every chunk: the last report counts.
+    const usage = readUsage(data.usage)
+    if (usage) events.push({ type: 'usage', usage })
+    return events
   }
-  if (finishReason === null) throw brokenStream()
 
-  const reason = refused ? 'REFUSAL' : readFinishReason(finishReason, calls.size > 0)
-  if (reason === 'TOOL_CALLS') {
-    for (const call of calls.finished()) yield { type: 'toolCall', call }
+  /** What there is to tell once no more chunks come. Throws a ModelError when they ended without a reason. */
+  end(): ModelEvent[] {
+    if (this.#finishReason === null) throw brokenStream()
+    const reason = this.#refused ? 'REFUSAL' : readFinishReason(this.#finishReason, this.#calls.size > 0)
+    const calls = reason === 'TOOL_CALLS' ? this.#calls.finished() : []
+    return [...calls.map((call) => ({ type: 'toolCall', call }) as const), { type: 'finish', reason }]
   }
-  yield { type: 'finish', reason }
+}
+
+/** The same events, with neighbouring texts in one. */
+export function joinTexts(events: readonly ModelEvent[]): ModelEvent[] {
+  const joined: ModelEvent[] = []
+  for (const event of events) {
+    const last = joined.at(-1)
+    if (event.type === 'text' && last?.type === 'text') joined[joined.length - 1] = { type: 'text', text: last.text + event.text }
+    else joined.push(event)
+  }
+  return joined
 }
 
 type FinishReason = Extract<ModelEvent, { type: 'finish' }>['reason']

@@ -23,7 +23,6 @@ export function modelFailure(error: unknown): ModelError {
   if (error instanceof ModelError) return error
   if (error instanceof APIConnectionTimeoutError) return timedOut()
   if (error instanceof APIConnectionError) return connectionFailure(rootCause(error))
-  // Without a status it is an error event inside a stream that began well.
   if (error instanceof APIError) return error.status === undefined ? unavailable(null) : refusal(error, error.status)
   return brokenStream()
 }
@@ -53,7 +52,7 @@ function refusal(error: APIError, status: number): ModelError {
   return new ModelError('MODEL_BAD_REQUEST', `The model provider rejected the request (HTTP ${status}).`, { retryable: false })
 }
 
-function unavailable(retryAfterMs: number | null): ModelError {
+export function unavailable(retryAfterMs: number | null): ModelError {
   return new ModelError('MODEL_UNAVAILABLE', 'The model provider failed.', { retryable: true, retryAfterMs })
 }
 

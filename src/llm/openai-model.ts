@@ -1,9 +1,10 @@
 import OpenAI from 'openai'
 import type { ChatCompletionCreateParamsStreaming, ChatCompletionMessageParam } from 'openai/resources/chat/completions'
 import type { Model, ModelAccount, ModelEvent, ModelMessage, ModelRequest } from '../domain/ports.ts'
-import { readCompletion } from './completion-stream.ts'
+import { CompletionReader, joinTexts } from './completion-stream.ts'
 import { profileOf } from './model-catalog.ts'
 import { modelFailure, unconfigured } from './model-failure.ts'
+import { readEvents } from './server-sent-events.ts'
 import { countTokens } from './token-count.ts'
 import { defaultLimits, type UpstreamLimits, watchUpstream } from './upstream-watch.ts'
 
@@ -64,12 +65,22 @@ export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiM
         logLevel: 'off',
         fetch: watch.fetch,
       })
-      const chunks = await client.chat.completions.create(completionParams(request), { signal: watch.signal })
-      for await (const event of readCompletion(chunks)) {
-        signal.throwIfAborted()
-        watch.tokenArrived()
-        yield event
+      // Its own reading of a stream takes some twenty promises for each token.
+      const answer = await client.chat.completions.create(completionParams(request), { signal: watch.signal }).asResponse()
+      const completion = new CompletionReader()
+      try {
+        for await (const chunks of readEvents(watch.read(answer))) {
+          for (const event of joinTexts(chunks.flatMap((chunk) => completion.read(chunk)))) {
+            signal.throwIfAborted()
+            watch.tokenArrived()
+            yield event
+          }
+        }
+      } catch (error) {
+        if (!completion.isFinished) throw error
       }
+      signal.throwIfAborted()
+      yield* completion.end()
     } catch (error) {
       // The client ends an aborted stream in silence or with an error of its own: the reason is ours.
       throw watch.signal.aborted ? watch.signal.reason : modelFailure(error)

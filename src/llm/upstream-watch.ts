@@ -1,3 +1,4 @@
+import { buffer } from 'node:stream/consumers'
 import { brokenStream, timedOut } from './model-failure.ts'
 
 export type UpstreamLimits = {
@@ -14,7 +15,10 @@ export const defaultLimits: UpstreamLimits = { firstTokenMs: 120_000, idleMs: 30
 
 /** One call's time, size and cancellation. */
 type UpstreamWatch = {
+  /** The body of a successful answer is to be taken from `read`. */
   fetch: typeof fetch
+  /** The bytes of an answer as they arrive. */
+  read(answer: Response): AsyncIterable<Uint8Array>
   /** Aborts with the caller's reason, or with the ModelError of the limit that was passed. */
   signal: AbortSignal
   /** From now on the shorter silence limit holds. */
@@ -44,22 +48,18 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
     }
   }
 
-  function watchBody(body: ReadableStream<Uint8Array>): ReadableStream<Uint8Array> {
-    const reader = body.getReader()
-    return new ReadableStream<Uint8Array>(
-      {
-        async pull(sink) {
-          const { done, value } = await noLongerThanSilence(reader.read())
-          if (done) return sink.close()
-          bytes += value.byteLength
-          if (bytes > maxBytes) controller.abort(brokenStream())
-          sink.enqueue(value)
-        },
-        cancel: (reason) => reader.cancel(reason),
-      },
-      // Without read-ahead a pull means that someone is waiting.
-      { highWaterMark: 0 },
-    )
+  async function* read({ body }: Response): AsyncGenerator<Uint8Array, void> {
+    const reader = body?.getReader()
+    for (;;) {
+      const chunk = await (reader && noLongerThanSilence(reader.read()))
+      if (!chunk || chunk.done) return
+      bytes += chunk.value.byteLength
+      if (bytes > maxBytes) {
+        controller.abort(brokenStream())
+        controller.signal.throwIfAborted()
+      }
+      yield chunk.value
+    }
   }
 
   return {
@@ -67,9 +67,13 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
     async fetch(input, init) {
       // A key follows no redirect.
       const response = await noLongerThanSilence(send(input, { ...init, redirect: 'error' }))
+      if (response.ok) return response
+      // The client reads it whole, to tell what went wrong.
+      const body = await buffer(read(response))
       const { status, statusText, headers } = response
-      return new Response(response.body && watchBody(response.body), { status, statusText, headers })
+      return new Response(body.length === 0 ? null : body, { status, statusText, headers })
     },
+    read,
     tokenArrived() {
       silenceMs = limits.idleMs
     },

@@ -249,7 +249,7 @@ describe('nothing is told', () => {
     const { rates, currency } = await terms(admin)
     const key = { tenantId: admin.tenant.id, runId: run.id, turn: 0, attempt: run.epoch }
     const cancelled = admin.db.$transaction(async (tx) => {
-      await recordUsage(tx, key, usage(100, 10), { rates, currency }, { now: 0, fed: true })
+      await recordUsage(tx, { key, usage: usage(100, 10), terms: { rates, currency }, entry: { now: 0, fed: true } })
       expect(await tx.outboxEntry.count()).toBe(2)
       throw new Error('Cancelled.')
     })

@@ -36,6 +36,10 @@ const scope = { ...party.wall, shortRead: false }
 const id = newId()
 const free = { rates: { inputNanos: 0n, cachedInputNanos: 0n, outputNanos: 0n }, currency: 'USD' }
 const noUsage = { inputTokens: 0, cachedInputTokens: 0, outputTokens: 0, reasoningTokens: 0, estimated: true }
+const callMade = {
+  key: { tenantId: party.wall.tenantId, runId: id, turn: 0, attempt: 1 },
+  ...{ usage: noUsage, terms: free, entry: { now: 0, fed: true } },
+}
 const claim = { tenantId: party.wall.tenantId, id, epoch: 1, conversationId: id }
 const newest = [{ createdAt: 'desc' as const }, { id: 'desc' as const }]
 
@@ -159,7 +163,7 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
   {
     table: 'model_call_attempts',
     reading: 'the one to enter',
-    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, free, { now: 0, fed: true }),
+    read: (db) => recordUsage(db, callMade),
   },
   {
     table: 'usage_rollups',
@@ -202,7 +206,7 @@ const reads: { table: string; reading: string; read: (db: TenantDb) => Promise<u
   {
     table: 'webhooks',
     reading: 'those that want usage',
-    read: (db) => recordUsage(db, { ...party.wall, runId: id, turn: 0, attempt: 1 }, noUsage, free, { now: 0, fed: true }),
+    read: (db) => recordUsage(db, callMade),
   },
   { table: 'quota_overrides', reading: 'what may be used', read: (db) => quotaOf(db).terms(0) },
   { table: 'usage_records', reading: 'what was used', read: async (db) => quotaOf(db).counts(await quotaOf(db).terms(0), 0) },
