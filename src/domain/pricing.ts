@@ -57,6 +57,13 @@ function ownRates(agreed: TenantPrice | null): TokenPrice | null {
  * is a dated snapshot of, then that of every model. Null when there is no price, and the model may not be called.
  */
 export async function termsAt(db: TenantTransaction, tenantId: TenantId, model: string, now: number): Promise<CallTerms | null> {
+  const [row] = await db.$queryRaw<Record<string, unknown>[]>`
+    select ${termsColumns} from (values (1)) one ${joinTerms(tenantId, model, now)}`
+  return row ? takeTerms(row) : null
+}
+
+/** SQL: the joins that give a statement the entries that `termsAt` goes by, if there are any, as `listed` and `agreed`. */
+export function joinTerms(tenantId: string, model: string, now: number): Prisma.Sql {
   const [names, at] = [namesOf(model), new Date(now)]
   // Of each name the version that began last, unless it has ended; of what is left the most exact name.
   const inForce = (versions: Prisma.Sql) => Prisma.sql`(
@@ -65,12 +72,16 @@ export async function termsAt(db: TenantTransaction, tenantId: TenantId, model: 
         order by model, version desc) last
       where valid_to is null or valid_to > ${at}::timestamptz
       order by array_position(${names}::text[], model) limit 1)`
-  const [row] = await db.$queryRaw<Record<string, unknown>[]>`
-    select ${columnsOf('Price', 'l', 'listed.')}, ${columnsOf('TenantPrice', 'a', 'agreed.')}
-    from (values (1)) one
-    left join ${inForce(Prisma.sql`prices where true`)} l on true
-    left join ${inForce(Prisma.sql`tenant_prices where tenant_id = ${tenantId}::uuid`)} a on true`
-  if (!row) return null
+  return Prisma.sql`
+    left join ${inForce(Prisma.sql`prices where true`)} listed on true
+    left join ${inForce(Prisma.sql`tenant_prices where tenant_id = ${tenantId}::uuid`)} agreed on true`
+}
+
+/** SQL: what `takeTerms` takes of these entries. */
+export const termsColumns = Prisma.sql`${columnsOf('Price', 'listed', 'listed.')}, ${columnsOf('TenantPrice', 'agreed', 'agreed.')}`
+
+/** The terms in a row with `termsColumns`. */
+export function takeTerms(row: Record<string, unknown>): CallTerms | null {
   const listed = row['listed.id'] === null ? null : takeModel<Price>('Price', row, 'listed.')
   const agreed = row['agreed.id'] === null ? null : takeModel<TenantPrice>('TenantPrice', row, 'agreed.')
   return termsOf(listed, agreed)

@@ -1,8 +1,10 @@
-import type { AgentConfig, Message, Run } from '../data/generated/client.ts'
+import { type AgentConfig, type Message, Prisma, type Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
 import { mostExchanges } from './agent-config-change.ts'
 import type { TenantId } from './ids.ts'
+import { type CallTerms, joinTerms, takeTerms, termsColumns } from './pricing.ts'
 import { countFitting, type Exchange, exchangeTokens, type Question } from './prompt.ts'
+import { pseudonymOf } from './user-pseudonym.ts'
 
 /** An earlier exchange of the conversation, without its text. */
 type Outline = { messages: Pick<Message, 'id' | 'role' | 'tokensUsed'>[] }
@@ -33,40 +35,59 @@ export async function readEarlier(
   conversationId: string,
   rules: HistoryRules,
 ): Promise<Outline[]> {
-  const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string })[]>`
-    select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId"
-    from (
-      select r.id, r.created_at from runs r
-      where r.tenant_id = ${tenantId}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is not null
-      order by r.created_at desc, r.id desc
-      limit ${runsTold(rules)}) asked
-    join messages m on m.tenant_id = ${tenantId}::uuid and m.run_id = asked.id
-    order by asked.created_at desc, asked.id desc`
-  return [...Map.groupBy(rows, ({ runId }) => runId).values()].map((messages) => ({ messages }))
+  const [row] = await db.$queryShort<
+    { earlier: EarlierRow[] }[]
+  >`select ${earlierRows({ tenantId, conversationId }, rules)} as earlier`
+  return outlinesOf(row?.earlier ?? [])
 }
 
+/** What the run is about to be answered with: what was said, what its model costs, and its user's pseudonym; null without one. */
+export type Brief = { said: Said; terms: CallTerms | null; userPseudonym: string | null }
+
 /** In one round trip: somebody waits for the first token. */
-export async function readSaid(db: TenantDb, run: Run, rules: HistoryRules): Promise<Said> {
-  const rows = await db.$queryShort<(Outline['messages'][number] & { runId: string; question: string | null })[]>`
-    select m.id, m.role, m.tokens_used as "tokensUsed", m.run_id as "runId",
-      case when m.run_id = ${run.id}::uuid and m.role = 'USER' then m.content end as question
-    from (
-      (select r.id, r.created_at from runs r
-      where r.tenant_id = ${run.tenantId}::uuid and r.conversation_id = ${run.conversationId}::uuid
-        and r.finished_at is not null and r.created_at < ${run.createdAt}::timestamptz
-      order by r.created_at desc, r.id desc
-      limit ${runsTold(rules)})
-      union all select ${run.id}::uuid, ${run.createdAt}::timestamptz) asked
-    join messages m on m.tenant_id = ${run.tenantId}::uuid and m.run_id = asked.id
-    order by asked.created_at desc, asked.id desc`
-  const [own] = rows.filter(({ question }) => question !== null)
-  if (!own) throw new Error('A run has no message to answer.')
-  const earlier = Map.groupBy(rows, ({ runId }) => runId)
-  earlier.delete(run.id)
+export async function readBrief(db: TenantDb, run: Run, config: AgentConfig, now: number): Promise<Brief> {
+  const { tenantId, id, userId } = run
+  const [row] = await db.$queryShort<BriefRow[]>`
+    select asked.content, asked.tokens_used as "tokensUsed", ${earlierRows(run, config)} as earlier, ${termsColumns}, (
+      select p.id from user_pseudonyms p where p.tenant_id = ${tenantId}::uuid and p.user_id = ${userId}::text
+    ) as "userPseudonym"
+    from messages asked ${joinTerms(tenantId, config.model, now)}
+    where asked.tenant_id = ${tenantId}::uuid and asked.run_id = ${id}::uuid and asked.role = 'USER'`
+  if (!row) throw new Error('A run has no message to answer.')
   return {
-    question: { content: own.question ?? '', tokens: own.tokensUsed },
-    earlier: [...earlier.values()].map((messages) => ({ messages })),
+    said: { question: { content: row.content, tokens: row.tokensUsed }, earlier: outlinesOf(row.earlier) },
+    terms: takeTerms(row),
+    userPseudonym: row.userPseudonym ?? (await pseudonymOf(db, tenantId, userId)),
   }
+}
+
+type EarlierRow = Outline['messages'][number] & { runId: string }
+type BriefRow = Record<string, unknown> & {
+  content: string
+  tokensUsed: number
+  earlier: EarlierRow[]
+  userPseudonym: string | null
+}
+
+/** SQL: the messages of the runs before this one, or of all of the conversation, newest first. */
+function earlierRows(
+  { tenantId, conversationId, createdAt }: Pick<Run, 'tenantId' | 'conversationId'> & { createdAt?: Date },
+  rules: HistoryRules,
+): Prisma.Sql {
+  const before = createdAt ? Prisma.sql`and r.created_at < ${createdAt}::timestamptz` : Prisma.empty
+  return Prisma.sql`(
+    select coalesce(json_agg(json_build_object('id', m.id, 'role', m.role, 'tokensUsed', m.tokens_used, 'runId', m.run_id)
+      order by told.created_at desc, told.id desc), '[]')
+    from (
+      select r.id, r.created_at from runs r
+      where r.tenant_id = ${tenantId}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is not null ${before}
+      order by r.created_at desc, r.id desc
+      limit ${runsTold(rules)}) told
+    join messages m on m.tenant_id = ${tenantId}::uuid and m.run_id = told.id)`
+}
+
+function outlinesOf(rows: readonly EarlierRow[]): Outline[] {
+  return [...Map.groupBy(rows, ({ runId }) => runId).values()].map((messages) => ({ messages }))
 }
 
 /**

@@ -6,14 +6,14 @@ import { LineUp } from './line-up.ts'
 import { answeringConfig } from './model-downgrade.ts'
 import { ownAccount } from './model-provider.ts'
 import { ModelError, type Ports, type Tool } from './ports.ts'
-import { type CallTerms, termsAt } from './pricing.ts'
+import type { CallTerms } from './pricing.ts'
 import { turnTokens } from './prompt.ts'
 import type { QuotaOwner } from './quota-terms.ts'
 import { auditRefusedCalls } from './refused-call.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
 import { handedTo, handoffsOf, readHandedOver } from './run-handover.ts'
-import { readSaid } from './run-history.ts'
+import { readBrief } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { isOpen, type Turn, turnsOf } from './run-turn.ts'
 import { planToolCalls } from './tool-call.ts'
@@ -21,7 +21,6 @@ import type { LedgerCall, ToolCallChange } from './tool-ledger.ts'
 import { carryOutTurn } from './tool-turn.ts'
 import { availableTools } from './toolset.ts'
 import { answerTurn } from './turn-answer.ts'
-import { pseudonymOf } from './user-pseudonym.ts'
 
 /** Why a run under way has to stop: the reason its signal is aborted with. */
 export type StopReason = 'cancelled' | 'handedBack' | 'fenced'
@@ -80,12 +79,10 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn, hasBegun = fal
   if (!config) return unanswered(run, 'fenced')
   const turns = turnsOf(run)
   const mostTurns = turns.find(({ handedOver }) => handedOver)?.handedOver?.maxTurns ?? config.maxTurns
-  const [firstTerms, enabled, handoffs, said, userPseudonym, account] = await Promise.all([
-    termsAt(db, tenantIdOf(run.tenantId), config.model, ports.now()),
+  const [{ said, terms: firstTerms, userPseudonym }, enabled, handoffs, account] = await Promise.all([
+    readBrief(db, run, config, ports.now()),
     enabledTools(task),
     handoffsOf(db, run),
-    readSaid(db, run, config),
-    pseudonymOf(db, run.tenantId, run.userId),
     ownAccount(task).catch(failureOf),
   ])
   const tools = [...handoffs.map(({ tool }) => tool), ...enabled]
