@@ -65,7 +65,8 @@ export class RunFollower {
     })
     if (this.#queue.ended) return this.stop()
     this.#timer = setInterval(() => this.#listen(), this.#silence)
-    await this.#catchUp(isPaused(this.#run) ? this.#run : null)
+    // What it came to since it was read, the log tells, or the silence.
+    await this.#catchUp(this.#run)
   }
 
   /** Ends the queue and leaves nothing behind. May be called again. */

@@ -27,12 +27,17 @@ export function openingEvents(claim: number, text: string): RunEvent[] {
 }
 
 /**
- * How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once. When this process
- * is busy, timers go off late, and each event makes it busier: text then waits four times the last delay longer, up to the most.
+ * How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once. Each event costs
+ * something whatever is in it, so a process sends no more than so many a second, of all its runs together. When it is busy all the
+ * same, timers go off late: text then waits four times the last delay longer, up to the most.
  */
 const flushEvery = 25
+const mostPerSecond = 2_000
 const mostBetween = 200
 const flushAt = 1_024
+
+/** The logs that are written here and now. */
+const writing = new Set<object>()
 
 /** A timer that is this late, in milliseconds, is not. */
 const timerPrecision = 2
@@ -80,13 +85,14 @@ export class RunLog {
   #sending: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
   #lastSent = Number.NEGATIVE_INFINITY
-  #between = flushEvery
+  #delay = 0
   #failing = false
   #closed = false
 
   constructor(options: RunLogOptions) {
     this.#options = options
     this.#text = options.text
+    writing.add(this)
     for (const event of openingEvents(options.claim, options.text)) this.write(event)
   }
 
@@ -116,6 +122,7 @@ export class RunLog {
   /** Forgets what was not sent. Nothing is sent from the moment this resolves. */
   async close(): Promise<void> {
     this.#closed = true
+    writing.delete(this)
     this.#stopTimer()
     await this.#sending
   }
@@ -131,7 +138,7 @@ export class RunLog {
 
   #schedule(): void {
     if (this.#closed || this.#sending || !this.#hasUnsent()) return
-    const pause = this.#failing ? pauseAfterFailure : this.#isUrgent() ? 0 : this.#between
+    const pause = this.#failing ? pauseAfterFailure : this.#isUrgent() ? 0 : this.#between()
     const due = this.#lastSent + pause
     const wait = due - performance.now()
     if (wait <= 0) {
@@ -139,9 +146,15 @@ export class RunLog {
       return
     }
     this.#timer ??= setTimeout(() => {
-      this.#between = Math.min(mostBetween, flushEvery + 4 * Math.max(0, performance.now() - due - timerPrecision))
+      this.#delay = Math.max(0, performance.now() - due - timerPrecision)
       void this.#send()
     }, wait)
+  }
+
+  /** How long text waits for more. */
+  #between(): number {
+    const share = (writing.size / mostPerSecond) * 1_000
+    return Math.min(mostBetween, Math.max(flushEvery, share) + 4 * this.#delay)
   }
 
   /** Whether it should not wait for more text. */
