@@ -1,4 +1,4 @@
-import type { Message, Run } from '../data/generated/client.ts'
+import { type AgentConfig, type Message, Prisma, type Run } from '../data/generated/client.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { QuotaReading } from './admission.ts'
@@ -8,6 +8,7 @@ import { type IdempotentCall, idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { admitMessage } from './message-admission.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
+import { type ClaimedRun, type RunTenant, takeTenant, tenantColumns, versionToPin } from './run-claim.ts'
 import { superseded } from './run-ending.ts'
 import { requestStop, stopRuns } from './run-stop.ts'
 import { requireRole, type Scope } from './scope.ts'
@@ -59,12 +60,14 @@ export async function sendMessage(
         if (isRepeated) await awaitEqual()
         const message = { conversationId: input.conversationId, runId, content, tokensUsed }
         const isAlone = (idempotencyKey ?? null) === null && (whenBusy ?? 'ENQUEUE') === 'ENQUEUE'
-        if (isAlone) return storeMessage(scope, scope.db, message)
-        return scope.db.$transaction(async (tx) => {
-          await remember(tx, runId)
-          if (whenBusy === 'REJECT' || whenBusy === 'INTERRUPT')
-            await holdConversation(scope, tx, message.conversationId, whenBusy)
-          return storeMessage(scope, tx, message)
+        return startHere(scope, (workerId) => {
+          if (isAlone) return storeMessage(scope, scope.db, message, workerId)
+          return scope.db.$transaction(async (tx) => {
+            await remember(tx, runId)
+            if (whenBusy === 'REJECT' || whenBusy === 'INTERRUPT')
+              await holdConversation(scope, tx, message.conversationId, whenBusy)
+            return storeMessage(scope, tx, message, workerId)
+          })
         })
       })
       const admitted = await admitting.catch(async (error) => {
@@ -78,8 +81,23 @@ export async function sendMessage(
   })
   if (whenBusy === 'INTERRUPT') await stopRuns(scope, before(input.conversationId, sent.run.createdAt), superseded)
   // A wake-up that is lost costs the run two seconds and no more: workers look for overdue ones.
-  await Promise.allSettled([scope.ports.runQueue.wake(scope.tenant.id)])
+  if (sent.run.status === 'QUEUED') await Promise.allSettled([scope.ports.runQueue.wake(scope.tenant.id)])
   return sent
+}
+
+/**
+ * Stores a message by `store` and, when a worker of this process has room, begins its run there: somebody waits for the first token, and
+ * neither a wake-up nor a claim has to come first. What becomes of a run whose claim was stored and whose answer was lost, its worker sees to.
+ */
+async function startHere(scope: Scope, store: (workerId: string | null) => Promise<NewRun>): Promise<StoredMessage> {
+  const place = scope.ports.runQueue.reserve()
+  try {
+    const { claimed, ...stored } = await store(place?.workerId ?? null)
+    if (claimed) place?.begin(claimed)
+    return stored
+  } finally {
+    place?.giveBack()
+  }
 }
 
 type NewMessage = {
@@ -97,37 +115,68 @@ async function holdConversation(scope: Scope, tx: TenantTransaction, conversatio
   else await requestStop(tx, before(conversationId, at), superseded, at)
 }
 
+/** A message that was stored, and its run as it was claimed with it; null when it waits for a worker. */
+type NewRun = StoredMessage & { claimed: ClaimedRun | null }
+
 /**
- * The message and the run that answers it, as the last of its conversation: see `advanceConversation`. One statement, and so a
- * transaction of its own outside of one.
+ * The message and the run that answers it, as the last of its conversation: see `advanceConversation`. The run is claimed for the worker, if one
+ * is given, when nothing in the conversation is to be answered before: what was read of it is true if nobody wrote while this waited
+ * for it. One statement, and so a transaction of its own outside of one.
  */
-async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMessage): Promise<StoredMessage> {
+async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMessage, workerId: string | null): Promise<NewRun> {
   const { tenant, actor, ports } = scope
   const { conversationId, runId, content, tokensUsed } = message
-  const [stored] = await tx.$queryRaw<Record<string, unknown>[]>`
-    with place as (
+  const [stored] = await tx.$queryRaw<NewRunRow[]>`
+    with held as materialized (
+      select c.updated_at from conversations c
+      where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
+      for no key update),
+    place as (
       update conversations c
       set updated_at = ${nextMoment(ports.now())}
-      from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id and v.version = a.active_version
+      from held, agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id
       where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
-        and a.tenant_id = c.tenant_id and a.id = c.agent_id and a.archived_at is null
+        and a.tenant_id = c.tenant_id and a.id = c.agent_id and a.archived_at is null and v.version = ${versionToPin(Prisma.sql`c.id`)}
       returning c.tenant_id, c.id, c.user_id, c.updated_at as at, c.agent_id, v.version, v.model),
+    claim as (
+      select ${workerId}::uuid as worker_id, ${tenantColumns}
+      from tenants own join plans p on p.plan = own.plan, held join conversations c on c.updated_at = held.updated_at
+      where ${workerId !== null}::boolean and own.id = ${tenant.id}::uuid and own.status = 'ACTIVE'
+        and c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
+        and not exists (
+          select from runs r
+          where r.tenant_id = ${tenant.id}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is null)
+        and not exists (
+          select from api_keys k where k.tenant_id = ${tenant.id}::uuid and k.id = ${actor.id}::uuid and k.revoked_at is not null)),
     asked as (
-      insert into runs (tenant_id, id, conversation_id, user_id, agent_id, config_version, model, api_key_id, created_at, queued_at)
-      select tenant_id, ${runId}::uuid, id, user_id, agent_id, version, model, ${actor.id}::uuid, at, at from place
+      insert into runs (tenant_id, id, conversation_id, user_id, agent_id, config_version, model, api_key_id, created_at, queued_at,
+        status, epoch, worker_id, started_at)
+      select tenant_id, ${runId}::uuid, id, user_id, agent_id, version, model, ${actor.id}::uuid, at, at,
+        case when worker_id is null then 'QUEUED' else 'RUNNING' end::run_status, case when worker_id is null then 0 else 1 end,
+        worker_id, case when worker_id is not null then now() end
+      from place left join claim on true
       returning *),
     said as (
       insert into messages (tenant_id, id, conversation_id, run_id, user_id, role, content, tokens_used, created_at)
       select tenant_id, ${newId()}::uuid, conversation_id, id, user_id, 'USER', ${content}::text, ${tokensUsed}::int, created_at from asked
       returning *)
-    select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')} from asked, said`
+    select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')}, claim.*, ${columnsOf('AgentConfig', 'v', 'config.')}
+    from asked cross join said left join claim on true
+      left join agent_configs v on v.tenant_id = ${tenant.id}::uuid and v.agent_id = asked.agent_id and v.version = asked.config_version
+        and claim.worker_id is not null`
   if (!stored) {
     await requireAnswerer(tx, conversationId)
     // Another agent has taken the conversation over while this waited for it.
-    return storeMessage(scope, tx, message)
+    return storeMessage(scope, tx, message, workerId)
   }
-  return { userMessage: takeModel<Message>('Message', stored, 'message.'), run: takeModel<Run>('Run', stored, 'run.') }
+  const run = takeModel<Run>('Run', stored, 'run.')
+  const userMessage = takeModel<Message>('Message', stored, 'message.')
+  if (run.status === 'QUEUED') return { userMessage, run, claimed: null }
+  const config = takeModel<AgentConfig>('AgentConfig', stored, 'config.')
+  return { userMessage, run, claimed: { run: { ...run, config }, tenant: takeTenant(stored) } }
 }
+
+type NewRunRow = RunTenant & Record<string, unknown>
 
 async function requireConversation({ db }: Scope, id: string): Promise<void> {
   if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')

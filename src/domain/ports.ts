@@ -1,5 +1,6 @@
 import type { Admission } from './admission.ts'
 import type { TenantId } from './ids.ts'
+import type { ClaimedRun } from './run-claim.ts'
 import type { Cursor, LoggedEvent, RunEvent, TokenUsage } from './run-event.ts'
 import type { StoredTool, ToolDefinitions, ToolInputs } from './tool-definition.ts'
 
@@ -98,6 +99,15 @@ export type Taken = { ended: Promise<void>; weight: number; othersWait: boolean 
 /** Claims a run of the tenant and begins to execute it; null when none waits. */
 export type Take = (tenantId: TenantId) => Promise<Taken | null>
 
+/** Executes runs that were claimed in the name of its worker. `serve` resolves when it is done with one, and never rejects. */
+export type Host = { workerId: string; serve: (claimed: ClaimedRun) => Promise<void> }
+
+/**
+ * A consumer's place for one run, which nobody waits for. Whoever has it claims a run in the name of `workerId` and begins it, or
+ * gives the place back, which does nothing once it has begun.
+ */
+export type Place = { workerId: string; begin: (claimed: ClaimedRun) => void; giveBack: () => void }
+
 /** Wake-ups for workers. They carry no work: the runs themselves are rows in Postgres, so losing one costs only time. */
 export type RunQueue = {
   /** Says that a run of the tenant can be claimed. However often it is said, one wake-up waits at a time. */
@@ -108,7 +118,11 @@ export type RunQueue = {
    * weight is used up; the tenant is then woken again, behind the others, since more may wait.
    * The returned function stops taking and resolves when the runs under way have ended.
    */
-  consume(take: Take, concurrency: number): Unsubscribe
+  consume(take: Take, concurrency: number, host?: Host): Unsubscribe
+  /**
+   * A place at a consumer of this process that has a host and room, and that no wake-up waits for here; null when there is none.
+   */
+  reserve(): Place | null
 }
 
 /** A call that wants one of a model's slots. `weight` is its tenant's, as its plan says. */

@@ -22,18 +22,35 @@ export type RunTenant = {
   modelBaseUrl: string | null
 }
 
-/** A run that was just claimed, and whether others of its tenant wait that may be claimed beside it. */
-export type ClaimedRun = Pick<RunTask, 'run' | 'tenant'> & { othersWait: boolean }
+/** A run that was just claimed. */
+export type ClaimedRun = Pick<RunTask, 'run' | 'tenant'>
 
 /**
- * SQL for the version of the agent `a` that a run of `runs` pins: the active one or, in the conversations that its canary falls to, the
- * canary. Which these are is a hash of their ids, seeded by the version: a conversation stays with the canary, also when its percentage
- * grows, and each canary falls to others.
+ * SQL for the version of the agent `a` that a run of this conversation pins: the active one or, in the conversations that its canary falls
+ * to, the canary. Which these are is a hash of their ids, seeded by the version: a conversation stays with the canary, also when its
+ * percentage grows, and each canary falls to others.
  */
-export const versionToPin = Prisma.sql`case
-  when (uuid_hash_extended(runs.conversation_id, a.canary_version) & 9223372036854775807) % 100 < a.canary_percent
-    then a.canary_version
-  else a.active_version end`
+export function versionToPin(conversationId: Prisma.Sql): Prisma.Sql {
+  return Prisma.sql`case
+    when (uuid_hash_extended(${conversationId}, a.canary_version) & 9223372036854775807) % 100 < a.canary_percent
+      then a.canary_version
+    else a.active_version end`
+}
+
+/** SQL: what a `RunTenant` is made of, where the tenant is called `own` and its plan `p`. */
+export const tenantColumns = Prisma.sql`own.limits_version as "limitsVersion", own.quota_thresholds as "quotaThresholds",
+  own.time_zone as "timeZone", p.weight, own.budget_behaviour as "budgetBehaviour", own.downgrade_model as "downgradeModel",
+  own.downgrade_at as "downgradeAt", own.model_key_secret as "modelKeySecret", own.model_base_url as "modelBaseUrl"`
+
+/** The tenant in a row with `tenantColumns`. */
+export function takeTenant(row: RunTenant): RunTenant {
+  const { limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt } = row
+  const { modelKeySecret, modelBaseUrl } = row
+  return {
+    ...{ limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt },
+    ...{ modelKeySecret, modelBaseUrl },
+  }
+}
 
 /**
  * Claims the tenant's oldest queued run and pins, at its first claim, the version that is in use. A conversation has
@@ -43,7 +60,7 @@ export const versionToPin = Prisma.sql`case
  * All in one round trip: somebody waits for the first token. `finished_at`, null in all these rows, leads both orders so that the
  * planner reads them off an index.
  */
-export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<ClaimedRun | null> {
+export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: string): Promise<NextRun | null> {
   const [row] = await db.$queryRaw<ClaimedRow[]>`
     update runs set
       status = 'RUNNING', epoch = runs.epoch + 1, worker_id = ${workerId}::uuid, started_at = coalesce(runs.started_at, now()),
@@ -51,7 +68,7 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id,
       tenants own join plans p on p.plan = own.plan
     where runs.tenant_id = ${tenantId}::uuid and own.id = runs.tenant_id and a.tenant_id = runs.tenant_id and a.id = runs.agent_id
-      and v.version = case when runs.epoch = 0 then ${versionToPin} else runs.config_version end
+      and v.version = case when runs.epoch = 0 then ${versionToPin(Prisma.sql`runs.conversation_id`)} else runs.config_version end
       and runs.id = (
       select r.id from runs r
       where r.tenant_id = ${tenantId}::uuid and r.finished_at is null and r.status = 'QUEUED'
@@ -68,10 +85,7 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
       limit 1
       for update skip locked)
     returning ${columnsOf('Run', 'runs', 'run.')}, ${columnsOf('AgentConfig', 'v', 'config.')},
-      own.limits_version as "limitsVersion", own.quota_thresholds as "quotaThresholds",
-      own.time_zone as "timeZone", p.weight, own.budget_behaviour as "budgetBehaviour",
-      own.downgrade_model as "downgradeModel", own.downgrade_at as "downgradeAt",
-      own.model_key_secret as "modelKeySecret", own.model_base_url as "modelBaseUrl", (
+      ${tenantColumns}, (
       select k.revoked_at from api_keys k where k.tenant_id = ${tenantId}::uuid and k.id = runs.api_key_id
     ) as "revokedAt", exists (
       select from runs o where o.tenant_id = ${tenantId}::uuid and o.finished_at is null and o.status = 'QUEUED'
@@ -86,13 +100,10 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     const { code: failureCode, message: failureMessage } = apiKeyRevoked
     Object.assign(run, { cancelRequestedAt: row.revokedAt, failureCode, failureMessage })
   }
-  const { limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt, othersWait } = row
-  const { modelKeySecret, modelBaseUrl } = row
-  const tenant = {
-    ...{ limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt },
-    ...{ modelKeySecret, modelBaseUrl },
-  }
-  return { run: { ...run, config }, tenant, othersWait }
+  return { run: { ...run, config }, tenant: takeTenant(row), othersWait: row.othersWait }
 }
+
+/** The run that was claimed for a wake-up, and whether others of its tenant wait that may be claimed beside it. */
+type NextRun = ClaimedRun & { othersWait: boolean }
 
 type ClaimedRow = RunTenant & { revokedAt: Date | null; othersWait: boolean } & Record<string, unknown>

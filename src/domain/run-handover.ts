@@ -1,4 +1,4 @@
-import type { AgentConfig, Run } from '../data/generated/client.ts'
+import { type AgentConfig, Prisma, type Run } from '../data/generated/client.ts'
 import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import type { Tool } from './ports.ts'
 import { versionToPin } from './run-claim.ts'
@@ -62,7 +62,7 @@ export async function handOver(tx: TenantTransaction, run: HandedRun, turns: Tur
       downgraded_from = case when runs.downgraded_from is null then null else v.model end
     from agents a join agent_configs v on v.tenant_id = a.tenant_id and v.agent_id = a.id
     where runs.tenant_id = ${tenantId}::uuid and runs.id = ${id}::uuid and runs.epoch = ${epoch}::int and runs.status = 'RUNNING'
-      and a.tenant_id = runs.tenant_id and a.id = ${agentId}::uuid and v.version = ${versionToPin}`
+      and a.tenant_id = runs.tenant_id and a.id = ${agentId}::uuid and v.version = ${versionToPin(Prisma.sql`runs.conversation_id`)}`
   if (count === 0) return false
   await tx.conversation.updateMany({ where: { id: conversationId }, data: { agentId } })
   await tx.$executeRaw`

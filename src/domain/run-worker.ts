@@ -109,7 +109,8 @@ export class RunWorker {
       startTicker(heartbeat, () => catalog.heartbeat(this.id), onError),
       unsubscribe,
     ]
-    this.#stopTaking = ports.runQueue.consume((tenantId) => this.#take(tenantId), concurrency)
+    const serve = (claimed: ClaimedRun) => this.#serve(tenantIdOf(claimed.run.tenantId), claimed).catch(onError)
+    this.#stopTaking = ports.runQueue.consume((tenantId) => this.#take(tenantId), concurrency, { workerId: this.id, serve })
   }
 
   /**
@@ -138,7 +139,7 @@ export class RunWorker {
     return { ended: this.#serve(tenantId, claimed).catch(this.#options.onError), weight: tenant.weight, othersWait }
   }
 
-  async #claim(tenantId: TenantId): Promise<ClaimedRun | null> {
+  async #claim(tenantId: TenantId) {
     try {
       return await claimRun(this.#options.data.of({ tenantId, userId: null }), tenantId, this.id)
     } catch (error) {

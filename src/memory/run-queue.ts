@@ -1,7 +1,8 @@
 import type { TenantId } from '../domain/ids.ts'
-import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
+import type { Host, Place, RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
+import { placeAmong } from '../domain/run-place.ts'
 
-type Consumer = { take: Take; concurrency: number; running: Set<Promise<void>> }
+type Consumer = { take: Take; concurrency: number; host: Host | null; running: Set<Promise<void>> }
 
 /** A tenant's turn, and how many of its runs were taken in it. */
 type Turn = { tenantId: TenantId; taken: number }
@@ -28,14 +29,23 @@ export class MemoryRunQueue implements RunQueue {
     this.#fillAll()
   }
 
-  consume(take: Take, concurrency: number): Unsubscribe {
-    const consumer: Consumer = { take, concurrency, running: new Set() }
+  consume(take: Take, concurrency: number, host: Host | null = null): Unsubscribe {
+    const consumer: Consumer = { take, concurrency, host, running: new Set() }
     this.#consumers.add(consumer)
     this.#fill(consumer)
     return async () => {
       this.#consumers.delete(consumer)
       await Promise.all(consumer.running)
     }
+  }
+
+  reserve(): Place | null {
+    if (this.#waiting.size + this.#begun.length > 0) return null
+    for (const consumer of this.#consumers) {
+      const { host, running, concurrency } = consumer
+      if (host && running.size < concurrency) return placeAmong(running, host, () => this.#fill(consumer))
+    }
+    return null
   }
 
   #fillAll(): void {

@@ -1,7 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { createRedisBackend, type Job, Queue, Worker } from 'bullmq'
 import { newId, type TenantId, tenantIdOf } from '../domain/ids.ts'
-import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
+import type { Host, Place, RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
+import { placeAmong } from '../domain/run-place.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
 import { platformKeys } from './key-space.ts'
 import { WakeUpBell } from './wake-up-bell.ts'
@@ -31,6 +32,7 @@ type WakeUp = { tenantId: string; taken?: number }
 export class RedisRunQueue implements RunQueue {
   readonly #connection: RedisConnection
   readonly #queue: Queue<WakeUp>
+  readonly #consumers = new Set<Consumer>()
 
   constructor(connection: RedisConnection) {
     this.#connection = connection
@@ -47,9 +49,21 @@ export class RedisRunQueue implements RunQueue {
     await replyTo(this.#queue.add('wake', { tenantId }, options))
   }
 
-  consume(take: Take, concurrency: number): Unsubscribe {
-    const consumer = new Consumer(this, this.#connection, take, concurrency)
-    return () => consumer.stop()
+  consume(take: Take, concurrency: number, host: Host | null = null): Unsubscribe {
+    const consumer = new Consumer(this, this.#connection, take, concurrency, host)
+    this.#consumers.add(consumer)
+    return () => {
+      this.#consumers.delete(consumer)
+      return consumer.stop()
+    }
+  }
+
+  reserve(): Place | null {
+    for (const consumer of this.#consumers) {
+      const place = consumer.reserve()
+      if (place) return place
+    }
+    return null
   }
 }
 
@@ -59,6 +73,7 @@ class Consumer {
   readonly #connection: RedisConnection
   readonly #take: Take
   readonly #concurrency: number
+  readonly #host: Host | null
   readonly #token = newId()
   readonly #worker: Worker<WakeUp>
   readonly #bell: WakeUpBell
@@ -66,11 +81,12 @@ class Consumer {
   readonly #stopping = new AbortController()
   readonly #loop: Promise<void>
 
-  constructor(queue: RedisRunQueue, connection: RedisConnection, take: Take, concurrency: number) {
+  constructor(queue: RedisRunQueue, connection: RedisConnection, take: Take, concurrency: number, host: Host | null) {
     this.#queue = queue
     this.#connection = connection
     this.#take = take
     this.#concurrency = concurrency
+    this.#host = host
     const options = {
       ...{ prefix, connection: connection.commands, skipVersionCheck: true, autorun: false },
       ...{ lockDuration, stalledInterval, maxStalledCount: Number.MAX_SAFE_INTEGER },
@@ -80,6 +96,12 @@ class Consumer {
     this.#worker.on('error', () => undefined)
     this.#bell = new WakeUpBell(connection.shards, this.#worker.toKey('marker'))
     this.#loop = this.#run()
+  }
+
+  reserve(): Place | null {
+    if (!this.#host || this.#running.size >= this.#concurrency) return null
+    // The loop looks by itself whether there is room.
+    return placeAmong(this.#running, this.#host, () => undefined)
   }
 
   async stop(): Promise<void> {

@@ -20,6 +20,7 @@ const runQueue: RunQueue = {
     if (isQueueAway) throw new Error('The queue is away.')
     woken.push(tenantId)
   },
+  reserve: () => null,
   consume: () => async () => undefined,
 }
 

@@ -64,6 +64,8 @@ it('every wake-up may be delivered twice at the same moment, where there is one 
   const queue = new MemoryRunQueue({ onError: () => undefined })
   let copies = 0
   const runQueue: RunQueue = {
+    // Each run waits for its wake-ups.
+    reserve: () => null,
     wake: (tenantId) => queue.wake(tenantId),
     consume: (take, concurrency) =>
       queue.consume(async (tenantId) => {
