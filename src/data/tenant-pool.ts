@@ -30,6 +30,12 @@ export type TenantPoolOptions = {
   onIdleError?: (error: Error) => void
 }
 
+/**
+ * How long a connection is kept that nobody uses, in milliseconds. To open another takes as long as a dozen statements, and each of its
+ * statements is parsed and planned anew.
+ */
+const idleTimeoutMillis = 60_000
+
 /** How long to wait for the answer to a statement with this bound, in milliseconds; 0 is for ever. */
 function givenUpAfter(statementTimeoutMillis: number): number {
   return statementTimeoutMillis === 0 ? 0 : statementTimeoutMillis + 1_000
@@ -58,7 +64,8 @@ export class TenantPool extends pg.Pool {
     const { connectionString, max = 10, shared = 2, namedStatements = true } = options
     const { statementTimeoutMillis = 30_000, connectionTimeoutMillis = 5_000 } = options
     const onConnect = namedStatements ? prepareScope : undefined
-    super({ connectionString, max, connectionTimeoutMillis, statement_timeout: statementTimeoutMillis, onConnect })
+    const bounds = { max, connectionTimeoutMillis, idleTimeoutMillis, statement_timeout: statementTimeoutMillis }
+    super({ connectionString, ...bounds, onConnect })
     this.namedStatements = namedStatements
     const silence = new SilenceWatch()
     const sharedTimeoutMillis = Math.min(statementTimeoutMillis, 2_000)

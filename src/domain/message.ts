@@ -10,6 +10,7 @@ import { admitMessage } from './message-admission.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
 import { type ClaimedRun, type RunTenant, takeTenant, tenantColumns, versionToPin } from './run-claim.ts'
 import { superseded } from './run-ending.ts'
+import { type BriefRow, briefSql, takeBrief } from './run-history.ts'
 import { requestStop, stopRuns } from './run-stop.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
@@ -126,6 +127,7 @@ type NewRun = StoredMessage & { claimed: ClaimedRun | null }
 async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMessage, workerId: string | null): Promise<NewRun> {
   const { tenant, actor, ports } = scope
   const { conversationId, runId, content, tokensUsed } = message
+  const brief = briefSql({ tenantId: tenant.id, conversationId }, ports.now())
   const [stored] = await tx.$queryRaw<NewRunRow[]>`
     with held as materialized (
       select c.updated_at from conversations c
@@ -160,10 +162,12 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
       insert into messages (tenant_id, id, conversation_id, run_id, user_id, role, content, tokens_used, created_at)
       select tenant_id, ${newId()}::uuid, conversation_id, id, user_id, 'USER', ${content}::text, ${tokensUsed}::int, created_at from asked
       returning *)
-    select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')}, claim.*, ${columnsOf('AgentConfig', 'v', 'config.')}
+    select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')},
+      claim.*, ${columnsOf('AgentConfig', 'config', 'config.')}, ${brief.columns}
     from asked cross join said left join claim on true
-      left join agent_configs v on v.tenant_id = ${tenant.id}::uuid and v.agent_id = asked.agent_id and v.version = asked.config_version
-        and claim.worker_id is not null`
+      left join agent_configs config on config.tenant_id = ${tenant.id}::uuid and config.agent_id = asked.agent_id
+        and config.version = asked.config_version and claim.worker_id is not null
+      ${brief.joins}`
   if (!stored) {
     await requireAnswerer(tx, conversationId)
     // Another agent has taken the conversation over while this waited for it.
@@ -173,10 +177,12 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
   const userMessage = takeModel<Message>('Message', stored, 'message.')
   if (run.status === 'QUEUED') return { userMessage, run, claimed: null }
   const config = takeModel<AgentConfig>('AgentConfig', stored, 'config.')
-  return { userMessage, run, claimed: { run: { ...run, config }, tenant: takeTenant(stored) } }
+  const known = takeBrief(stored, { content, tokens: tokensUsed })
+  const isKnown = run.userId === null || known.userPseudonym !== null
+  return { userMessage, run, claimed: { run: { ...run, config }, tenant: takeTenant(stored), brief: isKnown ? known : null } }
 }
 
-type NewRunRow = RunTenant & Record<string, unknown>
+type NewRunRow = RunTenant & BriefRow
 
 async function requireConversation({ db }: Scope, id: string): Promise<void> {
   if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')

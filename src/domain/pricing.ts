@@ -58,23 +58,25 @@ function ownRates(agreed: TenantPrice | null): TokenPrice | null {
  */
 export async function termsAt(db: TenantTransaction, tenantId: TenantId, model: string, now: number): Promise<CallTerms | null> {
   const [row] = await db.$queryRaw<Record<string, unknown>[]>`
-    select ${termsColumns} from (values (1)) one ${joinTerms(tenantId, model, now)}`
+    select ${termsColumns} from (values (1)) one ${joinTerms(tenantId, Prisma.sql`${model}::text`, now)}`
   return row ? takeTerms(row) : null
 }
 
-/** SQL: the joins that give a statement the entries that `termsAt` goes by, if there are any, as `listed` and `agreed`. */
-export function joinTerms(tenantId: string, model: string, now: number): Prisma.Sql {
-  const [names, at] = [namesOf(model), new Date(now)]
+/** SQL: the joins that give each row the entries that `termsAt` goes by, if there are any, as `listed` and `agreed`. */
+export function joinTerms(tenantId: string, model: Prisma.Sql, now: number): Prisma.Sql {
+  const at = new Date(now)
+  // The names under which there may be a price, the most exact first.
+  const names = Prisma.sql`array[${model}, regexp_replace(${model}, ${snapshotDate.source}, ''), ${everyModel}]`
   // Of each name the version that began last, unless it has ended; of what is left the most exact name.
   const inForce = (versions: Prisma.Sql) => Prisma.sql`(
       select * from (
-        select distinct on (model) * from ${versions} and model = any (${names}::text[]) and valid_from <= ${at}::timestamptz
+        select distinct on (model) * from ${versions} and model = any (${names}) and valid_from <= ${at}::timestamptz
         order by model, version desc) last
       where valid_to is null or valid_to > ${at}::timestamptz
-      order by array_position(${names}::text[], model) limit 1)`
+      order by array_position(${names}, model) limit 1)`
   return Prisma.sql`
-    left join ${inForce(Prisma.sql`prices where true`)} listed on true
-    left join ${inForce(Prisma.sql`tenant_prices where tenant_id = ${tenantId}::uuid`)} agreed on true`
+    left join lateral ${inForce(Prisma.sql`prices where true`)} listed on true
+    left join lateral ${inForce(Prisma.sql`tenant_prices where tenant_id = ${tenantId}::uuid`)} agreed on true`
 }
 
 /** SQL: what `takeTerms` takes of these entries. */
@@ -92,9 +94,4 @@ const snapshotDate = /-\d{4}-\d{2}-\d{2}$/
 /** The model that this one is a dated snapshot of, or itself. */
 export function undated(model: string): string {
   return model.replace(snapshotDate, '')
-}
-
-/** The names under which there may be a price for the model, the most exact first. */
-function namesOf(model: string): string[] {
-  return [...new Set([model, undated(model), everyModel])]
 }

@@ -14,18 +14,10 @@ export type Said = { question: Question; earlier: Outline[] }
 
 type HistoryRules = Pick<AgentConfig, 'historyPolicy' | 'historyExchanges'>
 
-/** How many of the newest runs are looked at: each has a question and at most one reply. */
-function runsTold({ historyPolicy, historyExchanges }: HistoryRules): number {
-  switch (historyPolicy) {
-    case 'ALL':
-      return mostExchanges
-    case 'LAST_EXCHANGES':
-      return Math.min(historyExchanges, mostExchanges)
-    case 'NONE':
-      return 0
-    default:
-      return historyPolicy satisfies never
-  }
+/** SQL: how many of the newest runs are looked at, by these rules: each has a question and at most one reply. */
+function runsTold({ policy, exchanges }: Record<'policy' | 'exchanges', Prisma.Sql>): Prisma.Sql {
+  return Prisma.sql`(case ${policy} when 'ALL' then ${mostExchanges}::int when 'LAST_EXCHANGES' then least(${exchanges}, ${mostExchanges}::int)
+    else 0 end)`
 }
 
 /** What was said in a conversation so far, newest first, as the next run would be told. */
@@ -35,9 +27,8 @@ export async function readEarlier(
   conversationId: string,
   rules: HistoryRules,
 ): Promise<Outline[]> {
-  const [row] = await db.$queryShort<
-    { earlier: EarlierRow[] }[]
-  >`select ${earlierRows({ tenantId, conversationId }, rules)} as earlier`
+  const [row] = await db.$queryShort<{ earlier: EarlierRow[] }[]>`
+    select ${earlierRows({ tenantId, conversationId }, Prisma.sql`true`, runsToldBy(rules))} as earlier`
   return outlinesOf(row?.earlier ?? [])
 }
 
@@ -46,43 +37,65 @@ export type Brief = { said: Said; terms: CallTerms | null; userPseudonym: string
 
 /** In one round trip: somebody waits for the first token. */
 export async function readBrief(db: TenantDb, run: Run, config: AgentConfig, now: number): Promise<Brief> {
-  const { tenantId, id, userId } = run
-  const [row] = await db.$queryShort<BriefRow[]>`
-    select asked.content, asked.tokens_used as "tokensUsed", ${earlierRows(run, config)} as earlier, ${termsColumns}, (
-      select p.id from user_pseudonyms p where p.tenant_id = ${tenantId}::uuid and p.user_id = ${userId}::text
-    ) as "userPseudonym"
-    from messages asked ${joinTerms(tenantId, config.model, now)}
+  const { tenantId, id, userId, createdAt } = run
+  const earlier = earlierRows(run, Prisma.sql`r.created_at < ${createdAt}::timestamptz`, runsToldBy(config))
+  const [row] = await db.$queryShort<(BriefRow & { content: string; tokensUsed: number })[]>`
+    select asked.content, asked.tokens_used as "tokensUsed", ${earlier} as earlier, ${termsColumns}, ${pseudonymSql(tenantId, Prisma.sql`${userId}::text`)} as "userPseudonym"
+    from messages asked ${joinTerms(tenantId, Prisma.sql`${config.model}::text`, now)}
     where asked.tenant_id = ${tenantId}::uuid and asked.run_id = ${id}::uuid and asked.role = 'USER'`
   if (!row) throw new Error('A run has no message to answer.')
+  const brief = takeBrief(row, { content: row.content, tokens: row.tokensUsed })
+  return { ...brief, userPseudonym: brief.userPseudonym ?? (await pseudonymOf(db, tenantId, userId)) }
+}
+
+/**
+ * SQL for a statement that asks a conversation that is not busy: the columns of a `BriefRow`, and the joins that they need, where the
+ * configuration that answers is called `config` and the run `asked`. All is null where there is no configuration.
+ */
+export function briefSql(conversation: Pick<Run, 'tenantId' | 'conversationId'>, now: number) {
+  const earlier = earlierRows(
+    conversation,
+    Prisma.sql`true`,
+    runsTold({ policy: Prisma.sql`config.history_policy`, exchanges: Prisma.sql`config.history_exchanges` }),
+  )
   return {
-    said: { question: { content: row.content, tokens: row.tokensUsed }, earlier: outlinesOf(row.earlier) },
-    terms: takeTerms(row),
-    userPseudonym: row.userPseudonym ?? (await pseudonymOf(db, tenantId, userId)),
+    columns: Prisma.sql`case when config.model is not null then ${earlier} end as earlier, ${termsColumns},
+      ${pseudonymSql(conversation.tenantId, Prisma.sql`asked.user_id`)} as "userPseudonym"`,
+    joins: joinTerms(conversation.tenantId, Prisma.sql`config.model`, now),
   }
 }
 
-type EarlierRow = Outline['messages'][number] & { runId: string }
-type BriefRow = Record<string, unknown> & {
-  content: string
-  tokensUsed: number
-  earlier: EarlierRow[]
-  userPseudonym: string | null
+/** What a row with a brief's columns says. A user who never asked before has no pseudonym yet. */
+export function takeBrief(row: BriefRow, question: Question): Brief {
+  const { earlier, userPseudonym } = row
+  return { said: { question, earlier: outlinesOf(earlier ?? []) }, terms: takeTerms(row), userPseudonym }
 }
 
-/** SQL: the messages of the runs before this one, or of all of the conversation, newest first. */
+export type BriefRow = Record<string, unknown> & { earlier: EarlierRow[] | null; userPseudonym: string | null }
+type EarlierRow = Outline['messages'][number] & { runId: string }
+
+function pseudonymSql(tenantId: string, userId: Prisma.Sql): Prisma.Sql {
+  return Prisma.sql`(select p.id from user_pseudonyms p where p.tenant_id = ${tenantId}::uuid and p.user_id = ${userId})`
+}
+
+function runsToldBy({ historyPolicy, historyExchanges }: HistoryRules): Prisma.Sql {
+  return runsTold({ policy: Prisma.sql`${historyPolicy}::text`, exchanges: Prisma.sql`${historyExchanges}::int` })
+}
+
+/** SQL: the messages of those runs `r` of the conversation that are over and fit `which`, newest first. */
 function earlierRows(
-  { tenantId, conversationId, createdAt }: Pick<Run, 'tenantId' | 'conversationId'> & { createdAt?: Date },
-  rules: HistoryRules,
+  { tenantId, conversationId }: Pick<Run, 'tenantId' | 'conversationId'>,
+  which: Prisma.Sql,
+  limit: Prisma.Sql,
 ): Prisma.Sql {
-  const before = createdAt ? Prisma.sql`and r.created_at < ${createdAt}::timestamptz` : Prisma.empty
   return Prisma.sql`(
     select coalesce(json_agg(json_build_object('id', m.id, 'role', m.role, 'tokensUsed', m.tokens_used, 'runId', m.run_id)
       order by told.created_at desc, told.id desc), '[]')
     from (
       select r.id, r.created_at from runs r
-      where r.tenant_id = ${tenantId}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is not null ${before}
+      where r.tenant_id = ${tenantId}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is not null and ${which}
       order by r.created_at desc, r.id desc
-      limit ${runsTold(rules)}) told
+      limit ${limit}) told
     join messages m on m.tenant_id = ${tenantId}::uuid and m.run_id = told.id)`
 }
 

@@ -13,7 +13,7 @@ import { auditRefusedCalls } from './refused-call.ts'
 import type { RunTenant } from './run-claim.ts'
 import type { FinishReason, RunFailure, TokenUsage } from './run-event.ts'
 import { handedTo, handoffsOf, readHandedOver } from './run-handover.ts'
-import { readBrief } from './run-history.ts'
+import { type Brief, readBrief } from './run-history.ts'
 import type { RunLog } from './run-log.ts'
 import { isOpen, type Turn, turnsOf } from './run-turn.ts'
 import { planToolCalls } from './tool-call.ts'
@@ -29,6 +29,8 @@ export type StopReason = 'cancelled' | 'handedBack' | 'fenced'
 export type RunTask = {
   run: Run & { config: AgentConfig }
   tenant: RunTenant
+  /** For the agent's own model, where it was read with the claim. */
+  brief: Brief | null
   /** Whose budget it spends. */
   quota: QuotaOwner
   /** The rows of the run's tenant and, when it is an end user's, of that user. */
@@ -80,7 +82,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn, hasBegun = fal
   const turns = turnsOf(run)
   const mostTurns = turns.find(({ handedOver }) => handedOver)?.handedOver?.maxTurns ?? config.maxTurns
   const [{ said, terms: firstTerms, userPseudonym }, enabled, handoffs, account] = await Promise.all([
-    readBrief(db, run, config, ports.now()),
+    task.brief && config.model === run.config.model ? task.brief : readBrief(db, run, config, ports.now()),
     enabledTools(task),
     handoffsOf(db, run),
     ownAccount(task).catch(failureOf),
@@ -108,7 +110,7 @@ export async function runTurns(task: RunTask, saveTurn: SaveTurn, hasBegun = fal
         const handedOver = await readHandedOver(db, run)
         if (!handedOver) return { ...end, outcome: 'fenced' }
         // The same turns, so that whoever holds the run as it was claimed knows of those that follow.
-        return runTurns({ ...task, run: { ...handedOver, turns: run.turns } }, saveTurn, hasBegun)
+        return runTurns({ ...task, run: { ...handedOver, turns: run.turns }, brief: null }, saveTurn, hasBegun)
       }
     }
     const answer = await answerTurn(task, lineUp, { turns, userPseudonym, hasBegun, account })

@@ -149,7 +149,7 @@ export class RunWorker {
   }
 
   /** Executes the run, from its claim to its end. */
-  async #serve(tenantId: TenantId, { run, tenant }: ClaimedRun): Promise<void> {
+  async #serve(tenantId: TenantId, { run, tenant, brief }: ClaimedRun): Promise<void> {
     const { data, ports, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
@@ -175,7 +175,7 @@ export class RunWorker {
     let isAwaited = true
     try {
       const { ending, paused, calls, ...closed } = await this.#execute({
-        ...{ run, tenant, quota, db, ports, log },
+        ...{ run, tenant, brief, quota, db, ports, log },
         ...{ stop: stopping.signal, onCall },
       })
       isAwaited = closed.isAwaited
