@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type AgentConfig, type Message, Prisma, type Run } from '../data/generated/client.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
@@ -94,7 +95,11 @@ async function startHere(scope: Scope, store: (workerId: string | null) => Promi
   const place = scope.ports.runQueue.reserve()
   try {
     const { claimed, ...stored } = await store(place?.workerId ?? null)
-    if (claimed) place?.begin(claimed)
+    if (claimed) {
+      place?.begin(claimed)
+      // The first token is waited for longer than this message's confirmation.
+      await nextTurn()
+    }
     return stored
   } finally {
     place?.giveBack()

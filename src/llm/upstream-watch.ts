@@ -13,6 +13,9 @@ export type UpstreamLimits = {
 /** `fetch` itself gives up after 300,000 ms of silence, so higher silence limits have no effect. */
 export const defaultLimits: UpstreamLimits = { firstTokenMs: 120_000, idleMs: 30_000, totalMs: 600_000 }
 
+/** Why a call that is over is aborted: whatever is left of it. Made once, since an error records where it was made. */
+const over = new Error('The model call is over.')
+
 /** One call's time, size and cancellation. */
 type UpstreamWatch = {
   /** The body of a successful answer is to be taken from `read`. */
@@ -80,7 +83,7 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
     close() {
       clearTimeout(deadline)
       caller.removeEventListener('abort', abortLikeCaller)
-      controller.abort()
+      controller.abort(over)
     },
   }
 }
