@@ -96,6 +96,33 @@ describe.each([
     expect(work.taken).toEqual([...round, ...round, ...round])
   })
 
+  test.skipIf(skipped)('gives a place to whoever has a run for the host of a consumer here, while there is room', async () => {
+    const { queue } = await open()
+    expect(queue.reserve()).toBeNull()
+    consume(queue, 5, async () => null)
+    expect(queue.reserve()).toBeNull()
+    const serving = Promise.withResolvers<void>()
+    const served: unknown[] = []
+    const host = { workerId: newId(), serve: (run: unknown) => serving.promise.then(() => void served.push(run)) }
+    const stop = queue.consume(async () => null, 1, host)
+    onTestFinished(stop)
+    const unused = queue.reserve()
+    expect(unused?.workerId).toBe(host.workerId)
+    expect(queue.reserve()).toBeNull()
+    unused?.giveBack()
+    await nextTurn()
+    const place = queue.reserve()
+    place?.begin('run' as never)
+    place?.giveBack()
+    await nextTurn()
+    expect(queue.reserve()).toBeNull()
+    const stopped = stop()
+    serving.resolve()
+    await stopped
+    expect(served).toEqual(['run'])
+    expect(queue.reserve()).toBeNull()
+  })
+
   test.skipIf(skipped)('lets another consumer that has room go on with a turn', async () => {
     const { queue } = await open()
     const tenant = newTenant()

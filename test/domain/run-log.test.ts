@@ -96,6 +96,20 @@ describe('a run log', () => {
     expect(performance.now() - again).toBeLessThan(80)
   })
 
+  it('says more at once the more of them a process writes', async () => {
+    const others = Array.from({ length: 200 }, () => open())
+    log = open()
+    log.write(delta('a'))
+    await delay(1)
+    log.write(delta('b'))
+    await delay(60)
+    log.write(delta('c'))
+    expect(await entries()).toEqual(['1000-1 a'])
+    await until(async () => (await entries()).length === 2)
+    expect(await entries()).toEqual(['1000-1 a', '1000-2 bc'])
+    for (const other of others) await other.close()
+  })
+
   it('does not hold back a kilobyte, nor anything but text', async () => {
     log = open()
     log.write(delta('a'))
