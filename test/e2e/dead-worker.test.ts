@@ -97,6 +97,7 @@ describe.runIf(redisAvailable)(redisSuite('the death of a worker process'), () =
     for (const { question, events } of asked) await expect.poll(() => shownText(events), patience).toBe(spoken(question))
     await expect.poll(() => lock.isWaitedFor(), patience).toBe(true)
     await doomed.stop('SIGKILL')
+    await lock.endWaiting()
     const streamed = new Map(asked.map(({ question, events }) => [question, shownText(events)]))
     await lock[Symbol.asyncDispose]()
     const killedAt = performance.now()
@@ -148,6 +149,8 @@ async function holdConversation(adminUrl: string, conversationId: string) {
   let isHeld = true
   return {
     isWaitedFor: async () => (await admin.query('select from pg_locks where not granted')).rowCount !== 0,
+    /** Ends the statements that wait: what was sent is else carried out, also for a client that is dead. */
+    endWaiting: () => admin.query('select pg_terminate_backend(pid) from pg_locks where not granted'),
     async [Symbol.asyncDispose]() {
       if (isHeld) await admin.end()
       isHeld = false
