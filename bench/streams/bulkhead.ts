@@ -5,6 +5,7 @@ import { countTokens, messageFor, type Order, type Reader, type Streamer } from 
 const createConversation =
   'mutation { createConversation(input: { title: "bench" }) { ... on CreateConversationPayload { conversation { id } } } }'
 const sendMessage = `mutation ($input: SendMessageInput!) { sendMessage(input: $input) { ... on SendMessagePayload { run { id } } ... on Problem { code message } } }`
+const startOf = 'query ($runId: ID!) { run(id: $runId) { startedAt } }'
 const agentReply = `subscription ($runId: ID!) { agentReply(runId: $runId) {
   __typename
   ... on TextDelta { cursor text }
@@ -89,11 +90,15 @@ async function openReader(url: string, key: string): Promise<Reader> {
       conversationId = data.createConversation.conversation.id
     },
     async ask(order) {
-      const began = performance.now()
+      const [began, asked] = [performance.now(), Date.now()]
       const input = { conversationId, content: messageFor(order) }
       const data = await single<{ sendMessage: { run?: { id: string }; message?: string } }>(sendMessage, { input })
       if (!data.sendMessage.run) throw new Error(`The message was refused: ${data.sendMessage.message}`)
-      return { firstToken: await follow(data.sendMessage.run.id, order, began) }
+      const runId = data.sendMessage.run.id
+      const firstToken = await follow(runId, order, began)
+      // By the database's clock, which is the same machine's.
+      const { run } = await single<{ run: { startedAt: string } }>(startOf, { runId })
+      return { firstToken, started: Date.parse(run.startedAt) - asked }
     },
     close: () => socket.terminate(),
   }

@@ -3,8 +3,8 @@ import { Agent, request } from 'node:http'
 /** What is said: how many tokens, and the pause between two of them in milliseconds; 0 says them as fast as they are taken. */
 export type Order = { tokens: number; pause: number }
 
-/** One answer, as its reader saw it. In milliseconds since it was asked for. */
-export type Answer = { firstToken: number }
+/** One answer, as its reader saw it. In milliseconds since it was asked for; `started` is when it was begun, by who can tell. */
+export type Answer = { firstToken: number; started?: number }
 
 /** Whatever answers messages by streams. */
 export type Streamer = {

@@ -20,6 +20,8 @@ export type StreamsMeasured = {
   firstToken: number[]
   /** All of them, ascending. */
   firstTokens: Float64Array
+  /** When all that can be told of were begun, in milliseconds after they were asked for, ascending. */
+  starts: Float64Array
   tokensPerSecond: number[]
   /** CPU time of the contender's processes per token, in microseconds. */
   cpuPerToken: number[]
@@ -27,7 +29,7 @@ export type StreamsMeasured = {
   databaseCpuPerToken: number[]
 }
 
-type Turn = { firstTokens: number[]; tokensPerSecond: number; cpuPerToken: number; databaseCpuPerToken: number }
+type Turn = { firstTokens: number[]; starts: number[]; tokensPerSecond: number; cpuPerToken: number; databaseCpuPerToken: number }
 
 /** Gives the contenders turns, A B A B …, as `measure` does. */
 export async function measureStreams(streamers: readonly Streamer[], load: Load): Promise<StreamsMeasured[]> {
@@ -51,6 +53,7 @@ export async function measureStreams(streamers: readonly Streamer[], load: Load)
       name,
       firstToken: own.map(({ firstTokens }) => median(firstTokens)),
       firstTokens: Float64Array.from(own.flatMap(({ firstTokens }) => firstTokens)).sort(),
+      starts: Float64Array.from(own.flatMap(({ starts }) => starts)).sort(),
       tokensPerSecond: own.map(({ tokensPerSecond }) => tokensPerSecond),
       cpuPerToken: own.map(({ cpuPerToken }) => cpuPerToken),
       databaseCpuPerToken: own.map(({ databaseCpuPerToken }) => databaseCpuPerToken),
@@ -64,6 +67,7 @@ async function takeTurn({ processes, database }: Streamer, readers: Reader[], { 
   const begin = performance.now() + ramp
   const end = begin + seconds * 1_000
   const firstTokens: number[] = []
+  const starts: number[] = []
   let tokens = 0
   const cpu = () => Promise.all([cpuMicros(processes), cpuMicros(database)])
   const cpuAtBegin = delay(ramp).then(cpu)
@@ -75,9 +79,10 @@ async function takeTurn({ processes, database }: Streamer, readers: Reader[], { 
         await reader.prepare()
         const asked = performance.now()
         if (asked >= end) return
-        const { firstToken } = await reader.ask(order)
+        const { firstToken, started } = await reader.ask(order)
         const done = performance.now()
         if (asked >= begin) firstTokens.push(firstToken)
+        if (asked >= begin && started !== undefined) starts.push(started)
         // Only what lies between begin and end counts, as far as that can be told from outside.
         tokens += order.tokens * overlap(asked + firstToken, done, begin, end)
       }
@@ -85,7 +90,7 @@ async function takeTurn({ processes, database }: Streamer, readers: Reader[], { 
   )
   const [before, after] = await Promise.all([cpuAtBegin, cpuAtEnd])
   const [cpuPerToken = 0, databaseCpuPerToken = 0] = after.map((time, index) => (time - (before[index] ?? 0)) / tokens)
-  return { firstTokens, tokensPerSecond: tokens / seconds, cpuPerToken, databaseCpuPerToken }
+  return { firstTokens, starts, tokensPerSecond: tokens / seconds, cpuPerToken, databaseCpuPerToken }
 }
 
 /** The part of an answer's time that lies in the turn. */
