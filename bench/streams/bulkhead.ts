@@ -9,6 +9,7 @@ const startOf = 'query ($runId: ID!) { run(id: $runId) { startedAt } }'
 const agentReply = `subscription ($runId: ID!) { agentReply(runId: $runId) {
   __typename
   ... on TextDelta { cursor text }
+  ... on Snapshot { cursor text }
   ... on RunCompleted { cursor finishReason usage { inputTokens outputTokens } }
   ... on RunFailed { cursor failure { code message } }
   ... on Lagged { resumeAfter }
@@ -71,7 +72,9 @@ async function openReader(url: string, key: string): Promise<Reader> {
     return new Promise((resolve, reject) => {
       operations.set(id, (message, type) => {
         if (type === 'next') {
-          read += countTokens(message)
+          // All text so far: who comes right after the end is told so.
+          const isWhole = message.includes('"__typename":"Snapshot"')
+          read = countTokens(message) + (isWhole ? 0 : read)
           if (read > 0 && Number.isNaN(firstToken)) firstToken = performance.now() - began
           last = message
           return
