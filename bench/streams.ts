@@ -110,7 +110,8 @@ async function remoteWorker(
   opened.defer(() => api.close())
   const worker = await startPlatform('worker', apart)
   opened.defer(() => worker.close())
-  const own = bulkhead('Bulkhead, worker remote', { processes: [api.pid, worker.pid], database: [] }, api.url, keys)
+  const parts = { processes: [api.pid, worker.pid], database: [] }
+  const own = bulkhead('Bulkhead, worker remote', parts, api.url, keys, { tellsStart: true })
   const onRound = (round: number) => progress(`streams, remote worker: round ${round} of ${few(rounds)}`)
   const load = { streams: 1, order: { tokens: 3, pause }, seconds: 10 * seconds, rounds: few(rounds), onRound }
   const measured = (await measureStreams([direct, own], load)) as [StreamsMeasured, StreamsMeasured]

@@ -15,12 +15,16 @@ const agentReply = `subscription ($runId: ID!) { agentReply(runId: $runId) {
   ... on Lagged { resumeAfter }
 } }`
 
-/** This platform. Each reader is a signed-in socket of one of the tenants, and says each message in a new conversation. */
+/**
+ * This platform. Each reader is a signed-in socket of one of the tenants, and says each message in a new conversation. With `tellsStart`
+ * it asks, after each answer, when that was begun.
+ */
 export function bulkhead(
   name: string,
   { processes, database }: Pick<Streamer, 'processes' | 'database'>,
   url: string,
   keys: readonly string[],
+  { tellsStart = false } = {},
 ): Streamer {
   let opened = 0
   return {
@@ -29,12 +33,12 @@ export function bulkhead(
     database,
     async open() {
       const key = keys[opened++ % keys.length] ?? ''
-      return openReader(url, key)
+      return openReader(url, key, tellsStart)
     },
   }
 }
 
-async function openReader(url: string, key: string): Promise<Reader> {
+async function openReader(url: string, key: string, tellsStart: boolean): Promise<Reader> {
   const socket = new WebSocket(`${url.replace(/^http/, 'ws')}/graphql`, 'graphql-transport-ws', { perMessageDeflate: false })
   await once(socket, 'open')
   const operations = new Map<string, (message: Buffer, type: string) => void>()
@@ -99,6 +103,7 @@ async function openReader(url: string, key: string): Promise<Reader> {
       if (!data.sendMessage.run) throw new Error(`The message was refused: ${data.sendMessage.message}`)
       const runId = data.sendMessage.run.id
       const firstToken = await follow(runId, order, began)
+      if (!tellsStart) return { firstToken }
       // By the database's clock, which is the same machine's.
       const { run } = await single<{ run: { startedAt: string } }>(startOf, { runId })
       return { firstToken, started: Date.parse(run.startedAt) - asked }
