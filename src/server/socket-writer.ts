@@ -17,8 +17,8 @@ function uncorkAll(): void {
   corked.clear()
 }
 
-/** Texts that many are sent, encoded once, by the results that they are of, with the last frame that was made of each. */
-const encoded = new WeakMap<object, { body: Buffer; head: Buffer; frame: Buffer }>()
+/** Texts that many are sent, encoded once, by the results that they are of. */
+const encoded = new WeakMap<object, Buffer>()
 
 const brace = '}'.charCodeAt(0)
 
@@ -63,14 +63,13 @@ export class SocketWriter {
   sendShared(head: Buffer, result: object, json: string): Promise<void> | null {
     // One of its own: whoever waits for it is forgotten with it.
     if (this.#socket.readyState !== this.#socket.OPEN) return new Promise(() => undefined)
-    let known = encoded.get(result)
-    if (!known?.head.equals(head)) {
-      const body = known?.body ?? Buffer.from(json)
-      known = { body, head, frame: frame(head, body) }
-      encoded.set(result, known)
+    let body = encoded.get(result)
+    if (!body) {
+      body = Buffer.from(json)
+      encoded.set(result, body)
     }
     cork(this.#stream)
-    if (this.#stream.write(known.frame, this.#written)) return null
+    if (this.#stream.write(frame(head, body), this.#written)) return null
     this.#room ??= new Promise((resolve) =>
       this.#stream.once('drain', () => {
         this.#room = null
