@@ -181,14 +181,14 @@ describe('a stall', () => {
 
   test('is none while comments keep the connection alive', async () => {
     upstream.next(async (answer) => {
-      for (let beat = 0; beat < 10; beat++) {
+      for (let beat = 0; beat < 20; beat++) {
         answer.raw(': still here\n\n')
-        await delay(30)
+        await delay(60)
       }
       answer.delta({ content: 'Hello' })
       answer.finish()
     })
-    expect(textOf(await ask(modelOf({ firstTokenMs: 150, idleMs: 150 })))).toBe('Hello')
+    expect(textOf(await ask(modelOf({ firstTokenMs: 1_000, idleMs: 1_000 })))).toBe('Hello')
   })
 
   test('is none while the reader takes its time', async () => {
