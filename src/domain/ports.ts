@@ -1,7 +1,7 @@
 import type { Admission } from './admission.ts'
 import type { TenantId } from './ids.ts'
-import type { ClaimedRun } from './run-claim.ts'
 import type { Cursor, LoggedEvent, RunEvent, TokenUsage } from './run-event.ts'
+import type { Host, Place } from './run-place.ts'
 import type { StoredTool, ToolDefinitions, ToolInputs } from './tool-definition.ts'
 
 /** What the domain needs from the outside. `app.ts` alone decides which implementation is behind each. */
@@ -98,15 +98,6 @@ export type Taken = { ended: Promise<void>; weight: number; othersWait: boolean 
 
 /** Claims a run of the tenant and begins to execute it; null when none waits. */
 export type Take = (tenantId: TenantId) => Promise<Taken | null>
-
-/** Executes runs that were claimed in the name of its worker. `serve` resolves when it is done with one, and never rejects. */
-export type Host = { workerId: string; serve: (claimed: ClaimedRun) => Promise<void> }
-
-/**
- * A consumer's place for one run, which nobody waits for. Whoever has it claims a run in the name of `workerId` and begins it, or
- * gives the place back, which does nothing once it has begun.
- */
-export type Place = { workerId: string; begin: (claimed: ClaimedRun) => void; giveBack: () => void }
 
 /** Wake-ups for workers. They carry no work: the runs themselves are rows in Postgres, so losing one costs only time. */
 export type RunQueue = {

@@ -1,6 +1,6 @@
 import type { TenantId } from '../domain/ids.ts'
-import type { Host, Place, RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
-import { placeAmong } from '../domain/run-place.ts'
+import type { RunQueue, Take, Taken, Unsubscribe } from '../domain/ports.ts'
+import { type Host, type Place, placeAmong } from '../domain/run-place.ts'
 
 type Consumer = { take: Take; concurrency: number; host: Host | null; running: Set<Promise<void>> }
 
