@@ -26,7 +26,7 @@ export type ReadersCount = {
   failed: number
   /** Answers that had not come to an end a minute after the last question. */
   unfinished: number
-  /** Why a question had to be put again, the last time. */
+  /** Why a question had to be put again, or a stream broke, the last time. */
   problem: string | null
 }
 
@@ -122,8 +122,8 @@ export class Readers {
   /** A mutation until it is answered: its idempotency key makes repeating it harmless. */
   async #persist<T>(api: Api, mutation: string, input: object): Promise<T> {
     for (;;) {
-      const answer = await api.mutate<T>(mutation, { input }).catch((error: Error) => {
-        this.#count.problem = error.message
+      const answer = await api.mutate<T>(mutation, { input }).catch((error: unknown) => {
+        this.#count.problem = describe(error)
       })
       if (answer) return answer
       this.#abandoned.signal.throwIfAborted()
@@ -136,7 +136,11 @@ export class Readers {
   async #follow(api: Api, runId: string, tokens: number, askedAt: number): Promise<void> {
     const answer: Answer = { shown: '', cursor: undefined, last: null, ending: null }
     for (;;) {
-      await api.follow({ runId, after: answer.cursor }, (event) => this.#show(event, answer, askedAt)).catch(() => undefined)
+      await api
+        .follow({ runId, after: answer.cursor }, (event) => this.#show(event, answer, askedAt))
+        .catch((error: unknown) => {
+          this.#count.problem = describe(error)
+        })
       if (answer.ending) break
       this.#abandoned.signal.throwIfAborted()
       this.#count.reconnects++
@@ -244,6 +248,11 @@ class Api {
   #url(): string {
     return this.#urls[this.#index % this.#urls.length] ?? ''
   }
+}
+
+/** An error, the errors of a GraphQL result, or how a socket closed. */
+function describe(error: unknown): string {
+  return error instanceof Error ? error.message : JSON.stringify(error)
 }
 
 function wordsIn(text: string): number {
