@@ -14,11 +14,14 @@ import type { FromUpstream } from './support/token-upstream-process.ts'
 
 /** Streams at a time, and tokens of an answer, on average. */
 const full = { streams: 200, tokens: 300 }
-const short = { streams: 5, tokens: 50 }
-const long = { streams: 5, tokens: 500 }
+/** First of all, so that code is compiled and caches are filled: many small runs. */
+const warmUp = { streams: 20, tokens: 20 }
+const short = { streams: 40, tokens: 100 }
+const long = { streams: 40, tokens: 500 }
 const tokensPerSecond = 50
 
 /** Of `--seconds`, half a second unless it says otherwise, how many times as long each part is measured. */
+const warmUpTurns = 50
 const idleTurns = 20
 const costTurns = 60
 const fullTurns = 80
@@ -73,6 +76,9 @@ export const cluster: Bench = {
     }
     const end = () => readers.ask('end', { kind: 'end' })
 
+    progress('warming up')
+    await measure(warmUp, warmUpTurns * seconds)
+    await end()
     progress('idle')
     await delay(settleFor * 1_000)
     const finishIdle = await interval()

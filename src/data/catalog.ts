@@ -17,6 +17,9 @@ export type DueMessage = { tenantId: TenantId; id: string; channel: OutboxChanne
 /** How long the answer to a heartbeat is waited for, in milliseconds. A worker that is not heard of for twice as long is dead. */
 const longestPulse = 4_000
 
+/** What a run is at. `isToEnd`: somebody asked for its end. */
+export type RunStanding = { runId: string; epoch: number; isUnderWay: boolean; isToEnd: boolean }
+
 export type CatalogOptions = PlatformDatabaseOptions & {
   /** Reads the URLs of the databases that some tenants have to themselves. Default: none, and there are no such tenants. */
   cipher?: UrlCipher | null
@@ -125,6 +128,15 @@ export class Catalog {
   /** Runs that this worker claimed and that have not ended, oldest first, at most 1,000 of each database. */
   runsOfWorker(workerId: string): Promise<ClaimedRun[]> {
     return this.placements.everywhere((client) => runsOf(client, [workerId]))
+  }
+
+  /** What became of these runs, whose tenants are all in this database; null is the catalogue's own. Those that were deleted are left out. */
+  async standingOf(runs: readonly { tenantId: TenantId; runId: string }[], databaseId: string | null): Promise<RunStanding[]> {
+    const { client } = await this.placements.at(databaseId)
+    return client.$queryRaw`
+      select id as "runId", epoch, status = 'RUNNING' as "isUnderWay", cancel_requested_at is not null as "isToEnd"
+      from unnest(${runs.map(({ tenantId }) => tenantId)}::uuid[], ${runs.map(({ runId }) => runId)}::uuid[]) as wanted (tenant_id, id)
+        join runs using (tenant_id, id)`
   }
 
   /** Runs that are over, or were deleted, with a model call older than `olderThanMs` that nobody reported, at most 1,000 of each database. */

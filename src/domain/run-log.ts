@@ -27,7 +27,8 @@ export function openingEvents(claim: number, text: string): RunEvent[] {
 }
 
 /**
- * How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once. Each event costs
+ * How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once, and what waits goes at
+ * the same moment for all runs of a process: their events leave in one write for each Redis, and arrive in as few reads. Each event costs
  * something whatever is in it, so a process sends no more than so many a second, of all its runs together. When it is busy all the
  * same, timers go off late: text then waits four times the last delay longer, up to the most.
  */
@@ -139,7 +140,7 @@ export class RunLog {
   #schedule(): void {
     if (this.#closed || this.#sending || !this.#hasUnsent()) return
     const pause = this.#failing ? pauseAfterFailure : this.#isUrgent() ? 0 : this.#between()
-    const due = this.#lastSent + pause
+    const due = pause === 0 ? this.#lastSent : Math.round((this.#lastSent + pause) / flushEvery) * flushEvery
     const wait = due - performance.now()
     if (wait <= 0) {
       void this.#send()

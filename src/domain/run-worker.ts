@@ -75,7 +75,7 @@ export class RunWorker {
   readonly #options: RunWorkerOptions
   readonly #timing: WorkerTiming
   readonly #claims = new Map<string, Claim>()
-  readonly #watching = new SideBySide<TenantId>()
+  readonly #watching = new SideBySide<string | null>()
   /** Claims that the last sweep found in the database and not here, as `run/epoch`. */
   #missing: ReadonlySet<string> = new Set()
   #stopTaking: Unsubscribe = async () => undefined
@@ -253,20 +253,23 @@ export class RunWorker {
     }
   }
 
-  /** What signals say may be lost: asks for each run under way whether it is still this worker's, and wanted. */
+  /**
+   * What signals say may be lost: asks for each run under way whether it is still this worker's, and wanted. One statement for each
+   * database, however many tenants the runs are of.
+   */
   async #watch(): Promise<void> {
-    const byTenant = Map.groupBy(this.#claims.values(), ({ ref }) => ref.tenantId)
-    await this.#watching.each(byTenant, async (tenantId, claims) => {
-      const rows = await this.#options.data.of({ tenantId, userId: null }).run.findMany({
-        where: { id: { in: claims.map(({ ref }) => ref.runId) } },
-        select: { id: true, epoch: true, status: true, cancelRequestedAt: true },
-      })
+    const { catalog } = this.#options
+    const byDatabase = Map.groupBy(this.#claims.values(), ({ ref }) => catalog.placements.databaseOf(ref.tenantId))
+    await this.#watching.each(byDatabase, async (databaseId, claims) => {
+      const runs = claims.map(({ ref }) => ref)
+      const standings = await catalog.standingOf(runs, databaseId)
+      const byRun = new Map(standings.map((standing) => [standing.runId, standing]))
       for (const { ref, epoch, stop } of claims) {
-        const row = rows.find(({ id }) => id === ref.runId)
+        const standing = byRun.get(ref.runId)
         // Its conversation was deleted.
-        if (!row) stop('cancelled')
-        else if (row.epoch !== epoch || row.status !== 'RUNNING') stop('fenced')
-        else if (row.cancelRequestedAt) stop('cancelled')
+        if (!standing) stop('cancelled')
+        else if (standing.epoch !== epoch || !standing.isUnderWay) stop('fenced')
+        else if (standing.isToEnd) stop('cancelled')
       }
     })
   }

@@ -1,5 +1,6 @@
 import { Cluster, Command, Redis, type RedisOptions } from 'ioredis'
 import { accessOf, addressOf, type RedisClients, type RedisTarget } from './target.ts'
+import { batchWrites } from './write-batches.ts'
 
 /** Opens connections to all nodes of a cluster, and keeps up with which of them serves what. */
 export function openCluster(
@@ -12,6 +13,7 @@ export function openCluster(
   const redisOptions = { ...others, ...accessOf(first), connectionName: 'bulkhead-commands' }
   const seeds = urls.map((url) => addressOf(url, 6_379))
   const cluster = new Cluster(seeds, { ...clusterOptions, redisOptions, clusterRetryStrategy: retryStrategy })
+  cluster.on('+node', batchWrites)
   cluster.on('ready', () => connectAll(cluster))
   cluster.on('refresh', () => connectAll(cluster))
   cluster.on('node error', onError)

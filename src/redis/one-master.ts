@@ -1,5 +1,6 @@
 import { Redis, type RedisOptions } from 'ioredis'
 import { accessOf, addressOf, end, type RedisClients, type RedisTarget } from './target.ts'
+import { batchWrites } from './write-batches.ts'
 
 type Target = Exclude<RedisTarget, { mode: 'cluster' }>
 
@@ -13,6 +14,7 @@ export function openOneMaster(target: Target, settings: RedisOptions, onError: (
     return redis
   }
   const commands = open('commands')
+  batchWrites(commands)
   const leaveOldMaster = () => {
     // One that is being connected would never try again.
     for (const redis of opened) if (redis.status === 'ready') redis.disconnect(true)

@@ -285,7 +285,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       tenants:
         'INSERT, SELECT, UPDATE (name plan status default_agent_id access_version database_id fenced_at budget_behaviour downgrade_at downgrade_model limits_version quota_thresholds time_zone past_time_zones model_base_url model_key_secret)',
       audit_events: 'INSERT',
-      runs: 'SELECT (id tenant_id status epoch worker_id queued_at)',
+      runs: 'SELECT (id tenant_id status epoch worker_id cancel_requested_at queued_at)',
       model_call_attempts: 'SELECT (tenant_id run_id attempt created_at)',
       outbox: 'SELECT (id tenant_id channel due_at)',
       data_keys: 'SELECT (tenant_id wrapping_key_id)',
