@@ -13,8 +13,17 @@ export type FollowOptions = {
   silence?: number
 }
 
-/** What a follower reads. One reads on when the last event has come. */
-type Following = AsyncIterableIterator<ReplyEvent, void, undefined> & { return(): Promise<IteratorResult<ReplyEvent, void>> }
+/**
+ * What a follower reads. One reads on when the last event has come. Who has read the first may also `take` those that wait, and await the
+ * `arrival` of more: a promise for each time that something comes, and not several for each event.
+ */
+type Following = AsyncIterableIterator<ReplyEvent, void, undefined> & {
+  return(): Promise<IteratorResult<ReplyEvent, void>>
+  /** The next event if one waits; else null. */
+  take(): ReplyEvent | null
+  /** Resolves once an event waits, or none will come. Null when `next` has to be asked: at first, and at the end. */
+  arrival(): Promise<void> | null
+}
 
 /**
  * The answer of a run: what came after the cursor `after`, or all when it is null, then what comes, until the run ends. Any
@@ -82,6 +91,8 @@ export function followRun(
       return end()
     },
     return: end,
+    take: () => (isOver ? null : queue.take()),
+    arrival: () => (isOver || !hasBegun ? null : queue.arrival()),
   }
   return events
 }

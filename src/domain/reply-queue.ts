@@ -18,7 +18,8 @@ export class ReplyQueue {
   #hasRead = false
   #ended = false
   #failure: Error | null = null
-  #arrived = Promise.withResolvers<void>()
+  /** Tells who waits for an event. */
+  #wake: () => void = () => undefined
 
   /** `after` is the cursor to go on from when nothing was read. */
   constructor(after: string) {
@@ -41,30 +42,45 @@ export class ReplyQueue {
       this.#events.push(event)
     }
     this.#text += lengthOf(event)
-    this.#arrived.resolve()
+    this.#wake()
   }
 
   /** Takes nothing more. What waits can still be read; after it, `failure` is thrown if there is one. */
   end(failure: Error | null = null): void {
     if (!this.#ended) this.#failure = failure
     this.#ended = true
-    this.#arrived.resolve()
+    this.#wake()
   }
 
   /** The next event, as soon as there is one; null at the end. */
   async next(): Promise<ReplyEvent | null> {
-    while (this.#events.length === 0) {
+    for (;;) {
+      const event = this.take()
+      if (event) return event
       if (this.#failure) throw this.#failure
-      if (this.#ended) return null
-      this.#arrived = Promise.withResolvers()
-      await this.#arrived.promise
+      const arrival = this.arrival()
+      if (!arrival) return null
+      await arrival
     }
-    const event = this.#events.shift() as ReplyEvent
+  }
+
+  /** The next event if one waits; else null. */
+  take(): ReplyEvent | null {
+    const event = this.#events.shift()
+    if (!event) return null
     this.#lastRead = performance.now()
     this.#lastCursor = event.cursor
     this.#hasRead = true
     this.#text -= lengthOf(event)
     return event
+  }
+
+  /** Resolves once an event waits, or none will come. Null when there is nothing to wait for. One waits at a time. */
+  arrival(): Promise<void> | null {
+    if (this.#events.length > 0 || this.#ended) return null
+    return new Promise((resolve) => {
+      this.#wake = resolve
+    })
   }
 
   /** Whether it is, together with what waits. */

@@ -21,7 +21,7 @@ import type { Limits } from './limits.ts'
 import type { Metrics } from './metrics.ts'
 import { sizeOf } from './query-size.ts'
 import { quotaHints } from './quota-hints.ts'
-import { type EventResult, SharedResults, sharingKey } from './shared-results.ts'
+import { type EventResult, SharedResults, sharingKey, written } from './shared-results.ts'
 import { SubscriptionSeats } from './subscription-seats.ts'
 import { TextTemplate } from './text-template.ts'
 
@@ -90,12 +90,22 @@ function recode(error: GraphQLError): GraphQLError {
   return new GraphQLError(error.message, { nodes: error.nodes, extensions: { code: 'BAD_USER_INPUT' } })
 }
 
+/**
+ * Where results of a subscription that are written already go without being asked for: the root value of whoever can send them so. What it
+ * answers, if anything, is awaited before the next.
+ */
+export type Outlet = { send: (result: EventResult, json: string) => Promise<void> | null }
+
+/** What a source of events may have besides: see `followRun`. */
+type Takeable = { take(): object | null; arrival(): Promise<void> | null }
+
 type Subscribed = Promise<AsyncIterableIterator<EventResult> | ExecutionResult>
 
 /**
- * The engine's `subscribe`, with five differences: an event is executed once for all who would get the same, each time in a context
+ * The engine's `subscribe`, with six differences: an event is executed once for all who would get the same, each time in a context
  * of its own, returning aborts the source even while it waits for its next event, an error of the source ends the stream as its last
- * result, and the stream ends with its transport, whoever else forgets it.
+ * result, the stream ends with its transport, whoever else forgets it, and with an outlet only those results are there to be asked for
+ * that are not written.
  */
 function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (args: ExecutionArgs) => Subscribed {
   return async (args) => {
@@ -116,7 +126,8 @@ function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (arg
       leaveSeat()
       return source
     }
-    const events = source[Symbol.asyncIterator]()
+    const events: AsyncIterator<unknown> & Partial<Takeable> = source[Symbol.asyncIterator]()
+    const { send = null } = (args.rootValue ?? {}) as Partial<Outlet>
     const key = sharingKey(args, principal)
     const texts = new TextTemplate((event) =>
       executeSubscriptionEvent({ ...validated, rootValue: event, contextValue: freshContext() }),
@@ -135,15 +146,28 @@ function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (arg
         return iterator
       },
       async next() {
-        if (ended) return { done: true, value: undefined }
         try {
-          const { done, value: event } = await events.next()
-          if (ended || done) {
-            end()
-            return { done: true, value: undefined }
+          while (!ended) {
+            let event: unknown = events.take?.() ?? null
+            if (event === null) {
+              const arrival = events.arrival?.()
+              if (arrival) {
+                await arrival
+                continue
+              }
+              const step = await events.next()
+              if (step.done || ended) break
+              event = step.value
+            }
+            const made = results.of(event, key, () => texts.resultOf(event))
+            const result = made instanceof Promise ? await made : made
+            const json = result[written]
+            if (!send || json === undefined) return { done: false, value: result }
+            const room = send(result, json)
+            if (room) await room
           }
-          const executed = results.of(event, key, () => texts.resultOf(event))
-          return { done: false, value: executed instanceof Promise ? await executed : executed }
+          end()
+          return { done: true, value: undefined }
         } catch (error) {
           // Whoever left is not told that the source ended for want of a listener.
           if (ended) return { done: true, value: undefined }

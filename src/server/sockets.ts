@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import type { ExecutionArgs, ExecutionResult } from 'graphql'
+import { type ExecutionArgs, type ExecutionResult, getOperationAST, OperationTypeNode } from 'graphql'
 import {
   CloseCode,
   handleProtocols,
@@ -14,10 +14,10 @@ import { type WebSocket, WebSocketServer } from 'ws'
 import type { Authenticator, Principal } from '../domain/authenticate.ts'
 import { bearer } from './credential.ts'
 import { badRequest, type ErrorMask, publicError, publicResult } from './errors.ts'
+import type { Outlet } from './execution.ts'
 import type { GraphQLHandler } from './graphql.ts'
 import type { Limits } from './limits.ts'
 import type { EndReason, Sessions } from './sessions.ts'
-import { type EventResult, written } from './shared-results.ts'
 import { SocketWriter } from './socket-writer.ts'
 
 type Options = {
@@ -40,14 +40,20 @@ type Extra = {
   writer: SocketWriter
   closed: AbortSignal
   credential: string | null
+  /** Who holds the credential, as it was found at `at`, in milliseconds of the process. */
+  known: { principal: Principal; at: number } | null
   forget: () => void
   running: number
 }
 
-/** What an operation is executed with. `next` sends one of its results, which is written already. */
-type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'> & {
-  next: (result: EventResult, json: string) => Promise<void> | null
-}
+/** What an operation is executed with. */
+type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'> & Outlet
+
+/**
+ * How long a subscription may begin after its socket's credentials were checked, in milliseconds, without a check of its own. It is then as
+ * one that began with that check: the socket is watched, and closed when its credentials are refused.
+ */
+const subscribedWithin = 1_000
 
 /** Close codes of RFC 6455 and of the IANA registry that it founds. */
 const goingAway = 1001
@@ -70,10 +76,7 @@ export class Sockets {
       onConnect: (context) => this.#admit(context),
       onSubscribe: (context, id, payload) => this.#prepare(context, id, payload),
       execute: (args) => (args.rootValue as Engine).execute(args),
-      subscribe: async (args) => {
-        const { subscribe, next } = args.rootValue as Engine
-        return deliver(await subscribe(args), next)
-      },
+      subscribe: (args) => (args.rootValue as Engine).subscribe(args),
       onNext: (_context, _id, _payload, _args, result) => publicResult(result as ExecutionResult),
       onError: (_context, _id, _payload, errors) => errors.map(publicError),
       onClose: ({ extra }) => extra.forget(),
@@ -116,7 +119,7 @@ export class Sockets {
       if (Object.keys(subscriptions).length > operationsPerSocket || extra.running > 2 * operationsPerSocket) {
         throw badRequest(`One socket carries at most ${operationsPerSocket} operations at a time.`)
       }
-      const identify = () => this.#authenticate(extra)
+      const identify = () => this.#identify(extra, getOperationAST(document, payload.operationName)?.operation)
       const { schema, parse, validate, contextFactory, execute, subscribe } = graphql.getEnveloped({
         identify,
         closed: extra.closed,
@@ -125,24 +128,35 @@ export class Sockets {
       const errors = validate(schema, document)
       if (errors.length > 0) return errors
       const head = Buffer.from(`{"id":${JSON.stringify(id)},"type":"next","payload":`)
-      const next: Engine['next'] = (result, json) => extra.writer.sendShared(head, result, json)
+      const send: Engine['send'] = (result, json) => extra.writer.sendShared(head, result, json)
       return {
         schema,
         document,
         operationName: payload.operationName,
         variableValues: payload.variables,
         contextValue: await contextFactory(),
-        rootValue: { execute, subscribe, next } satisfies Engine,
+        rootValue: { execute, subscribe, send } satisfies Engine,
       } as ExecutionArgs
     } catch (error) {
       return [mask(error)]
     }
   }
 
+  /** For whom an operation is executed. */
+  async #identify(extra: Extra, operation: OperationTypeNode | undefined): Promise<Principal | null> {
+    const { known } = extra
+    const isRecent = known !== null && performance.now() - known.at < subscribedWithin
+    if (operation === OperationTypeNode.SUBSCRIPTION && isRecent) return known.principal
+    return this.#authenticate(extra)
+  }
+
   /** Who is at the other end; null closes the socket, as does not being able to tell. */
-  async #authenticate({ socket, credential }: Extra): Promise<Principal | null> {
+  async #authenticate(extra: Extra): Promise<Principal | null> {
+    const { socket, credential } = extra
+    const at = performance.now()
     try {
       const principal = await this.#options.authenticate(credential)
+      extra.known = principal && { principal, at }
       if (!principal) socket.close(CloseCode.Unauthorized, 'Unauthorized')
       return principal
     } catch (error) {
@@ -156,7 +170,15 @@ export class Sockets {
     const signs = watchLife(socket, this.#options.limits.keepAliveMs)
     const closing = new AbortController()
     const writer = new SocketWriter(socket, stream, signs.seen)
-    const extra: Extra = { socket, writer, closed: closing.signal, credential: null, forget: () => undefined, running: 0 }
+    const extra: Extra = {
+      socket,
+      writer,
+      closed: closing.signal,
+      credential: null,
+      known: null,
+      forget: () => undefined,
+      running: 0,
+    }
     const closed = this.#protocol.opened(
       {
         protocol: socket.protocol,
@@ -189,32 +211,6 @@ export class Sockets {
       void closed(code, String(reason))
     })
   }
-}
-
-/**
- * Sends the results of a subscription that are written already, and leaves the others, and its end, to the protocol. It asks for the next
- * result once there is room for it.
- */
-function deliver(subscribed: unknown, next: Engine['next']) {
-  const results = subscribed as ExecutionResult | AsyncIterableIterator<EventResult>
-  if (!(Symbol.asyncIterator in results)) return results
-  const rest: AsyncIterableIterator<EventResult> = {
-    [Symbol.asyncIterator]: () => rest,
-    async next() {
-      for (;;) {
-        const step = await results.next()
-        const json = step.done ? undefined : step.value[written]
-        if (json === undefined) return step
-        const room = next(step.value, json)
-        if (room) await room
-      }
-    },
-    async return() {
-      await results.return?.()
-      return { done: true, value: undefined }
-    },
-  }
-  return rest
 }
 
 /** Pings, and terminates a socket that shows no sign of life from one ping to the next: a pong, a message, bytes taken. */

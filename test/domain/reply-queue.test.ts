@@ -57,4 +57,20 @@ describe('what waits for a follower', { tags: ['edge-slow-readers'] }, () => {
     queue.end()
     expect((await drain(queue)).map(({ type }) => type)).toEqual(['Snapshot', 'ToolCallFinished'])
   })
+
+  it('may be taken without a promise for each, and waited for', async () => {
+    const queue = new ReplyQueue('1000-0')
+    expect(queue.take()).toBeNull()
+    const arrival = queue.arrival()
+    queue.push(text(1, 10))
+    queue.push(toolCall(2))
+    await arrival
+    expect(queue.arrival()).toBeNull()
+    expect([queue.take()?.type, queue.take()?.type, queue.take()]).toEqual(['TextDelta', 'ToolCallFinished', null])
+    const end = queue.arrival()
+    queue.end(new Error('over'))
+    await end
+    expect([queue.arrival(), queue.take()]).toEqual([null, null])
+    await expect(queue.next()).rejects.toThrow('over')
+  })
 })

@@ -19,7 +19,7 @@ describe('the death of a worker', () => {
   it(
     'at any moment and any byte loses nothing',
     async ({ task }) => {
-      await using stage = await openStage({ workers: 3 })
+      await using stage = await openStage({ workers: 5 })
       await using witness = new Witness(stage)
       await witness.stream(4)
       witness.startProbing()
