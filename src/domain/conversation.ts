@@ -1,5 +1,6 @@
 import type { Conversation } from '../data/generated/client.ts'
-import { agentNamed } from './agent.ts'
+import { columnsOf } from '../data/model-columns.ts'
+import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { Forbidden, NotFound } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
@@ -32,14 +33,11 @@ export async function createConversation(
     { mutation: 'createConversation', key: idempotencyKey, input },
     {
       async perform(remember) {
-        const agentId = await agentInUse(scope, input.agentId)
-        const id = newId()
-        const createdAt = new Date(scope.ports.now())
-        const data = { id, tenantId: scope.tenant.id, agentId, userId, title, createdAt, updatedAt: createdAt }
-        if ((idempotencyKey ?? null) === null) return scope.db.conversation.create({ data })
+        const begun = { id: newId(), agentId: input.agentId ?? null, userId, title }
+        if ((idempotencyKey ?? null) === null) return insertConversation(scope, scope.db, begun)
         return scope.db.$transaction(async (tx) => {
-          await remember(tx, id)
-          return tx.conversation.create({ data })
+          await remember(tx, begun.id)
+          return insertConversation(scope, tx, begun)
         })
       },
       replay: (id) => readConversation(scope, id),
@@ -117,10 +115,21 @@ function ownUser({ actor }: Scope, named: string | null | undefined): string | n
   return cleanText('userId', named, { max: 200 })
 }
 
-async function agentInUse({ db }: Scope, id: string | null | undefined): Promise<string> {
-  const agent = await db.agent.findFirst({ where: { ...agentNamed(id), archivedAt: null }, select: { id: true } })
-  if (!agent) throw new NotFound('agent')
-  return agent.id
+type NewConversation = Pick<Conversation, 'id' | 'userId' | 'title'> & { agentId: string | null }
+
+/** With the agent that is named, or else the one that is the default now, unless it is archived. Throws NotFound without one. One statement. */
+async function insertConversation(scope: Scope, db: TenantTransaction, begun: NewConversation): Promise<Conversation> {
+  const { id, agentId, userId, title } = begun
+  if (agentId !== null && !isUuid(agentId)) throw new NotFound('agent')
+  const at = new Date(scope.ports.now())
+  const [conversation] = await db.$queryRaw<Conversation[]>`
+    insert into conversations as c (id, tenant_id, agent_id, user_id, title, created_at, updated_at)
+    select ${id}::uuid, a.tenant_id, a.id, ${userId}, ${title}, ${at}, ${at}
+    from tenants t join agents a on a.tenant_id = t.id and a.id = coalesce(${agentId}::uuid, t.default_agent_id)
+    where t.id = ${scope.tenant.id}::uuid and a.archived_at is null
+    returning ${columnsOf('Conversation', 'c')}`
+  if (!conversation) throw new NotFound('agent')
+  return conversation
 }
 
 async function readConversation(scope: Scope, id: string): Promise<Conversation> {

@@ -27,7 +27,7 @@ const bytesBesides = 1_048_576
 
 /**
  * The Model port over any OpenAI-compatible chat completions endpoint. Throws a TypeError when `baseUrl` is no URL or `apiKey`
- * cannot be a header. Connects when a stream is first read; the iteration's end, whatever ends it, drops the connection.
+ * cannot be a header. Connects when a stream is first read; the iteration's end, whatever ends it, ends the call at the upstream too.
  */
 export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiModelOptions): Model {
   if (!URL.canParse(options.baseUrl)) throw new TypeError('The base URL of the model provider is not a URL.')
@@ -50,6 +50,7 @@ export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiM
   ): AsyncGenerator<ModelEvent, void> {
     signal.throwIfAborted()
     const { apiKey, baseURL, send } = endpointFor(account)
+    let isAllSaid = false
     const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal, send)
     try {
       // A client of its own (20 µs) gives each call its own fetch. What it would else read from the environment is null.
@@ -76,6 +77,7 @@ export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiM
             yield event
           }
         }
+        isAllSaid = true
       } catch (error) {
         if (!completion.isFinished) throw error
       }
@@ -85,7 +87,7 @@ export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiM
       // The client ends an aborted stream in silence or with an error of its own: the reason is ours.
       throw watch.signal.aborted ? watch.signal.reason : modelFailure(error)
     } finally {
-      watch.close()
+      watch.close(isAllSaid)
     }
   }
 

@@ -16,6 +16,9 @@ export const defaultLimits: UpstreamLimits = { firstTokenMs: 120_000, idleMs: 30
 /** Why a call that is over is aborted: whatever is left of it. Made once, since an error records where it was made. */
 const over = new Error('The model call is over.')
 
+/** How long the end of an answer is waited for after all is said, in milliseconds. */
+const longestEnd = 1_000
+
 /** One call's time, size and cancellation. */
 type UpstreamWatch = {
   /** The body of a successful answer is to be taken from `read`. */
@@ -26,8 +29,11 @@ type UpstreamWatch = {
   signal: AbortSignal
   /** From now on the shorter silence limit holds. */
   tokenArrived(): void
-  /** Ends the watch and drops the connection if it is still open. */
-  close(): void
+  /**
+   * Ends the watch. Drops the connection, and the upstream stops, unless all is said: then only the end of the answer is to come, and the
+   * connection is there for the next call, which saves it the handshakes.
+   */
+  close(isAllSaid: boolean): void
 }
 
 /**
@@ -40,19 +46,28 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
   caller.addEventListener('abort', abortLikeCaller, { once: true })
   const deadline = setTimeout(() => controller.abort(timedOut()), limits.totalMs)
   let silenceMs = limits.firstTokenMs
+  /** Since when the upstream is waited for, in milliseconds of the process; null while it is not. */
+  let waitingSince: number | null = null
+  let silence = setTimeout(listen, silenceMs)
+  let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
   let bytes = 0
 
+  /** Looks again when the silence that there is now would be too long: a timer for each piece costs as much as reading it. */
+  function listen(): void {
+    const silent = waitingSince === null ? 0 : performance.now() - waitingSince
+    if (silent >= silenceMs) controller.abort(timedOut())
+    else silence = setTimeout(listen, silenceMs - silent)
+  }
+
   async function noLongerThanSilence<T>(answer: Promise<T>): Promise<T> {
-    const silence = setTimeout(() => controller.abort(timedOut()), silenceMs)
-    try {
-      return await answer
-    } finally {
-      clearTimeout(silence)
-    }
+    waitingSince = performance.now()
+    const answered = await answer
+    waitingSince = null
+    return answered
   }
 
   async function* read({ body }: Response): AsyncGenerator<Uint8Array, void> {
-    const reader = body?.getReader()
+    reader = body?.getReader()
     for (;;) {
       const chunk = await (reader && noLongerThanSilence(reader.read()))
       if (!chunk || chunk.done) return
@@ -62,6 +77,17 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
         controller.signal.throwIfAborted()
       }
       yield chunk.value
+    }
+  }
+
+  async function letEnd(): Promise<void> {
+    const late = setTimeout(() => controller.abort(over), longestEnd).unref()
+    try {
+      while (reader && !(await reader.read()).done);
+    } catch {
+      // It broke, and is gone as well.
+    } finally {
+      clearTimeout(late)
     }
   }
 
@@ -78,12 +104,17 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
     },
     read,
     tokenArrived() {
+      if (silenceMs === limits.idleMs) return
       silenceMs = limits.idleMs
+      clearTimeout(silence)
+      listen()
     },
-    close() {
+    close(isAllSaid) {
       clearTimeout(deadline)
+      clearTimeout(silence)
       caller.removeEventListener('abort', abortLikeCaller)
-      controller.abort(over)
+      if (isAllSaid) void letEnd()
+      else controller.abort(over)
     },
   }
 }

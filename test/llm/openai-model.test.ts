@@ -96,6 +96,30 @@ describe('an answer', () => {
     expect(textOf(await ask())).toBe('Grüße 漢字 👩‍👩‍👧 \u{10FFFF}')
   })
 
+  test('leaves its connection to the next one', async () => {
+    for (let call = 0; call < 3; call++) {
+      upstream.next(says('Hello'))
+      expect(textOf(await ask())).toBe('Hello')
+      // Its end may arrive a moment after what it says.
+      await delay(50)
+    }
+    expect(upstream.connections).toBe(1)
+  })
+
+  test('is over when all is said, and its connection soon after, whether the upstream ends it or not', async () => {
+    upstream.next((answer) => {
+      answer.delta({ content: 'Hello' }, 'stop')
+      answer.raw('data: [DONE]\n\n')
+      return answer.request.closed
+    })
+    const began = performance.now()
+    expect(textOf(await ask())).toBe('Hello')
+    expect(performance.now() - began).toBeLessThan(800)
+    const [request] = upstream.requests
+    await request?.closed
+    expect(request?.aborted).toBe(true)
+  })
+
   test('may be large', async () => {
     upstream.next(saysALot(2000))
     expect(textOf(await ask(modelOf(), { maxOutputTokens: 2000 }))).toHaveLength(2_000_000)

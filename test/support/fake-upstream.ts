@@ -59,6 +59,8 @@ export type FakeUpstream = {
   /** Answers that are being sent right now, and the most there ever were at once. */
   openStreams: number
   mostOpenStreams: number
+  /** Connections that were made to it. */
+  connections: number
   /** Queues scripts for the next calls that no `when` claims, first come first served. */
   next(...scripts: UpstreamScript[]): void
   /** Answers every call that matches by `script`; the latest match wins, and it goes before the queue. */
@@ -95,6 +97,7 @@ export async function startFakeUpstream(): Promise<FakeUpstream> {
       response.destroy()
     }
   })
+  server.on('connection', () => upstream.connections++)
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
 
@@ -103,6 +106,7 @@ export async function startFakeUpstream(): Promise<FakeUpstream> {
     requests: [],
     openStreams: 0,
     mostOpenStreams: 0,
+    connections: 0,
     next: (...scripts) => void queue.push(...scripts),
     when: (matches, script) => void rules.push({ matches, script }),
     otherwise(script) {
