@@ -1,34 +1,33 @@
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
 
-/** What is held back until the turn of the event loop is over. */
+/** What is held back until the turn of the event loop is over: streams that protocol messages are written to, and frames. */
 const corked = new Set<Duplex>()
+const holding: SocketWriter[] = []
 
 /** Messages of one turn of the event loop go out together: to each socket in one write, and to one after the other. */
-function cork(stream: Duplex): void {
-  if (corked.has(stream)) return
-  if (corked.size === 0) process.nextTick(uncorkAll)
-  corked.add(stream)
-  stream.cork()
+function afterTurn(): void {
+  if (corked.size === 0 && holding.length === 0) process.nextTick(releaseAll)
 }
 
-function uncorkAll(): void {
+function releaseAll(): void {
+  for (const writer of holding) writer.release()
+  holding.length = 0
   for (const stream of corked) stream.uncork()
   corked.clear()
+}
+
+function cork(stream: Duplex): void {
+  if (corked.has(stream)) return
+  afterTurn()
+  corked.add(stream)
+  stream.cork()
 }
 
 /** Texts that many are sent, encoded once, by the results that they are of. */
 const encoded = new WeakMap<object, Buffer>()
 
 const brace = '}'.charCodeAt(0)
-
-/** Who has frames that leave when the turn of the event loop is over. */
-const holding: SocketWriter[] = []
-
-function releaseAll(): void {
-  for (const writer of holding) writer.release()
-  holding.length = 0
-}
 
 /** Bytes of one socket that are held back at most. */
 const mostHeld = 65_536
@@ -84,7 +83,7 @@ export class SocketWriter {
       encoded.set(result, body)
     }
     if (this.#held.length === 0) {
-      if (holding.length === 0) process.nextTick(releaseAll)
+      afterTurn()
       holding.push(this)
     }
     this.#held.push(head, body)
