@@ -73,6 +73,10 @@ describe('a tenant in a database of its own', () => {
     await as(acme).member.db.run.updateMany({ where: { id: run.id }, data: { status: 'RUNNING', workerId: worker, epoch: 1 } })
     const claimed = { tenantId: as(acme).tenant.id, runId: run.id, epoch: 1 }
     expect(await story.catalog.runsOfWorker(worker)).toEqual([claimed])
+    const elsewhere = story.catalog.placements.databaseOf(claimed.tenantId)
+    const standing = { runId: run.id, epoch: 1, isUnderWay: true, isToEnd: false }
+    expect(await story.catalog.standingOf([claimed, { ...claimed, runId: newId() }], elsewhere)).toEqual([standing])
+    expect(await story.catalog.standingOf([claimed], null)).toEqual([])
     expect(await story.catalog.orphanedRuns(10_000)).toContainEqual(claimed)
     await story.catalog.heartbeat(worker)
     expect(await story.catalog.orphanedRuns(10_000)).not.toContainEqual(claimed)

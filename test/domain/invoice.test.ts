@@ -121,16 +121,17 @@ describe('an invoice', () => {
     await asAdmin(story.database, (client) =>
       client.query(
         `insert into usage_records (id, tenant_id, conversation_id, run_id, agent_id, config_version, turn, call, attempt, correction,
-           corrects_id, model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id)
+           corrects_id, model, input_tokens, cached_input_tokens, output_tokens, reasoning_tokens, estimated, cost_nanos, currency, price_id,
+           created_at)
          select gen_random_uuid(), tenant_id, conversation_id, run_id, agent_id, config_version, turn, call, attempt, 1, id, model,
-           -100, 0, 0, 0, false, -250000, currency, price_id
+           -100, 0, 0, 0, false, -250000, currency, price_id, $3
          from usage_records where tenant_id = $1 and created_at = $2`,
-        [tenant.id, new Date(october)],
+        [tenant.id, new Date(october), new Date(Date.UTC(2026, 10, 15))],
       ),
     )
     expect(await findInvoice(as(admin), '2026-10')).toEqual({ ...before, timeZone: 'Pacific/Pago_Pago' })
-    const now = await findInvoice(as(admin), '2026-11')
-    expect(now.lines).toMatchObject([
+    const november = await findInvoice(as(admin), '2026-11')
+    expect(november.lines).toMatchObject([
       { isCorrection: false, calls: 1n },
       { isCorrection: true, calls: 0n, inputTokens: -100n, costNanos: -250_000n },
     ])

@@ -289,6 +289,19 @@ describe('a key', { tags: ['rule-17'] }, () => {
     await attentive.stop()
   })
 
+  it('whose revocation was not heard of ends what began with the check before it, too', async () => {
+    const { key: doomed, uuid } = await newKey('late')
+    const socket = await signIn(platform.url, doomed)
+    await platform.acme.admin.db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
+    const { runId } = await say(platform.api(key), 'Tell me a story.')
+    socket.send({
+      id: 's',
+      type: 'subscribe',
+      payload: { query: `subscription { agentReply(runId: "${runId}") { __typename } }` },
+    })
+    expect(await socket.closed).toBe(4401)
+  })
+
   it('works for the graphql-ws client as well', async () => {
     const events = platform.api(key).follow(viewerQuery)
     expect((await events.next()).value?.viewer.role).toBe('ADMIN')
