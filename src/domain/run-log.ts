@@ -140,7 +140,8 @@ export class RunLog {
   #schedule(): void {
     if (this.#closed || this.#sending || !this.#hasUnsent()) return
     const pause = this.#failing ? pauseAfterFailure : this.#isUrgent() ? 0 : this.#between()
-    const due = pause === 0 ? this.#lastSent : Math.round((this.#lastSent + pause) / flushEvery) * flushEvery
+    const due =
+      pause === 0 ? this.#lastSent : (Math.round(this.#lastSent / flushEvery) + Math.round(pause / flushEvery)) * flushEvery
     const wait = due - performance.now()
     if (wait <= 0) {
       void this.#send()
@@ -154,8 +155,8 @@ export class RunLog {
 
   /** How long text waits for more. */
   #between(): number {
-    const share = (writing.size / mostPerSecond) * 1_000
-    return Math.min(mostBetween, Math.max(flushEvery, share) + 4 * this.#delay)
+    const share = Math.ceil(((writing.size / mostPerSecond) * 1_000) / flushEvery) * flushEvery
+    return Math.min(mostBetween, share + 4 * this.#delay)
   }
 
   /** Whether it should not wait for more text. */

@@ -45,8 +45,8 @@ export class SocketWriter {
   #room: Promise<void> | null = null
 
   /**
-   * `stream` is what the socket writes to, uncompressed. `onTaken` is called for each message that the client's kernel may have by
-   * now.
+   * `stream` is what the socket writes to, uncompressed. `onTaken` is called whenever the client's kernel may have taken
+   * more.
    */
   constructor(socket: WebSocket, stream: Duplex, onTaken: () => void) {
     this.#socket = socket
@@ -99,7 +99,7 @@ export class SocketWriter {
     return this.#room
   }
 
-  /** Writes what is held back, in one piece: that costs half of what the stream's own corking does. */
+  /** Writes what is held back, in one piece, which costs less than the stream's own corking of many. */
   release(): void {
     const held = this.#held
     if (held.length === 0) return

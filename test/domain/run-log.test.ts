@@ -110,6 +110,19 @@ describe('a run log', () => {
     for (const other of others) await other.close()
   })
 
+  it('sends no more than 2,000 events a second, of all of them together', async () => {
+    const crowd = Array.from({ length: 60 }, (_, index) => open({ run: { ...run, runId: `${run.runId}-${index}` } }))
+    const began = performance.now()
+    while (performance.now() - began < 500) {
+      for (const each of crowd) each.write(delta('a'))
+      await delay(5)
+    }
+    const seconds = (performance.now() - began) / 1_000
+    // Besides the first of each, which goes at once, and the next, which goes with those of the others.
+    expect(eventLog.appends).toBeLessThanOrEqual(2_000 * seconds + 2 * crowd.length)
+    for (const each of crowd) await each.close()
+  })
+
   it('does not hold back a kilobyte, nor anything but text', async () => {
     log = open()
     log.write(delta('a'))

@@ -291,14 +291,15 @@ describe('a key', { tags: ['rule-17'] }, () => {
 
   it('whose revocation was not heard of ends what began with the check before it, too', async () => {
     const { key: doomed, uuid } = await newKey('late')
+    const { runId } = await say(platform.api(doomed), 'Tell me a story.')
     const socket = await signIn(platform.url, doomed)
     await platform.acme.admin.db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
-    const { runId } = await say(platform.api(key), 'Tell me a story.')
     socket.send({
       id: 's',
       type: 'subscribe',
       payload: { query: `subscription { agentReply(runId: "${runId}") { __typename } }` },
     })
+    expect(await socket.next()).toMatchObject({ id: 's', type: 'next' })
     expect(await socket.closed).toBe(4401)
   })
 
