@@ -101,8 +101,8 @@ async function asks(url: string, dataDir: string): Promise<boolean> {
 
 /** Of the server among `pid` and its descendants: npm runs a shell that runs it. Linux only, as /proc is. */
 async function residentMegabytes(pid: number): Promise<number> {
-  const [, script] = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0')
-  if (script !== 'src/main.ts') {
+  const command = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0')
+  if (!command.includes('src/main.ts')) {
     const [child] = (await readFile(`/proc/${pid}/task/${pid}/children`, 'utf8')).split(' ')
     return residentMegabytes(Number(child))
   }

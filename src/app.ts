@@ -44,7 +44,7 @@ import { createPlatformCipher } from './secrets/platform-cipher.ts'
 import { Metrics } from './server/metrics.ts'
 import { createServer } from './server/server.ts'
 import { createEgress, createOperatorEgress } from './tools/egress.ts'
-import { createGuardedFetch } from './tools/guarded-fetch.ts'
+import { createGuardedRequest } from './tools/guarded-request.ts'
 import { createToolbox } from './tools/toolbox.ts'
 
 /** A running platform. */
@@ -287,7 +287,7 @@ const openAiUrl = 'https://api.openai.com/v1'
 
 /** The configured endpoint; in development without one, the scripted; in production without one, none but those of tenants. */
 async function openModel(config: Config, opened: AsyncDisposableStack): Promise<Model> {
-  const options = { limits: config.upstreamSilence, fetchElsewhere: createGuardedFetch(config.egress) }
+  const options = { limits: config.upstreamSilence, sendElsewhere: createGuardedRequest(config.egress) }
   if (config.upstream) return createOpenAiModel({ ...options, ...config.upstream })
   if (config.production) return createOpenAiModel({ ...options, baseUrl: openAiUrl, apiKey: null })
   const demo = await startDemoUpstream()

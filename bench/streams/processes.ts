@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { setTimeout as delay } from 'node:timers/promises'
+import { nodeArguments } from '../../test/support/platform-process.ts'
 
 /** Something that was started for the bench. */
 type Started = { pid: number; close(): Promise<void> }
@@ -63,7 +64,7 @@ export async function startPlatform(
   env: Record<string, string>,
 ): Promise<Started & { url: string }> {
   const port = await freePort()
-  const child = spawn(process.execPath, ['src/main.ts', 'start', '--role', role], {
+  const child = spawn(process.execPath, [...nodeArguments, 'src/main.ts', 'start', '--role', role], {
     cwd: join(import.meta.dirname, '../..'),
     stdio: ['ignore', 'ignore', 'inherit'],
     env: { ...platformEnv(), ...env, PORT: String(port), LOG_LEVEL: 'error' },

@@ -36,6 +36,8 @@ export type Listening = {
   signal: AbortSignal
   cover: Cover
   onText: (text: string) => void
+  /** Until when text that comes is of no use; null when that is now. */
+  beat: () => Promise<void> | null
   /** The tenant's own; null for the platform's. */
   account: ModelAccount | null
   /** Whether another model would answer in its place. */
@@ -67,7 +69,7 @@ export async function callModel(model: Model, prompt: Prompt, listening: Listeni
 }
 
 async function tryCall(model: Model, prompt: Prompt, listening: Listening): Promise<CallOutcome> {
-  const { signal, cover, onText, account } = listening
+  const { signal, cover, onText, account, beat } = listening
   if (signal.aborted) return { outcome: 'aborted', text: '', usage: null }
   const repair = new TextRepair()
   const toolCalls: ToolCall[] = []
@@ -94,7 +96,7 @@ async function tryCall(model: Model, prompt: Prompt, listening: Listening): Prom
       : countUsage(model, prompt, [text, ...(toolCalls.length > 0 ? toolCalls.flatMap(writtenIn) : [toolText])])
 
   try {
-    for await (const event of model.stream(prompt.request, signal, account)) {
+    for await (const event of model.stream(prompt.request, signal, account, beat)) {
       began ||= event.type !== 'usage' || event.usage.outputTokens > 0
       switch (event.type) {
         case 'text':

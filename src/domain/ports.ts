@@ -217,9 +217,15 @@ export type ModelAccount = { apiKey: string; baseUrl: string | null }
 export type Model = {
   /**
    * One streaming call, on the platform's account unless another is given. Ends after `finish`; throws a ModelError when the upstream
-   * fails, and the signal's reason when aborted. Never retries: the caller meters each attempt.
+   * fails, and the signal's reason when aborted. Never retries: the caller meters each attempt. What the model says until `beat`, where
+   * that answers a promise, may come together.
    */
-  stream(request: ModelRequest, signal: AbortSignal, account?: ModelAccount | null): AsyncIterable<ModelEvent>
+  stream(
+    request: ModelRequest,
+    signal: AbortSignal,
+    account?: ModelAccount | null,
+    beat?: () => Promise<void> | null,
+  ): AsyncIterable<ModelEvent>
   /** Tokens that fit the model, input and output together. */
   contextWindow(model: string): number
   /** Whether it thinks before it answers, in output tokens that are not streamed. */

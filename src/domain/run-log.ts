@@ -27,9 +27,9 @@ export function openingEvents(claim: number, text: string): RunEvent[] {
 }
 
 /**
- * How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once, and what waits goes at
- * the same moment for all runs of a process: their events leave in one write for each Redis, and arrive in as few reads. Each event costs
- * something whatever is in it, so a process sends no more than so many a second, of all its runs together. When it is busy all the
+ * How often text goes out, in milliseconds, and how much of it at once, in characters. The first piece goes at once, and what comes later goes
+ * on a beat that all runs of a process have: their events leave in one write for each Redis, and arrive in as few reads. Each event costs
+ * something whatever is in it, so a process sends no more than so many a second, of all its runs together: each on some of the beats. When it is busy all the
  * same, timers go off late: text then waits four times the last delay longer, up to the most.
  */
 const flushEvery = 25
@@ -37,8 +37,9 @@ const mostPerSecond = 2_000
 const mostBetween = 200
 const flushAt = 1_024
 
-/** The logs that are written here and now. */
+/** The logs that are written here and now, and how many there were. */
 const writing = new Set<object>()
+let places = 0
 
 /** A timer that is this late, in milliseconds, is not. */
 const timerPrecision = 2
@@ -48,6 +49,10 @@ const timerPrecision = 2
  * among them to start from.
  */
 const eventsPerRestatement = 1_000
+
+function isOver(due: number): boolean {
+  return performance.now() >= due - timerPrecision
+}
 
 /** The pause after a failed append, in milliseconds. */
 const pauseAfterFailure = 1_000
@@ -74,6 +79,8 @@ export type RunLogOptions = {
  */
 export class RunLog {
   readonly #options: RunLogOptions
+  /** Where its beats are among those of others. */
+  readonly #place = places++
   #generation = 0
   #nextSeq = 1
   /** All text so far, sent or not. */
@@ -85,6 +92,9 @@ export class RunLog {
   #unconfirmed: RunEvent[] = []
   #sending: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
+  #beat: PromiseWithResolvers<void> | null = null
+  /** Its time has come: nothing was sent since, or ever. */
+  #isDue = true
   #lastSent = Number.NEGATIVE_INFINITY
   #delay = 0
   #failing = false
@@ -131,26 +141,48 @@ export class RunLog {
   #stopTimer(): void {
     if (this.#timer) clearTimeout(this.#timer)
     this.#timer = null
+    this.#beat?.resolve()
+    this.#beat = null
   }
 
   #hasUnsent(): boolean {
     return this.#pending.length + this.#unconfirmed.length > 0
   }
 
+  /** Resolves when text goes out again: nobody has to bring more of it before. Null when that is now. */
+  beat(): Promise<void> | null {
+    const due = this.#due(this.#between())
+    if (this.#closed || this.#failing || isOver(due)) return null
+    this.#beat ??= Promise.withResolvers()
+    this.#wakeAt(due)
+    return this.#beat.promise
+  }
+
   #schedule(): void {
     if (this.#closed || this.#sending || !this.#hasUnsent()) return
-    const pause = this.#failing ? pauseAfterFailure : this.#isUrgent() ? 0 : this.#between()
-    const due =
-      pause === 0 ? this.#lastSent : (Math.round(this.#lastSent / flushEvery) + Math.round(pause / flushEvery)) * flushEvery
-    const wait = due - performance.now()
-    if (wait <= 0) {
-      void this.#send()
-      return
-    }
+    const due = this.#failing ? this.#lastSent + pauseAfterFailure : this.#due(this.#isUrgent() ? 0 : this.#between())
+    if (isOver(due)) void this.#send()
+    else this.#wakeAt(due)
+  }
+
+  #wakeAt(due: number): void {
+    // Whole milliseconds, so that those who wait as long share a timer.
+    const wait = Math.ceil(due - performance.now())
     this.#timer ??= setTimeout(() => {
       this.#delay = Math.max(0, performance.now() - due - timerPrecision)
-      void this.#send()
+      this.#isDue = true
+      this.#stopTimer()
+      this.#schedule()
     }, wait)
+  }
+
+  /** When text goes out again, at the latest so long after it last did. Every run has beats of its own, so that they never all speak at once. */
+  #due(pause: number): number {
+    if (this.#isDue || pause === 0) return this.#lastSent
+    const beats = Math.round(pause / flushEvery)
+    const last = Math.round(this.#lastSent / flushEvery)
+    const sinceOwn = (((last - this.#place) % beats) + beats) % beats
+    return (last + beats - sinceOwn) * flushEvery
   }
 
   /** How long text waits for more. */
@@ -178,6 +210,7 @@ export class RunLog {
     if (this.#unconfirmed.length === 0) this.#unconfirmed = this.#takePending()
     const { eventLog, run, claim } = this.#options
     this.#lastSent = performance.now()
+    this.#isDue = false
     try {
       this.#settle(await eventLog.append(run, logEpoch(claim, this.#generation), this.#nextSeq, this.#unconfirmed))
     } catch (error) {

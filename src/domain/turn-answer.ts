@@ -106,7 +106,8 @@ async function callOnce(task: RunTask, planned: PlannedCall, circumstances: Circ
     const bounded: Prompt = { ...prompt, request: { ...prompt.request, maxOutputTokens: escrow.outputBound } }
     const cover = (text: string) => escrow.cover(text)
     const onText = (text: string) => log.write({ type: 'TextDelta', text })
-    const answer = await callModel(ports.model, bounded, { signal: stop, cover, onText, account, hasStandIn })
+    const beat = () => log.beat()
+    const answer = await callModel(ports.model, bounded, { signal: stop, cover, onText, beat, account, hasStandIn })
     await escrow.close()
     // The model stopped where the budget told it to.
     const isCut = answer.outcome === 'cut' || (answer.outcome === 'answered' && answer.reason === 'LENGTH' && escrow.isShort)

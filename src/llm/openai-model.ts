@@ -6,7 +6,7 @@ import { profileOf } from './model-catalog.ts'
 import { modelFailure, unconfigured } from './model-failure.ts'
 import { readEvents } from './server-sent-events.ts'
 import { countTokens } from './token-count.ts'
-import { defaultLimits, type UpstreamLimits, watchUpstream } from './upstream-watch.ts'
+import { defaultLimits, type Send, sendToProvider, type UpstreamLimits, watchUpstream } from './upstream-watch.ts'
 
 export type OpenAiModelOptions = {
   /** The platform's endpoint, up to and including its version. */
@@ -15,7 +15,7 @@ export type OpenAiModelOptions = {
   apiKey: string | null
   limits?: Partial<UpstreamLimits>
   /** The way to endpoints that tenants chose. Default: there is none. */
-  fetchElsewhere?: typeof fetch | null
+  sendElsewhere?: Send | null
 }
 
 /**
@@ -29,7 +29,7 @@ const bytesBesides = 1_048_576
  * The Model port over any OpenAI-compatible chat completions endpoint. Throws a TypeError when `baseUrl` is no URL or `apiKey`
  * cannot be a header. Connects when a stream is first read; the iteration's end, whatever ends it, ends the call at the upstream too.
  */
-export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiModelOptions): Model {
+export function createOpenAiModel({ sendElsewhere = null, ...options }: OpenAiModelOptions): Model {
   if (!URL.canParse(options.baseUrl)) throw new TypeError('The base URL of the model provider is not a URL.')
   if (options.apiKey !== null && !/^[\x21-\x7e]+$/.test(options.apiKey))
     throw new TypeError('The key of the model provider is empty or not ASCII text.')
@@ -38,7 +38,7 @@ export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiM
   /** Whom a call is made to. */
   function endpointFor(account: ModelAccount | null) {
     const apiKey = account ? account.apiKey : options.apiKey
-    const send = account?.baseUrl != null ? fetchElsewhere : fetch
+    const send = account?.baseUrl != null ? sendElsewhere : sendToProvider
     if (apiKey === null || send === null) throw unconfigured()
     return { apiKey, baseURL: account?.baseUrl ?? options.baseUrl, send }
   }
@@ -47,6 +47,7 @@ export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiM
     request: ModelRequest,
     signal: AbortSignal,
     account: ModelAccount | null = null,
+    beat: () => Promise<void> | null = () => null,
   ): AsyncGenerator<ModelEvent, void> {
     signal.throwIfAborted()
     const { apiKey, baseURL, send } = endpointFor(account)
@@ -67,10 +68,10 @@ export function createOpenAiModel({ fetchElsewhere = null, ...options }: OpenAiM
         fetch: watch.fetch,
       })
       // Its own reading of a stream takes some twenty promises for each token.
-      const answer = await client.chat.completions.create(completionParams(request), { signal: watch.signal }).asResponse()
+      await client.chat.completions.create(completionParams(request), { signal: watch.signal }).asResponse()
       const completion = new CompletionReader()
       try {
-        for await (const chunks of readEvents(watch.read(answer))) {
+        for await (const chunks of readEvents(watch.read(beat))) {
           for (const event of joinTexts(chunks.flatMap((chunk) => completion.read(chunk)))) {
             signal.throwIfAborted()
             watch.tokenArrived()

@@ -1,5 +1,13 @@
 import { buffer } from 'node:stream/consumers'
+import { Agent, type Dispatcher, request } from 'undici'
+import { Arrivals } from './arrivals.ts'
 import { brokenStream, timedOut } from './model-failure.ts'
+
+/** Sends a request, and follows no redirect. Rejects when there is no answer, or as the signal says. */
+export type Send = (
+  url: string,
+  options: Pick<Dispatcher.RequestOptions, 'method' | 'headers' | 'body' | 'signal'>,
+) => Promise<Dispatcher.ResponseData>
 
 export type UpstreamLimits = {
   /** The longest silence before the first token: connecting, queueing and hidden reasoning. Default 120,000 ms. */
@@ -10,7 +18,6 @@ export type UpstreamLimits = {
   totalMs: number
 }
 
-/** `fetch` itself gives up after 300,000 ms of silence, so higher silence limits have no effect. */
 export const defaultLimits: UpstreamLimits = { firstTokenMs: 120_000, idleMs: 30_000, totalMs: 600_000 }
 
 /** Why a call that is over is aborted: whatever is left of it. Made once, since an error records where it was made. */
@@ -19,12 +26,21 @@ const over = new Error('The model call is over.')
 /** How long the end of an answer is waited for after all is said, in milliseconds. */
 const longestEnd = 1_000
 
+/** How long is waited is up to the watch. What a provider is asked on is kept for the next call. */
+const ownConnections = new Agent({ headersTimeout: 0, bodyTimeout: 0, allowH2: false })
+
+/** To where the operator says. */
+export const sendToProvider: Send = (url, options) => request(url, { ...options, dispatcher: ownConnections })
+
 /** One call's time, size and cancellation. */
 type UpstreamWatch = {
-  /** The body of a successful answer is to be taken from `read`. */
+  /** For one request. The body of a successful answer is to be taken from `read`. */
   fetch: typeof fetch
-  /** The bytes of an answer as they arrive. */
-  read(answer: Response): AsyncIterable<Uint8Array>
+  /**
+   * The bytes of the successful answer as they arrive. What comes until `beat`, where that answers a promise, comes in one piece: each costs
+   * something, whatever is in it.
+   */
+  read(beat: () => Promise<void> | null): AsyncIterable<Uint8Array>
   /** Aborts with the caller's reason, or with the ModelError of the limit that was passed. */
   signal: AbortSignal
   /** From now on the shorter silence limit holds. */
@@ -40,7 +56,7 @@ type UpstreamWatch = {
  * Watches one call that is made by `send`. The client's own timeout ends with the headers, so this wraps it: silence is measured only while
  * waiting for the upstream (a slow reader is not the upstream's fault), the total always, and at most `maxBytes` are read.
  */
-export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: AbortSignal, send: typeof fetch): UpstreamWatch {
+export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: AbortSignal, send: Send): UpstreamWatch {
   const controller = new AbortController()
   const abortLikeCaller = () => controller.abort(caller.reason)
   caller.addEventListener('abort', abortLikeCaller, { once: true })
@@ -49,7 +65,7 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
   /** Since when the upstream is waited for, in milliseconds of the process; null while it is not. */
   let waitingSince: number | null = null
   let silence = setTimeout(listen, silenceMs)
-  let reader: ReadableStreamDefaultReader<Uint8Array> | undefined
+  let arrivals: Arrivals | undefined
   let bytes = 0
 
   /** Looks again when the silence that there is now would be too long: a timer for each piece costs as much as reading it. */
@@ -66,24 +82,25 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
     return answered
   }
 
-  async function* read({ body }: Response): AsyncGenerator<Uint8Array, void> {
-    reader = body?.getReader()
+  async function* read(beat: () => Promise<void> | null): AsyncGenerator<Uint8Array, void> {
     for (;;) {
-      const chunk = await (reader && noLongerThanSilence(reader.read()))
-      if (!chunk || chunk.done) return
-      bytes += chunk.value.byteLength
+      const untilBeat = beat()
+      if (untilBeat) await arrivals?.gather(untilBeat)
+      const arrived = await (arrivals && noLongerThanSilence(arrivals.take()))
+      if (!arrived) return
+      bytes += arrived.byteLength
       if (bytes > maxBytes) {
         controller.abort(brokenStream())
         controller.signal.throwIfAborted()
       }
-      yield chunk.value
+      yield arrived
     }
   }
 
   async function letEnd(): Promise<void> {
     const late = setTimeout(() => controller.abort(over), longestEnd).unref()
     try {
-      while (reader && !(await reader.read()).done);
+      while (arrivals && (await arrivals.take()));
     } catch {
       // It broke, and is gone as well.
     } finally {
@@ -94,13 +111,22 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
   return {
     signal: controller.signal,
     async fetch(input, init) {
+      const { statusCode, headers, body } = await noLongerThanSilence(
+        send(String(input), {
+          method: 'POST',
+          headers: init?.headers as Headers,
+          body: init?.body as string,
+          signal: controller.signal,
+        }),
+      )
+      arrivals = new Arrivals(body)
+      const answered = { status: statusCode, headers: headersFrom(headers) }
+      if (statusCode >= 200 && statusCode < 300) return new Response(null, answered)
       // A key follows no redirect.
-      const response = await noLongerThanSilence(send(input, { ...init, redirect: 'error' }))
-      if (response.ok) return response
+      if (statusCode < 400) throw new Error('It redirects.')
       // The client reads it whole, to tell what went wrong.
-      const body = await buffer(read(response))
-      const { status, statusText, headers } = response
-      return new Response(body.length === 0 ? null : body, { status, statusText, headers })
+      const told = await buffer(read(() => null))
+      return new Response(told.length === 0 ? null : told, answered)
     },
     read,
     tokenArrived() {
@@ -117,4 +143,10 @@ export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: 
       else controller.abort(over)
     },
   }
+}
+
+function headersFrom(said: Dispatcher.ResponseData['headers']): Headers {
+  const headers = new Headers()
+  for (const [name, value] of Object.entries(said)) for (const each of [value ?? []].flat()) headers.append(name, each)
+  return headers
 }

@@ -6,7 +6,7 @@ import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
 import { createOpenAiModel } from '../../src/llm/openai-model.ts'
 import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { createEgress } from '../../src/tools/egress.ts'
-import { createGuardedFetch } from '../../src/tools/guarded-fetch.ts'
+import { createGuardedRequest } from '../../src/tools/guarded-request.ts'
 import { type FakeUpstream, fails, says, startFakeUpstream } from '../support/fake-upstream.ts'
 import { ask, follow, shownAfter, startWorker, type TestWorker } from '../support/run-story.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
@@ -28,8 +28,8 @@ beforeAll(async () => {
 
 beforeEach(async () => {
   ;[platform, own] = await Promise.all([startFakeUpstream(), startFakeUpstream()])
-  const fetchElsewhere = createGuardedFetch(egress)
-  const model = createOpenAiModel({ baseUrl: platform.url, apiKey: 'of-the-platform', fetchElsewhere })
+  const sendElsewhere = createGuardedRequest(egress)
+  const model = createOpenAiModel({ baseUrl: platform.url, apiKey: 'of-the-platform', sendElsewhere })
   const slots = new MemoryModelSlots({ named: new Map(), others: 1 })
   const modelSlots = {
     acquire: (...[request, signal]: Parameters<typeof slots.acquire>) => {
@@ -158,7 +158,7 @@ describe('a tenant with a key of its own', () => {
   it('is answered where the platform has no key at all', async () => {
     const tenant = await tenantWithKey({ modelBaseUrl: own.url })
     await work[Symbol.asyncDispose]()
-    const model = createOpenAiModel({ baseUrl: platform.url, apiKey: null, fetchElsewhere: createGuardedFetch(egress) })
+    const model = createOpenAiModel({ baseUrl: platform.url, apiKey: null, sendElsewhere: createGuardedRequest(egress) })
     work = await startWorker(story, { model })
     const { run } = await ask(tenant.member)
     expect((await follow(tenant.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })

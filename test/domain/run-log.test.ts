@@ -59,6 +59,16 @@ function open(options: Partial<RunLogOptions> = {}): RunLog {
   return new RunLog({ eventLog, run, claim: 1, text: '', onFenced: () => void fenced++, onError, ...options })
 }
 
+/** So many more, of other runs. */
+function openCrowd(count: number): RunLog[] {
+  return Array.from({ length: count }, (_, index) => open({ run: { ...run, runId: `${run.runId}-${index}` } }))
+}
+
+/** Keeps the process busy. */
+function block(millis: number): void {
+  for (const began = performance.now(); performance.now() - began < millis; );
+}
+
 /** Cursor and text, or type, of everything in the log. */
 async function entries(): Promise<string[]> {
   const { events } = await eventLog.read(run, null)
@@ -78,40 +88,91 @@ describe('a run log', () => {
   })
 
   it('says more at once while the process is busy, and as often as before once it is not', async () => {
-    log = open()
-    log.write(delta('a'))
+    const crowd = openCrowd(16)
+    /** How many of them sent what was written to all. */
+    const sent = async (millis: number) => {
+      const before = eventLog.appends
+      for (const each of crowd) each.write(delta('a'))
+      await delay(millis)
+      return eventLog.appends - before
+    }
+    expect(await sent(1)).toBe(16)
+    const all = sent(100)
     await delay(1)
+    // Holds up the timers that are set by now.
+    block(65)
+    expect(await all).toBe(16)
+    expect(await sent(60)).toBeLessThan(12)
+    await delay(200)
+    expect(await sent(60)).toBe(16)
+    await Promise.all(crowd.map((each) => each.close()))
+  })
+
+  it('never says all at once, though all were held up together', async () => {
+    const crowd = openCrowd(200)
+    for (const each of crowd) each.write(delta('a'))
+    for (const each of crowd) each.write(delta('b'))
+    await delay(1)
+    block(150)
+    let most = 0
+    for (let began = performance.now(); performance.now() - began < 600; ) {
+      const before = eventLog.appends
+      for (const each of crowd) each.write(delta('c'))
+      await delay(5)
+      // What was due while it was held up goes at once.
+      if (performance.now() - began > 250) most = Math.max(most, eventLog.appends - before)
+    }
+    expect(most).toBeGreaterThan(0)
+    expect(most).toBeLessThanOrEqual(100)
+    await Promise.all(crowd.map((each) => each.close()))
+  })
+
+  it('is told when more text is of use: the first at once, then at its next beat', async () => {
+    log = open()
+    expect(log.beat()).toBeNull()
+    log.write(delta('a'))
+    const began = performance.now()
+    await log.beat()
+    expect(performance.now() - began).toBeLessThan(40)
+    expect(log.beat()).toBeNull()
     log.write(delta('b'))
-    // Holds up the timer that is set by now.
-    const busyUntil = performance.now() + 65
-    while (performance.now() < busyUntil);
-    await until(async () => (await entries()).length === 2)
-    const sentAt = performance.now()
-    log.write(delta('c'))
-    await until(async () => (await entries()).length === 3)
-    expect(performance.now() - sentAt).toBeGreaterThan(80)
-    const again = performance.now()
-    log.write(delta('d'))
-    await until(async () => (await entries()).length === 4)
-    expect(performance.now() - again).toBeLessThan(80)
+    await delay(1)
+    expect(await entries()).toEqual(['1000-1 a', '1000-2 b'])
+    const beat = log.beat()
+    expect(beat).not.toBeNull()
+    // Whoever waits for it does not wait for ever.
+    await log.close()
+    await beat
+    expect(log.beat()).toBeNull()
+  })
+
+  it('does not make anybody wait while it is away', async () => {
+    log = open()
+    eventLog.fails = 'before'
+    log.write(delta('a'))
+    await until(async () => errors.length === 1)
+    expect(log.beat()).toBeNull()
   })
 
   it('says more at once the more of them a process writes', async () => {
-    const others = Array.from({ length: 200 }, () => open())
+    const others = openCrowd(200)
     log = open()
     log.write(delta('a'))
     await delay(1)
     log.write(delta('b'))
-    await delay(60)
-    log.write(delta('c'))
-    expect(await entries()).toEqual(['1000-1 a'])
+    // From its first beat on.
     await until(async () => (await entries()).length === 2)
-    expect(await entries()).toEqual(['1000-1 a', '1000-2 bc'])
+    log.write(delta('c'))
+    await delay(60)
+    log.write(delta('d'))
+    expect(await entries()).toEqual(['1000-1 a', '1000-2 b'])
+    await until(async () => (await entries()).length === 3)
+    expect(await entries()).toEqual(['1000-1 a', '1000-2 b', '1000-3 cd'])
     for (const other of others) await other.close()
   })
 
   it('sends no more than 2,000 events a second, of all of them together', async () => {
-    const crowd = Array.from({ length: 60 }, (_, index) => open({ run: { ...run, runId: `${run.runId}-${index}` } }))
+    const crowd = openCrowd(60)
     const began = performance.now()
     while (performance.now() - began < 500) {
       for (const each of crowd) each.write(delta('a'))

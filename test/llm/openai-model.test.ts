@@ -53,6 +53,23 @@ describe('an answer', () => {
     }
   })
 
+  test('is read together as far as it comes until the beat, and to its end without one', async () => {
+    upstream.next(async (answer) => {
+      for (const content of ['One ', 'two ', 'three ', 'four ', 'five']) {
+        answer.delta({ content })
+        await delay(10)
+      }
+      answer.finish()
+    })
+    let beats = 0
+    const beat = () => (beats++ === 1 ? delay(25) : beats > 2 ? new Promise<void>(() => undefined) : null)
+    const events = await collect(modelOf().stream(hello, new AbortController().signal, null, beat))
+    const texts = events.flatMap((event) => (event.type === 'text' ? [event.text] : []))
+    expect(texts.join('')).toBe('One two three four five')
+    expect(texts.length).toBeLessThanOrEqual(3)
+    expect(events.at(-1)).toEqual({ type: 'finish', reason: 'STOP' })
+  })
+
   test('without usage or with nonsense for it has no usage event', async () => {
     upstream.next(says('Hello', { usage: null }), says('Hello', { usage: { input: -1, output: 1e15 } }))
     const withoutUsage = [

@@ -1,6 +1,10 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import manifest from '../../package.json' with { type: 'json' }
+
+/** What `npm start` gives Node besides the program. */
+export const nodeArguments = manifest.scripts.start.split(' ').filter((argument) => argument.startsWith('--'))
 
 const root = join(import.meta.dirname, '../..')
 
@@ -28,7 +32,10 @@ const inherited = Object.fromEntries(
 const own = { PORT: '0', NODE_COMPILE_CACHE: join(root, 'node_modules/.cache/compiled') }
 
 export function startPlatformProcess(env: Record<string, string>, args = ['start']): PlatformProcess {
-  const child = spawn(process.execPath, ['src/main.ts', ...args], { cwd: root, env: { ...inherited, ...own, ...env } })
+  const child = spawn(process.execPath, [...nodeArguments, 'src/main.ts', ...args], {
+    cwd: root,
+    env: { ...inherited, ...own, ...env },
+  })
   const stdout = collect(child, 'stdout')
   const stderr = collect(child, 'stderr')
   const exited = once(child, 'exit').then(([code]) => code as number | null)
