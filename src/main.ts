@@ -1,4 +1,4 @@
-#!/usr/bin/env -S node --max-semi-space-size=64
+#!/usr/bin/env node
 import { text } from 'node:stream/consumers'
 import closeWithGrace from 'close-with-grace'
 import { Command } from 'commander'
