@@ -217,7 +217,7 @@ export type ModelAccount = { apiKey: string; baseUrl: string | null }
 export type Model = {
   /**
    * One streaming call, on the platform's account unless another is given. Ends after `finish`; throws a ModelError when the upstream
-   * fails, and the signal's reason when aborted. Never retries: the caller meters each attempt. What the model says until `beat`, where
+   * fails, and the signal's reason when aborted, after what had come by then. Never retries: the caller meters each attempt. What the model says until `beat`, where
    * that answers a promise, may come together.
    */
   stream(

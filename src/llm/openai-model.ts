@@ -72,8 +72,8 @@ export function createOpenAiModel({ sendElsewhere = null, ...options }: OpenAiMo
       const completion = new CompletionReader()
       try {
         for await (const chunks of readEvents(watch.read(beat))) {
+          // Also what came before an abort and waited for its beat: the provider charges for it.
           for (const event of joinTexts(chunks.flatMap((chunk) => completion.read(chunk)))) {
-            signal.throwIfAborted()
             watch.tokenArrived()
             yield event
           }

@@ -233,18 +233,24 @@ describe('a cancellation', () => {
     expect(upstream.requests).toHaveLength(0)
   })
 
-  test('stops the iteration even when more was received already', async () => {
-    upstream.next(says('one two three four'))
+  test('stops the iteration, after what was received already', async () => {
+    upstream.next((answer) => {
+      answer.delta({ content: 'one' })
+      answer.delta({ content: ' two' })
+      return answer.request.closed
+    })
     const abort = new AbortController()
+    // Both words have come by then, and were not asked for.
+    const beat = async () => {
+      await delay(100)
+      abort.abort(new Error('enough'))
+    }
     const seen: ModelEvent[] = []
     const call = (async () => {
-      for await (const event of modelOf().stream(hello, abort.signal)) {
-        seen.push(event)
-        abort.abort(new Error('enough'))
-      }
+      for await (const event of modelOf().stream(hello, abort.signal, null, beat)) seen.push(event)
     })()
     await expect(call).rejects.toThrow('enough')
-    expect(seen).toHaveLength(1)
+    expect(textOf(seen)).toBe('one two')
   })
 
   test('counts until the very end, even while only usage is missing', async () => {
