@@ -36,7 +36,7 @@ export type Listening = {
   signal: AbortSignal
   cover: Cover
   onText: (text: string) => void
-  /** Until when text that comes is of no use; null when that is now. */
+  /** Resolves when more text is of use: what comes before may come together. Null when that is now. */
   beat: () => Promise<void> | null
   /** The tenant's own; null for the platform's. */
   account: ModelAccount | null
