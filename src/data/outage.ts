@@ -1,3 +1,5 @@
+import { driverFailureOf } from './driver-failure.ts'
+
 /** What Prisma's driver adapter for pg makes of a connection's failures (`@prisma/adapter-pg`, `convertDriverError`). */
 const kinds = new Set(['DatabaseNotReachable', 'ConnectionClosed', 'SocketTimeout', 'TooManyConnections'])
 
@@ -28,8 +30,7 @@ export class DatabaseAway extends Error {
   }
 }
 
-type DriverFailure = { kind?: string; code?: string }
-type DatabaseError = Error & { code?: string; meta?: { driverAdapterError?: { cause?: DriverFailure } } }
+type DatabaseError = Error & { code?: string }
 
 /**
  * Whether `error` means that the database could not be reached, or gave no connection in time, and not that it refused what
@@ -38,8 +39,8 @@ type DatabaseError = Error & { code?: string; meta?: { driverAdapterError?: { ca
 export function isOutage(error: unknown): boolean {
   if (!(error instanceof Error)) return false
   if (error instanceof DatabaseAway) return true
-  const { code, message, meta } = error as DatabaseError
-  const failure = meta?.driverAdapterError?.cause
+  const { code, message } = error as DatabaseError
+  const failure = driverFailureOf(error)
   if (failure) return kinds.has(failure.kind ?? '') || states.test(failure.code ?? '')
   return socketCodes.has(code ?? '') || messages.test(message)
 }

@@ -1,6 +1,7 @@
 import { setImmediate } from 'node:timers/promises'
 import { PrismaPg } from '@prisma/adapter-pg'
 import { PrismaClient } from './generated/client.ts'
+import { RawSql } from './raw-sql.ts'
 import { statementNames } from './statement-names.ts'
 import { restrict, UnscopedOperation } from './tenant-filter.ts'
 import type { PoolScope, TenantPool } from './tenant-pool.ts'
@@ -21,6 +22,9 @@ export type WallSwitches = { filter?: boolean }
 
 /** What is asked of a client, or of a transaction of one. */
 export type PrismaOperations = Omit<PrismaClient, Forbidden>
+
+/** What carries raw statements out: a transaction of the client, or, outside of one, not the client. */
+export type RawOperations = Pick<PrismaOperations, '$queryRaw' | '$executeRaw'>
 type Transacting = { $transaction<T>(work: (tx: PrismaOperations) => Promise<T>, options?: TransactionOptions): Promise<T> }
 
 /**
@@ -30,14 +34,16 @@ type Transacting = { $transaction<T>(work: (tx: PrismaOperations) => Promise<T>,
 export class TenantDatabase {
   readonly #pool: TenantPool
   readonly #client: PrismaOperations & Transacting
+  readonly #raw: RawSql
   readonly #disconnect: () => Promise<void>
   #underWay = 0
   #onIdle: (() => void) | null = null
 
   constructor(pool: TenantPool, { filter = true }: WallSwitches = {}) {
-    const adapter = new PrismaPg(pool, pool.namedStatements ? { statementNameGenerator: statementNames() } : {})
-    const prisma = new PrismaClient({ adapter, errorFormat: 'minimal' })
+    const naming = pool.namedStatements ? { statementNameGenerator: statementNames() } : {}
+    const prisma = new PrismaClient({ adapter: new PrismaPg(pool, naming), errorFormat: 'minimal' })
     this.#pool = pool
+    this.#raw = new RawSql(pool, naming)
     this.#disconnect = () => prisma.$disconnect()
     const extended = prisma.$extends({
       name: 'tenant scope',
@@ -60,6 +66,10 @@ export class TenantDatabase {
     return this.#client
   }
 
+  get raw(): RawOperations {
+    return this.#raw as unknown as RawOperations
+  }
+
   /** Runs `work` behind the wall of `scope`. Awaited inside: a Prisma promise does nothing before it is awaited. */
   async within<T>(scope: PoolScope, work: () => PromiseLike<T>): Promise<T> {
     this.#underWay += 1
@@ -80,7 +90,7 @@ export class TenantDatabase {
       // It may go on with the next statement.
       await setImmediate()
     }
-    await this.#disconnect()
+    await Promise.all([this.#disconnect(), this.#raw.close()])
     await this.#pool.end()
   }
 }

@@ -6,6 +6,7 @@ import { isShortRead } from './short-read.ts'
 import {
   type Forbidden,
   type PrismaOperations,
+  type RawOperations,
   rawOperations,
   TenantDatabase,
   type TransactionOptions,
@@ -61,12 +62,12 @@ export class TenantData {
   of(wall: Wall): TenantDb {
     // To Postgres the empty user is no user, which is staff.
     if (wall.userId === '') throw new UnscopedOperation('Acting as the empty user')
-    const send: Send = (work, shortRead) => this.#send(wall, (database) => work(database.client), shortRead)
+    const send: Send = (work, shortRead) => this.#send(wall, (database) => work(database.client, database.raw), shortRead)
     const $transaction = async <T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions) => {
       if (typeof work !== 'function') throw new UnscopedOperation('$transaction with a list')
       return this.#send(wall, (database) =>
         database.client.$transaction((tx) => {
-          const sendInside: Send = (operation, shortRead) => within(database, wall, () => operation(tx), shortRead)
+          const sendInside: Send = (operation, shortRead) => within(database, wall, () => operation(tx, tx), shortRead)
           return work(bind(sendInside, tx))
         }, options),
       )
@@ -109,7 +110,7 @@ export class TenantData {
 }
 
 /** Sends an operation to a client of the database that the tenant is in, behind the tenant's wall. */
-type Send = <T>(work: (client: PrismaOperations) => PromiseLike<T>, shortRead?: boolean) => Promise<T>
+type Send = <T>(work: (client: PrismaOperations, raw: RawOperations) => PromiseLike<T>, shortRead?: boolean) => Promise<T>
 type Operation = (...args: unknown[]) => PromiseLike<unknown>
 type Delegate = Record<string, Operation>
 
@@ -143,7 +144,7 @@ function reach(send: Send, shape: PrismaOperations, property: string | symbol): 
   const operation = isShort ? '$queryRaw' : property
   if (!rawOperations.has(operation)) throw new UnscopedOperation(property)
   return (...statement: unknown[]) =>
-    send((client) => Reflect.apply(Reflect.get(client, operation) as Operation, client, statement), isShort)
+    send((_client, raw) => Reflect.apply(Reflect.get(raw, operation) as Operation, raw, statement), isShort)
 }
 
 function bindModel(

@@ -3,8 +3,9 @@ import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { SettledCall } from './admission.ts'
 import { settle } from './escrow.ts'
 import { foldText } from './event-log.ts'
+import type { Ports } from './ports.ts'
 import { type CallTerms, termsOf } from './pricing.ts'
-import type { Prompt } from './prompt.ts'
+import { type Prompt, tokensPerMessage } from './prompt.ts'
 import type { LoggedEvent, TokenUsage } from './run-event.ts'
 import { logEpoch } from './run-log.ts'
 import { textOf, turnsOf } from './run-turn.ts'
@@ -15,14 +16,28 @@ import { entryNow } from './usage-feed.ts'
 /** A model call that is about to be made. `turn` counts from 0; `userPseudonym` is as the ledger has it. */
 export type PlannedCall = { turn: number; prompt: Prompt; terms: CallTerms; userPseudonym: string | null }
 
+/** The model call that a claim was stored with, before anybody composed its prompt: what was noted of it, and when, by `performance.now()`. */
+export type NotedCall = { inputTokens: number; terms: CallTerms; notedAt: number }
+
+/** How long it stands, in milliseconds: far less than a worker must be silent before others take its runs over. */
+const notedFor = 1_000
+
 /**
  * Notes that a claim is about to call the model, so that the call is accounted for whatever becomes of this process. False, and
  * nothing is noted, when the run is no longer that claim's: then the model must not be called. When it is another model than the run's so far,
- * it is the run's from then on, and what was noted of the turn, and cost nothing, is forgotten.
+ * it is the run's from then on, and what was noted of the turn, and cost nothing, is forgotten. What was `noted` with the claim stands if it
+ * is this call, and is replaced if not.
  */
-export async function beginCall(db: TenantTransaction, run: Run, call: PlannedCall): Promise<boolean> {
+export async function beginCall(
+  db: TenantTransaction,
+  run: Run,
+  call: PlannedCall,
+  noted: NotedCall | null = null,
+): Promise<boolean> {
   const { turn, prompt, terms, userPseudonym } = call
   const { model } = prompt.request
+  const isOther = model !== run.model
+  if (noted && !isOther && isAsNoted(call, noted)) return true
   const ours = Prisma.sql`tenant_id = ${run.tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int and status = 'RUNNING'`
   // The insertion waits for the count, and so for the row in its place to be gone.
   const handOn = Prisma.sql`
@@ -31,16 +46,50 @@ export async function beginCall(db: TenantTransaction, run: Run, call: PlannedCa
       where tenant_id = ${run.tenantId}::uuid and run_id = ${run.id}::uuid and turn = ${turn}::int and call = 0 and attempt = ${run.epoch}::int
       returning turn),
     answering as (update runs set model = ${model} where ${ours} returning *)`
-  const isOther = model !== run.model
-  const noted = await db.$executeRaw`
-    ${isOther ? handOn : Prisma.empty}
-    insert into model_call_attempts (tenant_id, run_id, turn, call, attempt, conversation_id, user_pseudonym, agent_id,
-      config_version, model, price_id, tenant_price_id, input_tokens, output_bound)
+  const isReplaced = isOther || noted !== null
+  const begun = await db.$executeRaw`
+    ${isReplaced ? handOn : Prisma.empty}
+    insert into model_call_attempts (${attemptColumns})
     select tenant_id, id, ${turn}::int, 0, epoch, conversation_id, ${userPseudonym}::uuid, agent_id,
       config_version, model, ${terms.listed?.id ?? null}::uuid, ${terms.agreed?.id ?? null}::uuid, ${prompt.inputTokens}::int, ${prompt.request.maxOutputTokens}::int
-    from ${isOther ? Prisma.sql`answering cross join (select count(*) from forgotten) as done` : Prisma.sql`runs where ${ours}`}`
-  if (noted === 1) run.model = model
-  return noted === 1
+    from ${isReplaced ? Prisma.sql`answering cross join (select count(*) from forgotten) as done` : Prisma.sql`runs where ${ours}`}`
+  if (begun === 1) run.model = model
+  return begun === 1
+}
+
+const attemptColumns = Prisma.sql`tenant_id, run_id, turn, call, attempt, conversation_id, user_pseudonym, agent_id,
+      config_version, model, price_id, tenant_price_id, input_tokens, output_bound`
+
+/** Model, price and user cannot be others: they were read by the statement that noted it. */
+function isAsNoted({ turn, prompt, terms }: PlannedCall, noted: NotedCall): boolean {
+  return (
+    turn === 0 &&
+    prompt.inputTokens === noted.inputTokens &&
+    terms === noted.terms &&
+    performance.now() - noted.notedAt < notedFor
+  )
+}
+
+/**
+ * SQL: notes the first call of a run that the statement has `asked` and claimed, where it is sure to follow at once and all that it will be
+ * can be read off the `briefed` configuration: its agent's own model answers, on the platform's account, without tools to be told of and without
+ * waiting for a slot. Answers its `input_tokens`, as `composePrompt` will count them of a history that fits whole.
+ */
+export function noteFirstCall({ modelSlots }: Pick<Ports, 'modelSlots'>, questionTokens: number): Prisma.Sql {
+  const { bounded } = modelSlots
+  return Prisma.sql`
+    insert into model_call_attempts (${attemptColumns})
+    select asked.tenant_id, asked.id, 0, 0, asked.epoch, asked.conversation_id, b."userPseudonym", asked.agent_id,
+      asked.config_version, asked.model, b."listed.id", b."agreed.id", b."config.systemPromptTokens" + ${questionTokens + 2 * tokensPerMessage}::int + (
+        select coalesce(sum((said ->> 'tokensUsed')::int + ${tokensPerMessage}::int), 0)::int from json_array_elements(b.earlier) said),
+      b."config.maxOutputTokens"
+    from asked cross join briefed b cross join claim
+    where b."config.systemPromptTokens" is not null and b."listed.id" is not null
+      and b."config.enabledTools" = '{}' and b."config.handoffAgentIds" = '{}'
+      and claim."downgradeModel" is null and claim."modelKeySecret" is null
+      and (asked.user_id is null or b."userPseudonym" is not null)
+      and ${bounded !== null}::boolean and asked.model <> all (${bounded ?? []}::text[])
+    returning input_tokens`
 }
 
 /** Whose attempts these are: all rows of a tenant, or those of an end user. */

@@ -3,6 +3,7 @@ import { type AgentConfig, type Message, Prisma, type Run } from '../data/genera
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import type { QuotaReading } from './admission.ts'
+import { noteFirstCall } from './call-attempt.ts'
 import { advanceConversation, nextMoment } from './conversation-clock.ts'
 import { Conflict, LimitReached, NotFound } from './errors.ts'
 import { type IdempotentCall, idempotent } from './idempotency.ts'
@@ -97,7 +98,9 @@ async function startHere(scope: Scope, store: (workerId: string | null) => Promi
     const { claimed, ...stored } = await store(place?.workerId ?? null)
     if (claimed) {
       place?.begin(claimed)
-      // The first token is waited for longer than this message's confirmation.
+      // The first token is waited for longer than this message's confirmation. The request to the model leaves in the second turn: an idle
+      // connection is first looked at for its end.
+      await nextTurn()
       await nextTurn()
     }
     return stored
@@ -133,6 +136,7 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
   const { tenant, actor, ports } = scope
   const { conversationId, runId, content, tokensUsed } = message
   const brief = briefSql({ tenantId: tenant.id, conversationId }, ports.now())
+  const notedAt = performance.now()
   const [stored] = await tx.$queryRaw<NewRunRow[]>`
     with held as materialized (
       select c.updated_at from conversations c
@@ -166,13 +170,17 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
     said as (
       insert into messages (tenant_id, id, conversation_id, run_id, user_id, role, content, tokens_used, created_at)
       select tenant_id, ${newId()}::uuid, conversation_id, id, user_id, 'USER', ${content}::text, ${tokensUsed}::int, created_at from asked
-      returning *)
+      returning *),
+    briefed as materialized (
+      select ${columnsOf('AgentConfig', 'config', 'config.')}, ${brief.columns}
+      from asked cross join claim
+        join agent_configs config on config.tenant_id = ${tenant.id}::uuid and config.agent_id = asked.agent_id
+          and config.version = asked.config_version
+        ${brief.joins}),
+    noted as (${noteFirstCall(ports, tokensUsed)})
     select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')},
-      claim.*, ${columnsOf('AgentConfig', 'config', 'config.')}, ${brief.columns}
-    from asked cross join said left join claim on true
-      left join agent_configs config on config.tenant_id = ${tenant.id}::uuid and config.agent_id = asked.agent_id
-        and config.version = asked.config_version and claim.worker_id is not null
-      ${brief.joins}`
+      claim.*, briefed.*, noted.input_tokens as "inputTokens"
+    from asked cross join said left join claim on true left join briefed on true left join noted on true`
   if (!stored) {
     await requireAnswerer(tx, conversationId)
     // Another agent has taken the conversation over while this waited for it.
@@ -184,10 +192,14 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
   const config = takeModel<AgentConfig>('AgentConfig', stored, 'config.')
   const known = takeBrief(stored, { content, tokens: tokensUsed })
   const isKnown = run.userId === null || known.userPseudonym !== null
-  return { userMessage, run, claimed: { run: { ...run, config }, tenant: takeTenant(stored), brief: isKnown ? known : null } }
+  const { inputTokens } = stored
+  const noted = inputTokens !== null && known.terms ? { inputTokens, terms: known.terms, notedAt } : null
+  const claimed = { run: { ...run, config }, tenant: takeTenant(stored), brief: isKnown ? known : null, noted }
+  return { userMessage, run, claimed }
 }
 
-type NewRunRow = RunTenant & BriefRow
+/** `inputTokens` are those of the model call that was noted; null for none. */
+type NewRunRow = RunTenant & BriefRow & { inputTokens: number | null }
 
 async function requireConversation({ db }: Scope, id: string): Promise<void> {
   if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')

@@ -10,3 +10,8 @@ export function slotPoolOf({ named, others }: ModelConcurrency, model: string): 
   if (cap !== undefined) return { name: model, cap }
   return others === null ? null : { name: '*', cap: others }
 }
+
+/** The models that something bounds; null for all. */
+export function boundedModels({ named, others }: ModelConcurrency): readonly string[] | null {
+  return others === null ? [...named.keys()] : null
+}

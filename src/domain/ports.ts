@@ -121,6 +121,8 @@ export type SlotRequest = { model: string; tenantId: TenantId; weight: number }
 
 /** Bounds the calls that upstream models get at a time from all processes together, and shares them among the tenants. */
 export type ModelSlots = {
+  /** The models whose calls may have to wait; null for all. */
+  readonly bounded: readonly string[] | null
   /**
    * Waits for a slot for as long as it takes, and answers how to give it back, which is done once. Slots are shared by weighted
    * max-min: a free one goes to the tenant that holds the fewest for its weight. A model that nobody bounded has any number. Throws

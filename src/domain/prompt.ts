@@ -18,17 +18,22 @@ export type Prompt = { request: ModelRequest; inputTokens: number }
  * What each message takes besides its text: 4 tokens in OpenAI's formats (OpenAI Cookbook, "How to count tokens with
  * tiktoken"), and as many again for those of others.
  */
-const tokensPerMessage = 8
+export const tokensPerMessage = 8
 
 /** What the model is told of tools, and nothing else that is known of them. */
 function definitionsOf(tools: readonly ToolDefinition[]): ToolDefinition[] {
   return tools.map(({ name, description, parameters }) => ({ name, description, parameters }))
 }
 
+/** Tokens of the configuration's system prompt, as its own model reads it. */
+export function systemPromptTokens(model: Model, config: Pick<AgentConfig, 'model' | 'systemPrompt'>): number {
+  return model.countTokens(config.model, config.systemPrompt)
+}
+
 /** Tokens that are in every request of the run, whatever the history. */
 export function frameTokens(model: Model, { config, tools, question }: PromptFrame): number {
   const definitions = tools.length === 0 ? 0 : model.countTokens(config.model, JSON.stringify(definitionsOf(tools)))
-  return model.countTokens(config.model, config.systemPrompt) + definitions + question.tokens + 2 * tokensPerMessage
+  return systemPromptTokens(model, config) + definitions + question.tokens + 2 * tokensPerMessage
 }
 
 /** Tokens left for earlier exchanges and turns once the frame and the longest answer have theirs. Negative: it does not fit. */

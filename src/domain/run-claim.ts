@@ -23,7 +23,7 @@ export type RunTenant = {
 }
 
 /** A run that was just claimed. */
-export type ClaimedRun = Pick<RunTask, 'run' | 'tenant' | 'brief'>
+export type ClaimedRun = Pick<RunTask, 'run' | 'tenant' | 'brief' | 'noted'>
 
 /**
  * SQL for the version of the agent `a` that a run of this conversation pins: the active one or, in the conversations that its canary falls
@@ -100,7 +100,7 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     const { code: failureCode, message: failureMessage } = apiKeyRevoked
     Object.assign(run, { cancelRequestedAt: row.revokedAt, failureCode, failureMessage })
   }
-  return { run: { ...run, config }, tenant: takeTenant(row), brief: null, othersWait: row.othersWait }
+  return { run: { ...run, config }, tenant: takeTenant(row), brief: null, noted: null, othersWait: row.othersWait }
 }
 
 /** The run that was claimed for a wake-up, and whether others of its tenant wait that may be claimed beside it. */

@@ -49,8 +49,8 @@ export async function readBrief(db: TenantDb, run: Run, config: AgentConfig, now
 }
 
 /**
- * SQL for a statement that asks a conversation that is not busy: the columns of a `BriefRow`, and the joins that they need, where the
- * configuration that answers is called `config` and the run `asked`. All is null where there is no configuration.
+ * SQL: the columns of a `BriefRow` for a run that was just `asked` in a conversation that is not busy, and the joins that they need, where
+ * the configuration that answers is called `config`.
  */
 export function briefSql(conversation: Pick<Run, 'tenantId' | 'conversationId'>, now: number) {
   const earlier = earlierRows(
@@ -59,7 +59,7 @@ export function briefSql(conversation: Pick<Run, 'tenantId' | 'conversationId'>,
     runsTold({ policy: Prisma.sql`config.history_policy`, exchanges: Prisma.sql`config.history_exchanges` }),
   )
   return {
-    columns: Prisma.sql`case when config.model is not null then ${earlier} end as earlier, ${termsColumns},
+    columns: Prisma.sql`${earlier} as earlier, ${termsColumns},
       ${pseudonymSql(conversation.tenantId, Prisma.sql`asked.user_id`)} as "userPseudonym"`,
     joins: joinTerms(conversation.tenantId, Prisma.sql`config.model`, now),
   }

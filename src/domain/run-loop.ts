@@ -1,6 +1,7 @@
 import type { AgentConfig, Run } from '../data/generated/client.ts'
 import type { TenantDb } from '../data/tenant-scope.ts'
 import type { CallId } from './admission.ts'
+import type { NotedCall } from './call-attempt.ts'
 import { tenantIdOf } from './ids.ts'
 import { LineUp } from './line-up.ts'
 import { answeringConfig } from './model-downgrade.ts'
@@ -31,6 +32,8 @@ export type RunTask = {
   tenant: RunTenant
   /** For the agent's own model, where it was read with the claim. */
   brief: Brief | null
+  /** The model call that was noted with the claim, until it begins; null for none. */
+  noted: NotedCall | null
   /** Whose budget it spends. */
   quota: QuotaOwner
   /** The rows of the run's tenant and, when it is an end user's, of that user. */

@@ -149,7 +149,7 @@ export class RunWorker {
   }
 
   /** Executes the run, from its claim to its end. */
-  async #serve(tenantId: TenantId, { run, tenant, brief }: ClaimedRun): Promise<void> {
+  async #serve(tenantId: TenantId, { run, tenant, brief, noted }: ClaimedRun): Promise<void> {
     const { data, ports, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
@@ -175,7 +175,7 @@ export class RunWorker {
     let isAwaited = true
     try {
       const { ending, paused, calls, ...closed } = await this.#execute({
-        ...{ run, tenant, brief, quota, db, ports, log },
+        ...{ run, tenant, brief, noted, quota, db, ports, log },
         ...{ stop: stopping.signal, onCall },
       })
       isAwaited = closed.isAwaited
@@ -198,7 +198,9 @@ export class RunWorker {
   /** Throws when not even the end of the claim could be stored. */
   async #execute(task: RunTask): Promise<ClosedClaim> {
     const { run, db, ports } = task
-    const outcome = await this.#loop(task)
+    const loop = await this.#loop(task)
+    // A call that was noted and did not begin is forgotten: nobody shall be charged for it.
+    const outcome = task.noted ? { ...loop, call: { turn: 0, usage: null }, terms: task.noted.terms } : loop
     return persist(() => endClaim(db, run, outcome, entryNow(ports)))
   }
 
@@ -224,7 +226,7 @@ export class RunWorker {
     } catch (error) {
       if (isOutage(error) || isFenced(error)) throw error
       this.#options.onError(error)
-      await settleCalls(owner, run.id, run.epoch).catch(this.#options.onError)
+      if (!task.noted) await settleCalls(owner, run.id, run.epoch).catch(this.#options.onError)
       return failed('INTERNAL', 'Something went wrong on our side.')
     }
   }

@@ -1,5 +1,6 @@
 import type { Run, RunStatus } from '../data/generated/client.ts'
 import type { UsageRecordWhereInput } from '../data/generated/models.ts'
+import { columnsOf } from '../data/model-columns.ts'
 import { NotFound } from './errors.ts'
 import { isUuid } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
@@ -11,7 +12,13 @@ import { type RunUsage, sumCosts, sumUsage } from './usage.ts'
 /** Null when there is no such run, or it is not the end user's own. */
 export async function findRun(scope: Scope, id: string): Promise<Run | null> {
   requireRole(scope, 'END_USER')
-  return isUuid(id) ? scope.db.run.findFirst({ where: { id } }) : null
+  if (!isUuid(id)) return null
+  const { tenant, actor, db } = scope
+  // Raw: somebody waits to follow an answer that has begun.
+  const [run] = await db.$queryShort<Run[]>`
+    select ${columnsOf('Run', 'r')} from runs r
+    where r.tenant_id = ${tenant.id}::uuid and r.id = ${id}::uuid and (${actor.userId}::text is null or r.user_id = ${actor.userId})`
+  return run ?? null
 }
 
 /** Those of these runs that exist and may be seen, in no order. */

@@ -94,7 +94,10 @@ async function callOnce(task: RunTask, planned: PlannedCall, circumstances: Circ
   try {
     // What the platform's account is bounded to is shared by those who are called on it.
     if (!account) release = await ports.modelSlots.acquire({ model, tenantId: quota.tenant.id, weight: tenant.weight }, stop)
-    if (!(await beginCall(db, run, planned))) return { outcome: 'fenced' }
+    const { noted } = task
+    const isOurs = await beginCall(db, run, planned, noted)
+    task.noted = null
+    if (!isOurs) return { outcome: 'fenced' }
     const id = callIdOf({ runId: run.id, turn, attempt: run.epoch })
     const call = { runId: run.id, id, model, inputTokens: prompt.inputTokens, outputBound: maxOutputTokens, hasBegun }
     const escrow = new Escrow(quota, ports.model, call)

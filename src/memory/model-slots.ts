@@ -1,13 +1,15 @@
-import { type ModelConcurrency, slotPoolOf } from '../domain/model-concurrency.ts'
+import { boundedModels, type ModelConcurrency, slotPoolOf } from '../domain/model-concurrency.ts'
 import type { ModelSlots, SlotRequest } from '../domain/ports.ts'
 import { SlotPool } from './slot-pool.ts'
 
 /** The slots of a single process. */
 export class MemoryModelSlots implements ModelSlots {
+  readonly bounded: readonly string[] | null
   readonly #concurrency: ModelConcurrency
   readonly #pools = new Map<string, SlotPool>()
 
   constructor(concurrency: ModelConcurrency) {
+    this.bounded = boundedModels(concurrency)
     this.#concurrency = concurrency
   }
 

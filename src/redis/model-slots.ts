@@ -1,5 +1,5 @@
 import { newId } from '../domain/ids.ts'
-import { type ModelConcurrency, type SlotPoolName, slotPoolOf } from '../domain/model-concurrency.ts'
+import { boundedModels, type ModelConcurrency, type SlotPoolName, slotPoolOf } from '../domain/model-concurrency.ts'
 import type { ModelSlots, SlotRequest } from '../domain/ports.ts'
 import { RedisChannels } from './channels.ts'
 import { type RedisConnection, replyTo } from './connection.ts'
@@ -27,6 +27,7 @@ type Call = {
  * looks by itself every two seconds, since what is published can be lost.
  */
 export class RedisModelSlots implements ModelSlots {
+  readonly bounded: readonly string[] | null
   readonly #concurrency: ModelConcurrency
   readonly #connection: RedisConnection
   readonly #channels: RedisChannels<string[]>
@@ -43,6 +44,7 @@ export class RedisModelSlots implements ModelSlots {
     connection.commands.defineCommand('leaveSlots', { numberOfKeys: 4, lua: leaveScript })
     connection.commands.defineCommand('tendSlots', { numberOfKeys: 4, lua: tendScript })
     this.#connection = connection
+    this.bounded = boundedModels(concurrency)
     this.#concurrency = concurrency
     this.#lease = options.lease ?? defaultLease
     this.#local = local

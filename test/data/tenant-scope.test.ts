@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { Prisma } from '../../src/data/generated/client.ts'
 import { SharedConnections } from '../../src/data/shared-connections.ts'
 import { SilenceWatch } from '../../src/data/silence.ts'
 import { UnscopedOperation } from '../../src/data/tenant-filter.ts'
@@ -220,6 +221,37 @@ describe('outside a scope', { tags: ['async-context'] }, () => {
     await db.$transaction(async (tx) => {
       expect(() => (tx as unknown as typeof open)['$queryRawUnsafe']).toThrow(UnscopedOperation)
     })
+  })
+})
+
+describe('raw SQL', () => {
+  const values = (db: Pick<TenantDb, '$queryRaw'>) => db.$queryRaw<Record<string, unknown>[]>`
+    select ${'a'}::text as text, ${null}::text as nothing, ${7}::int as small, ${7n}::int8 as large, ${0.5}::float8 as fraction,
+      ${true}::boolean as truth, ${new Date(1_700_000_000_123)}::timestamptz as moment, '2026-01-31'::date as day,
+      ${'0198f3a0-0000-7000-8000-000000000000'}::uuid as id, 'QUEUED'::run_status as status,
+      ${new Uint8Array([0, 255])}::bytea as bytes, ${'{"a": [1, null]}'}::jsonb as json, 'null'::json as none,
+      ${['a', 'b,"c"']}::text[] as texts, ${[1, 2]}::int[] as numbers, array[true] as truths, ${[]}::uuid[] as ids`
+
+  it('is answered the same in a transaction, by the client, and outside of one, without it', async () => {
+    const { db } = await seedTenant()
+    const outside = await values(db)
+    expect(outside).toEqual(await db.$transaction((tx) => values(tx)))
+    expect(outside).toMatchObject([
+      { large: 7n, moment: new Date(1_700_000_000_123), bytes: new Uint8Array([0, 255]), texts: ['a', 'b,"c"'] },
+    ])
+  })
+
+  it('is counted the same, also as a statement that was made before', async () => {
+    const { db, name } = await seedTenant()
+    const rename = Prisma.sql`update agents set name = ${name} where name = ${name}`
+    expect(await db.$executeRaw(rename)).toBe(1)
+    expect(await db.$transaction((tx) => tx.$executeRaw(rename))).toBe(1)
+    expect(await db.$queryRaw(Prisma.sql`select name from agents`)).toEqual([{ name }])
+  })
+
+  it('is refused when it answers what is not read', async () => {
+    const { db } = await seedTenant()
+    await expect(db.$queryRaw`select 1.5::numeric as amount`).rejects.toThrow('Cast it.')
   })
 })
 

@@ -89,6 +89,28 @@ const said = 'It was a bright cold day in April, and the clocks were striking th
 const failure = { code: 'X', message: 'x' }
 const entry = { now: 0, fed: false }
 
+it('what was noted with the claim stands for a second, and while it is the call that is made', async () => {
+  const { member } = await story.tenant()
+  await ask(unheard(member))
+  const run = await claim(member)
+  const call = { turn: 0, prompt, terms: await terms(member), userPseudonym: null }
+  const noted = { inputTokens: 1_000, terms: call.terms, notedAt: performance.now() }
+  // Nobody has noted it, so that is what can be told apart.
+  expect(await beginCall(member.db, run, call, noted)).toBe(true)
+  expect(await attempts(member)).toEqual([])
+  for (const other of [
+    { ...noted, notedAt: noted.notedAt - 1_001 },
+    { ...noted, inputTokens: 999 },
+    { ...noted, terms: await terms(member) },
+  ]) {
+    expect(await beginCall(member.db, run, call, other)).toBe(true)
+    expect(await attempts(member)).toMatchObject([{ turn: 0, attempt: 1, inputTokens: 1_000, model: 'gpt-4o-mini' }])
+  }
+  await requeue(member.db, run)
+  expect(await beginCall(member.db, run, call, { ...noted, inputTokens: 999 })).toBe(false)
+  expect(await attempts(member)).toEqual([])
+})
+
 describe('a call whose worker died', () => {
   it.each([
     { when: 'in the middle of the stream', events: [delta(said.slice(0, 20)), delta(said.slice(20))], output: countTokens(said) },

@@ -32,6 +32,7 @@ beforeEach(async () => {
   const model = createOpenAiModel({ baseUrl: platform.url, apiKey: 'of-the-platform', sendElsewhere })
   const slots = new MemoryModelSlots({ named: new Map(), others: 1 })
   const modelSlots = {
+    bounded: [],
     acquire: (...[request, signal]: Parameters<typeof slots.acquire>) => {
       taken.push(request.tenantId)
       return slots.acquire(request, signal)

@@ -1,16 +1,21 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { updateAgentConfig } from '../../src/domain/agent-config.ts'
 import { createConversation } from '../../src/domain/conversation.ts'
 import { advanceConversation } from '../../src/domain/conversation-clock.ts'
 import { newId } from '../../src/domain/ids.ts'
 import type { ModelEvent } from '../../src/domain/ports.ts'
 import { findRun } from '../../src/domain/run.ts'
 import type { Scope } from '../../src/domain/scope.ts'
+import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
+import { countTokens } from '../../src/llm/token-count.ts'
+import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { ask, follow, shownAfter, startWorker, until } from '../support/run-story.ts'
-import { says, scriptedModel } from '../support/scripted-model.ts'
-import { type Story, startStory } from '../support/story.ts'
+import { type ModelScript, says, scriptedModel, usage } from '../support/scripted-model.ts'
+import { type Story, startStory, type TenantStory } from '../support/story.ts'
+import { selectRows } from '../support/tenant-rows.ts'
 
 let story: Story
 
@@ -142,6 +147,106 @@ describe('a message at a process whose worker has room', () => {
     await member.db.apiKey.updateMany({ where: { id: member.actor.id }, data: { revokedAt: null } })
     await adminQuery(story.database.adminUrl, `UPDATE tenants SET status = 'SUSPENDED' WHERE id = '${tenant.id}'`)
     expect((await ask(deaf)).run.status).toBe('QUEUED')
+  })
+})
+
+describe('the first model call of such a run', () => {
+  /** How each call was noted when the model was asked: in which transaction, and its input. */
+  type Sighting = { isOfMessage: boolean; inputTokens: number; expected: number }
+
+  /** A model that answers each call after it has looked at what is noted of it. */
+  function watchful(sightings: Sighting[], contextWindow?: number) {
+    const script: ModelScript = async function* (request, signal) {
+      const rows = (await selectRows(
+        story.database,
+        `select a.xmin = m.xmin as "isOfMessage", a.input_tokens as "inputTokens" from model_call_attempts a
+         join messages m on m.tenant_id = a.tenant_id and m.run_id = a.run_id and m.role = 'USER'`,
+      )) as Pick<Sighting, 'isOfMessage' | 'inputTokens'>[]
+      const expected = request.messages.reduce((sum, { content }) => sum + countTokens(content) + 8, 0)
+      sightings.push(...rows.map((row) => ({ ...row, expected })))
+      yield* says('Certainly so.', usage(1, 1))(request, signal)
+    }
+    return scriptedModel([script], contextWindow === undefined ? {} : { contextWindow })
+  }
+
+  it('is noted in the statement that stores the message, with the tokens of what the model is told', async () => {
+    const { member, admin, endUser } = await story.tenant()
+    await updateAgentConfig(admin, { systemPrompt: 'You answer questions about the sea, and about nothing else.' })
+    const sightings: Sighting[] = []
+    await using _ = await startWorker(story, { model: watchful(sightings) })
+    let conversationId: string | undefined
+    for (const text of ['Hi', 'How deep is it?', 'And how cold?']) {
+      const { run } = await ask(member, text, conversationId)
+      conversationId = run.conversationId
+      await follow(member, run.id)
+    }
+    // The first of an end user has no pseudonym yet, for which it waits.
+    for (const text of ['Who are you?', 'And now?']) await follow(endUser, (await ask(endUser, text)).run.id)
+    expect(sightings.map(({ isOfMessage }) => isOfMessage)).toEqual([true, true, true, false, true])
+    // What was said counts with the tokens that its model reported.
+    const replies = [0, 1, 2, 0, 0].map((count) => count * (countTokens('Certainly so.') - 1))
+    expect(sightings.map(({ inputTokens }) => inputTokens)).toEqual(
+      sightings.map(({ expected }, call) => expected - (replies[call] ?? 0)),
+    )
+    expect(await selectRows(story.database, 'select 1 from model_call_attempts')).toEqual([])
+  })
+
+  it('is noted anew when the conversation does not fit whole', async () => {
+    const { member, admin } = await story.tenant()
+    await updateAgentConfig(admin, { systemPrompt: '', maxOutputTokens: 10 })
+    const sightings: Sighting[] = []
+    await using _ = await startWorker(story, { model: watchful(sightings, 85) })
+    const long = 'A sentence of some length, said again and again. '.repeat(4)
+    const first = await ask(member, long)
+    await follow(member, first.run.id)
+    await follow(member, (await ask(member, 'Short.', first.run.conversationId)).run.id)
+    expect(sightings).toMatchObject([{ isOfMessage: true }, { isOfMessage: false }])
+    // A system prompt of nothing is not told, and counts as a message all the same.
+    expect(sightings[1]?.inputTokens).toBe(countTokens('Short.') + 16)
+  })
+
+  it.each<[string, (tenant: TenantStory) => Promise<unknown>]>([
+    ['has tools', ({ admin }) => updateAgentConfig(admin, { enabledTools: ['current_time'] })],
+    [
+      'may turn to a cheaper model',
+      ({ admin }) => updateTenantSettings(admin, { downgradeModel: 'gpt-4o-mini', downgradeAt: 99 }),
+    ],
+    [
+      'has a system prompt that nobody counted',
+      ({ tenant }) =>
+        adminQuery(
+          story.database.adminUrl,
+          `update agent_configs set system_prompt_tokens = null where tenant_id = '${tenant.id}'`,
+        ),
+    ],
+  ])('is noted when it is known, for an agent that %s', async (_what, change) => {
+    const tenant = await story.tenant()
+    await change(tenant)
+    const sightings: Sighting[] = []
+    await using _ = await startWorker(story, { model: watchful(sightings) })
+    await follow(tenant.member, (await ask(tenant.member)).run.id)
+    expect(sightings).toMatchObject([{ isOfMessage: false }])
+  })
+
+  it('is noted when it has a slot, where its model is bounded', async () => {
+    const { member } = await story.tenant()
+    const sightings: Sighting[] = []
+    const modelSlots = new MemoryModelSlots({ named: new Map([['gpt-4o-mini', 1]]), others: null })
+    const ports = { ...story.ports, modelSlots }
+    await using _ = await startWorker({ ...story, ports }, { model: watchful(sightings) })
+    await follow(member, (await ask({ ...member, ports: { ...member.ports, modelSlots } })).run.id)
+    expect(sightings).toMatchObject([{ isOfMessage: false }])
+  })
+
+  it('is forgotten, and charged to nobody, when it does not come to it', async () => {
+    const { member, admin } = await story.tenant()
+    await updateAgentConfig(admin, { maxOutputTokens: 5_000 })
+    await using _ = await startWorker(story, { model: scriptedModel([], { contextWindow: 5_001 }) })
+    const { run } = await ask(member)
+    expect(run.status).toBe('RUNNING')
+    expect(await follow(member, run.id)).toMatchObject([{ type: 'RunFailed', failure: { code: 'CONTEXT_EXCEEDED' } }])
+    expect(await selectRows(story.database, 'select 1 from model_call_attempts')).toEqual([])
+    expect(await member.db.usageRecord.findMany({ where: { runId: run.id } })).toEqual([])
   })
 })
 

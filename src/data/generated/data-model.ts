@@ -375,6 +375,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "version",
       "status",
       "systemPrompt",
+      "systemPromptTokens",
       "model",
       "fallbackModels",
       "temperature",

@@ -3018,6 +3018,7 @@ export const AgentConfigScalarFieldEnum = {
   version: 'version',
   status: 'status',
   systemPrompt: 'systemPrompt',
+  systemPromptTokens: 'systemPromptTokens',
   model: 'model',
   fallbackModels: 'fallbackModels',
   temperature: 'temperature',

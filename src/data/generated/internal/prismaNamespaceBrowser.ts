@@ -190,6 +190,7 @@ export const AgentConfigScalarFieldEnum = {
   version: 'version',
   status: 'status',
   systemPrompt: 'systemPrompt',
+  systemPromptTokens: 'systemPromptTokens',
   model: 'model',
   fallbackModels: 'fallbackModels',
   temperature: 'temperature',

@@ -28,6 +28,7 @@ export type AggregateAgentConfig = {
 
 export type AgentConfigAvgAggregateOutputType = {
   version: number | null
+  systemPromptTokens: number | null
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
@@ -36,6 +37,7 @@ export type AgentConfigAvgAggregateOutputType = {
 
 export type AgentConfigSumAggregateOutputType = {
   version: number | null
+  systemPromptTokens: number | null
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
@@ -49,6 +51,7 @@ export type AgentConfigMinAggregateOutputType = {
   version: number | null
   status: $Enums.AgentConfigStatus | null
   systemPrompt: string | null
+  systemPromptTokens: number | null
   model: string | null
   temperature: number | null
   maxOutputTokens: number | null
@@ -67,6 +70,7 @@ export type AgentConfigMaxAggregateOutputType = {
   version: number | null
   status: $Enums.AgentConfigStatus | null
   systemPrompt: string | null
+  systemPromptTokens: number | null
   model: string | null
   temperature: number | null
   maxOutputTokens: number | null
@@ -85,6 +89,7 @@ export type AgentConfigCountAggregateOutputType = {
   version: number
   status: number
   systemPrompt: number
+  systemPromptTokens: number
   model: number
   fallbackModels: number
   temperature: number
@@ -104,6 +109,7 @@ export type AgentConfigCountAggregateOutputType = {
 
 export type AgentConfigAvgAggregateInputType = {
   version?: true
+  systemPromptTokens?: true
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
@@ -112,6 +118,7 @@ export type AgentConfigAvgAggregateInputType = {
 
 export type AgentConfigSumAggregateInputType = {
   version?: true
+  systemPromptTokens?: true
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
@@ -125,6 +132,7 @@ export type AgentConfigMinAggregateInputType = {
   version?: true
   status?: true
   systemPrompt?: true
+  systemPromptTokens?: true
   model?: true
   temperature?: true
   maxOutputTokens?: true
@@ -143,6 +151,7 @@ export type AgentConfigMaxAggregateInputType = {
   version?: true
   status?: true
   systemPrompt?: true
+  systemPromptTokens?: true
   model?: true
   temperature?: true
   maxOutputTokens?: true
@@ -161,6 +170,7 @@ export type AgentConfigCountAggregateInputType = {
   version?: true
   status?: true
   systemPrompt?: true
+  systemPromptTokens?: true
   model?: true
   fallbackModels?: true
   temperature?: true
@@ -270,6 +280,7 @@ export type AgentConfigGroupByOutputType = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens: number | null
   model: string
   fallbackModels: string[]
   temperature: number
@@ -315,6 +326,7 @@ export type AgentConfigWhereInput = {
   version?: Prisma.IntFilter<"AgentConfig"> | number
   status?: Prisma.EnumAgentConfigStatusFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFilter<"AgentConfig"> | string
+  systemPromptTokens?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
   model?: Prisma.StringFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatFilter<"AgentConfig"> | number
@@ -340,6 +352,7 @@ export type AgentConfigOrderByWithRelationInput = {
   version?: Prisma.SortOrder
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
+  systemPromptTokens?: Prisma.SortOrderInput | Prisma.SortOrder
   model?: Prisma.SortOrder
   fallbackModels?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
@@ -370,6 +383,7 @@ export type AgentConfigWhereUniqueInput = Prisma.AtLeast<{
   version?: Prisma.IntFilter<"AgentConfig"> | number
   status?: Prisma.EnumAgentConfigStatusFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFilter<"AgentConfig"> | string
+  systemPromptTokens?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
   model?: Prisma.StringFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatFilter<"AgentConfig"> | number
@@ -395,6 +409,7 @@ export type AgentConfigOrderByWithAggregationInput = {
   version?: Prisma.SortOrder
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
+  systemPromptTokens?: Prisma.SortOrderInput | Prisma.SortOrder
   model?: Prisma.SortOrder
   fallbackModels?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
@@ -425,6 +440,7 @@ export type AgentConfigScalarWhereWithAggregatesInput = {
   version?: Prisma.IntWithAggregatesFilter<"AgentConfig"> | number
   status?: Prisma.EnumAgentConfigStatusWithAggregatesFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringWithAggregatesFilter<"AgentConfig"> | string
+  systemPromptTokens?: Prisma.IntNullableWithAggregatesFilter<"AgentConfig"> | number | null
   model?: Prisma.StringWithAggregatesFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatWithAggregatesFilter<"AgentConfig"> | number
@@ -445,6 +461,7 @@ export type AgentConfigCreateInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -470,6 +487,7 @@ export type AgentConfigUncheckedCreateInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -491,6 +509,7 @@ export type AgentConfigUpdateInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -516,6 +535,7 @@ export type AgentConfigUncheckedUpdateInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -539,6 +559,7 @@ export type AgentConfigCreateManyInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -559,6 +580,7 @@ export type AgentConfigUpdateManyMutationInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -581,6 +603,7 @@ export type AgentConfigUncheckedUpdateManyInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -632,6 +655,7 @@ export type AgentConfigCountOrderByAggregateInput = {
   version?: Prisma.SortOrder
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
+  systemPromptTokens?: Prisma.SortOrder
   model?: Prisma.SortOrder
   fallbackModels?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
@@ -649,6 +673,7 @@ export type AgentConfigCountOrderByAggregateInput = {
 
 export type AgentConfigAvgOrderByAggregateInput = {
   version?: Prisma.SortOrder
+  systemPromptTokens?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
@@ -662,6 +687,7 @@ export type AgentConfigMaxOrderByAggregateInput = {
   version?: Prisma.SortOrder
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
+  systemPromptTokens?: Prisma.SortOrder
   model?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
@@ -680,6 +706,7 @@ export type AgentConfigMinOrderByAggregateInput = {
   version?: Prisma.SortOrder
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
+  systemPromptTokens?: Prisma.SortOrder
   model?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
@@ -693,6 +720,7 @@ export type AgentConfigMinOrderByAggregateInput = {
 
 export type AgentConfigSumOrderByAggregateInput = {
   version?: Prisma.SortOrder
+  systemPromptTokens?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
@@ -854,6 +882,7 @@ export type AgentConfigCreateWithoutTenantInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -877,6 +906,7 @@ export type AgentConfigUncheckedCreateWithoutTenantInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -929,6 +959,7 @@ export type AgentConfigScalarWhereInput = {
   version?: Prisma.IntFilter<"AgentConfig"> | number
   status?: Prisma.EnumAgentConfigStatusFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFilter<"AgentConfig"> | string
+  systemPromptTokens?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
   model?: Prisma.StringFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatFilter<"AgentConfig"> | number
@@ -949,6 +980,7 @@ export type AgentConfigCreateWithoutAgentInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -971,6 +1003,7 @@ export type AgentConfigUncheckedCreateWithoutAgentInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1018,6 +1051,7 @@ export type AgentConfigCreateWithoutRunsInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1042,6 +1076,7 @@ export type AgentConfigUncheckedCreateWithoutRunsInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1078,6 +1113,7 @@ export type AgentConfigUpdateWithoutRunsInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1102,6 +1138,7 @@ export type AgentConfigUncheckedUpdateWithoutRunsInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1123,6 +1160,7 @@ export type AgentConfigCreateManyTenantInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1143,6 +1181,7 @@ export type AgentConfigUpdateWithoutTenantInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1166,6 +1205,7 @@ export type AgentConfigUncheckedUpdateWithoutTenantInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1188,6 +1228,7 @@ export type AgentConfigUncheckedUpdateManyWithoutTenantInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1208,6 +1249,7 @@ export type AgentConfigCreateManyAgentInput = {
   version: number
   status: $Enums.AgentConfigStatus
   systemPrompt: string
+  systemPromptTokens?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1228,6 +1270,7 @@ export type AgentConfigUpdateWithoutAgentInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1250,6 +1293,7 @@ export type AgentConfigUncheckedUpdateWithoutAgentInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1271,6 +1315,7 @@ export type AgentConfigUncheckedUpdateManyWithoutAgentInput = {
   version?: Prisma.IntFieldUpdateOperationsInput | number
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
+  systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1324,6 +1369,7 @@ export type AgentConfigSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   version?: boolean
   status?: boolean
   systemPrompt?: boolean
+  systemPromptTokens?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1350,6 +1396,7 @@ export type AgentConfigSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   version?: boolean
   status?: boolean
   systemPrompt?: boolean
+  systemPromptTokens?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1374,6 +1421,7 @@ export type AgentConfigSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   version?: boolean
   status?: boolean
   systemPrompt?: boolean
+  systemPromptTokens?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1398,6 +1446,7 @@ export type AgentConfigSelectScalar = {
   version?: boolean
   status?: boolean
   systemPrompt?: boolean
+  systemPromptTokens?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1413,7 +1462,7 @@ export type AgentConfigSelectScalar = {
   publishedAt?: boolean
 }
 
-export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "historyPolicy" | "historyExchanges" | "handoffAgentIds" | "budgetBehaviour" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
+export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "systemPromptTokens" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "historyPolicy" | "historyExchanges" | "handoffAgentIds" | "budgetBehaviour" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
 export type AgentConfigInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   agent?: boolean | Prisma.AgentDefaultArgs<ExtArgs>
@@ -1443,6 +1492,10 @@ export type $AgentConfigPayload<ExtArgs extends runtime.Types.Extensions.Interna
     version: number
     status: $Enums.AgentConfigStatus
     systemPrompt: string
+    /**
+     * The tokens of its system prompt, as counted for its model; null where nobody counted.
+     */
+    systemPromptTokens: number | null
     model: string
     fallbackModels: string[]
     temperature: number
@@ -1897,6 +1950,7 @@ export interface AgentConfigFieldRefs {
   readonly version: Prisma.FieldRef<"AgentConfig", 'Int'>
   readonly status: Prisma.FieldRef<"AgentConfig", 'AgentConfigStatus'>
   readonly systemPrompt: Prisma.FieldRef<"AgentConfig", 'String'>
+  readonly systemPromptTokens: Prisma.FieldRef<"AgentConfig", 'Int'>
   readonly model: Prisma.FieldRef<"AgentConfig", 'String'>
   readonly fallbackModels: Prisma.FieldRef<"AgentConfig", 'String[]'>
   readonly temperature: Prisma.FieldRef<"AgentConfig", 'Float'>
