@@ -19,7 +19,7 @@ export class RawSql {
     this.#adapter = new PrismaPg(pool, options).connect()
   }
 
-  async $queryRaw(...template: Template): Promise<Row[]> {
+  async query(...template: Template): Promise<Row[]> {
     const { columnNames, columnTypes, rows } = await (await this.#adapter).queryRaw(statementOf(template))
     const read = columnTypes.map(readerOf)
     return rows.map((values) => {
@@ -32,7 +32,7 @@ export class RawSql {
     })
   }
 
-  async $executeRaw(...template: Template): Promise<number> {
+  async execute(...template: Template): Promise<number> {
     return (await this.#adapter).executeRaw(statementOf(template))
   }
 

@@ -34,7 +34,8 @@ type Transacting = { $transaction<T>(work: (tx: PrismaOperations) => Promise<T>,
 export class TenantDatabase {
   readonly #pool: TenantPool
   readonly #client: PrismaOperations & Transacting
-  readonly #raw: RawSql
+  readonly #raw: RawOperations
+  readonly #closeRaw: () => Promise<void>
   readonly #disconnect: () => Promise<void>
   #underWay = 0
   #onIdle: (() => void) | null = null
@@ -43,7 +44,10 @@ export class TenantDatabase {
     const naming = pool.namedStatements ? { statementNameGenerator: statementNames() } : {}
     const prisma = new PrismaClient({ adapter: new PrismaPg(pool, naming), errorFormat: 'minimal' })
     this.#pool = pool
-    this.#raw = new RawSql(pool, naming)
+    const raw = new RawSql(pool, naming)
+    const [$queryRaw, $executeRaw] = [raw.query.bind(raw), raw.execute.bind(raw)]
+    this.#raw = { $queryRaw, $executeRaw } as unknown as RawOperations
+    this.#closeRaw = () => raw.close()
     this.#disconnect = () => prisma.$disconnect()
     const extended = prisma.$extends({
       name: 'tenant scope',
@@ -67,7 +71,7 @@ export class TenantDatabase {
   }
 
   get raw(): RawOperations {
-    return this.#raw as unknown as RawOperations
+    return this.#raw
   }
 
   /** Runs `work` behind the wall of `scope`. Awaited inside: a Prisma promise does nothing before it is awaited. */
@@ -90,7 +94,7 @@ export class TenantDatabase {
       // It may go on with the next statement.
       await setImmediate()
     }
-    await Promise.all([this.#disconnect(), this.#raw.close()])
+    await Promise.all([this.#disconnect(), this.#closeRaw()])
     await this.#pool.end()
   }
 }

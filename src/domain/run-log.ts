@@ -33,7 +33,7 @@ export function openingEvents(claim: number, text: string): RunEvent[] {
  * same, timers go off late: text then waits four times the last delay longer, up to the most.
  */
 const flushEvery = 25
-const mostPerSecond = 2_000
+const mostPerSecond = 1_000
 const mostBetween = 200
 const flushAt = 1_024
 

@@ -1,4 +1,8 @@
 import type { Readable } from 'node:stream'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+
+/** After so many pieces at a time the next are left in the kernel until they are taken: to read each costs more than what is in it. */
+const manyPieces = 3
 
 /** So many bytes are not left to wait for more, and no more come until they are taken. */
 const mostAhead = 65_536
@@ -12,6 +16,9 @@ export class Arrivals {
   #failure: Error | null = null
   #wake: (() => void) | null = null
   #wakesOnBytes = false
+  /** Pieces that were taken last. */
+  #taken = 0
+  #isHeldBack = false
 
   constructor(body: Readable) {
     this.#body = body
@@ -24,15 +31,33 @@ export class Arrivals {
     body.once('close', () => this.#end())
   }
 
-  /** Lets more come until `beat`, unless there is no more, or enough. */
+  /** Lets more come until `beat`, unless there is no more, or enough. Where much comes at a time, the end is noticed at the beat. */
   async gather(beat: Promise<void>): Promise<void> {
-    if (!this.#isOver && this.#bytes < mostAhead) await Promise.race([beat, this.#next(false)])
+    if (this.#isOver || this.#bytes >= mostAhead) return
+    if (this.#taken >= manyPieces) {
+      this.#isHeldBack = true
+      this.#body.pause()
+    }
+    await Promise.race([beat, this.#next(false)])
+    await this.catchUp()
+  }
+
+  /** Takes in what has come, where it was held back. */
+  async catchUp(): Promise<void> {
+    if (!this.#isHeldBack) return
+    this.#isHeldBack = false
+    if (this.#isOver) return
+    this.#body.resume()
+    // What this turn of the event loop still has to do may be past its reading.
+    await nextTurn()
+    await nextTurn()
   }
 
   /** All that came, once there is something; null after the last of it. Throws what broke it off, after all that came before. */
   async take(): Promise<Uint8Array | null> {
     if (this.#bytes === 0 && !this.#isOver) await this.#next(true)
     const chunks = this.#chunks
+    this.#taken = chunks.length
     this.#chunks = []
     if (this.#bytes >= mostAhead) this.#body.resume()
     this.#bytes = 0

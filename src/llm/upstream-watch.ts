@@ -26,11 +26,16 @@ const over = new Error('The model call is over.')
 /** How long the end of an answer is waited for after all is said, in milliseconds. */
 const longestEnd = 1_000
 
-/** How long is waited is up to the watch. What a provider is asked on is kept for the next call. */
-const ownConnections = new Agent({ headersTimeout: 0, bodyTimeout: 0, allowH2: false })
+/**
+ * How long is waited is up to the watch. What a provider is asked on is kept for the next call. Nothing is read ahead: what nobody asks for
+ * stays in the kernel, and is read from there in one piece.
+ */
+const highWaterMark = 1
+const connect = { highWaterMark, allowH2: false }
+const ownConnections = new Agent({ headersTimeout: 0, bodyTimeout: 0, allowH2: false, connect })
 
 /** To where the operator says. */
-export const sendToProvider: Send = (url, options) => request(url, { ...options, dispatcher: ownConnections })
+export const sendToProvider: Send = (url, options) => request(url, { ...options, highWaterMark, dispatcher: ownConnections })
 
 /** One call's time, size and cancellation. */
 type UpstreamWatch = {
@@ -58,7 +63,11 @@ type UpstreamWatch = {
  */
 export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: AbortSignal, send: Send): UpstreamWatch {
   const controller = new AbortController()
-  const abortLikeCaller = () => controller.abort(caller.reason)
+  // Also what came and was not read yet: the provider charges for it.
+  const abortLikeCaller = async () => {
+    await arrivals?.catchUp()
+    controller.abort(caller.reason)
+  }
   caller.addEventListener('abort', abortLikeCaller, { once: true })
   const deadline = setTimeout(() => controller.abort(timedOut()), limits.totalMs)
   let silenceMs = limits.firstTokenMs
