@@ -1,7 +1,7 @@
 import { NotFound, ValidationProblem } from './errors.ts'
 import type { ReplyEvent } from './reply-event.ts'
 import { ReplyQueue } from './reply-queue.ts'
-import { findRun } from './run.ts'
+import { findRunToFollow } from './run.ts'
 import { formatCursor, origin, parseCursor } from './run-event.ts'
 import { RunFollower } from './run-follower.ts'
 import type { Scope } from './scope.ts'
@@ -50,7 +50,7 @@ export function followRun(
 
   async function begin(): Promise<void> {
     if (!place) throw new ValidationProblem(['after'], 'after is not a cursor of this stream.')
-    const run = await findRun(scope, runId)
+    const run = await findRunToFollow(scope, runId)
     if (!run) throw new NotFound('run')
     if (isOver) return
     follower = new RunFollower(scope, run, place, queue, silence)

@@ -1,4 +1,3 @@
-import { setImmediate as nextTurn } from 'node:timers/promises'
 import { type AgentConfig, type Message, Prisma, type Run } from '../data/generated/client.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
@@ -10,6 +9,7 @@ import { type IdempotentCall, idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { admitMessage } from './message-admission.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
+import { rememberRun } from './run.ts'
 import { type ClaimedRun, type RunTenant, takeTenant, tenantColumns, versionToPin } from './run-claim.ts'
 import { superseded } from './run-ending.ts'
 import { type BriefRow, briefSql, takeBrief } from './run-history.ts'
@@ -97,16 +97,20 @@ async function startHere(scope: Scope, store: (workerId: string | null) => Promi
   try {
     const { claimed, ...stored } = await store(place?.workerId ?? null)
     if (claimed) {
+      rememberRun(scope, stored.run)
       place?.begin(claimed)
-      // The first token is waited for longer than this message's confirmation. The request to the model leaves in the second turn: an idle
-      // connection is first looked at for its end.
-      await nextTurn()
-      await nextTurn()
+      // The first token is waited for longer than this message's confirmation.
+      await afterAll()
     }
     return stored
   } finally {
     place?.giveBack()
   }
+}
+
+/** Resolves after all that can be done now, and that which this puts off to the end of the turn of the event loop, as requests are. */
+function afterAll(): Promise<void> {
+  return new Promise((resolve) => process.nextTick(() => setImmediate(resolve)))
 }
 
 type NewMessage = {

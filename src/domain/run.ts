@@ -21,6 +21,28 @@ export async function findRun(scope: Scope, id: string): Promise<Run | null> {
   return run ?? null
 }
 
+/** Runs that were asked for and begun here a moment ago, by who asked, as they were then. */
+const justAsked = new Map<string, Run>()
+
+/** How long that is, in milliseconds. */
+const aMoment = 1_000
+
+function askedKey({ tenant, actor }: Scope, runId: string): string {
+  return `${tenant.id}/${actor.id}/${runId}`
+}
+
+/** Lets who has just asked for a run that has begun follow it without another look at it. */
+export function rememberRun(scope: Scope, run: Run): void {
+  const key = askedKey(scope, run.id)
+  justAsked.set(key, { ...run, turns: [] })
+  setTimeout(() => justAsked.delete(key), aMoment).unref()
+}
+
+/** As `findRun`; for who asked for it a moment ago, as it was then. */
+export async function findRunToFollow(scope: Scope, id: string): Promise<Run | null> {
+  return justAsked.get(askedKey(scope, id)) ?? findRun(scope, id)
+}
+
 /** Those of these runs that exist and may be seen, in no order. */
 export async function runsByIds(scope: Scope, ids: readonly string[]): Promise<Run[]> {
   requireRole(scope, 'END_USER')

@@ -3,6 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { updateAgentConfig } from '../../src/domain/agent-config.ts'
 import { createConversation } from '../../src/domain/conversation.ts'
 import { advanceConversation } from '../../src/domain/conversation-clock.ts'
+import { NotFound } from '../../src/domain/errors.ts'
 import { newId } from '../../src/domain/ids.ts'
 import type { ModelEvent } from '../../src/domain/ports.ts'
 import { findRun } from '../../src/domain/run.ts'
@@ -88,6 +89,33 @@ describe('a message at a process whose worker has room', () => {
     expect(model.requests[1]?.messages.slice(1).map(({ content }) => content)).toEqual(['Hi', 'Hello.', 'And now?'])
     const ledger = await scope.db.usageRecord.findMany({ where: { runId: { in: [run.id, next.run.id] } } })
     expect(ledger.map(({ priceId }) => priceId)).toEqual([expect.any(String), expect.any(String)])
+  })
+
+  it('may be followed at once by who asked, without a look at it, and by others as any run', async () => {
+    const { member, admin, endUser } = await story.tenant()
+    const { member: stranger } = await story.tenant()
+    await using _ = await startWorker(story, { model: scriptedModel([says('Hello.')]) })
+    const { run } = await ask(member)
+    expect(run.status).toBe('RUNNING')
+    const looks: unknown[] = []
+    const watched = (scope: Scope): Scope => {
+      const $queryShort = (...statement: Parameters<Scope['db']['$queryShort']>) => {
+        looks.push(statement)
+        return scope.db.$queryShort(...statement)
+      }
+      return {
+        ...scope,
+        db: new Proxy(scope.db, { get: (db, name) => (name === '$queryShort' ? $queryShort : Reflect.get(db, name)) }),
+      }
+    }
+    for (const other of [stranger, endUser]) await expect(follow(watched(other), run.id)).rejects.toThrow(NotFound)
+    expect(looks).toHaveLength(2)
+    expect(shownAfter(await follow(watched(member), run.id))).toBe('Hello.')
+    expect(looks).toHaveLength(2)
+    expect(shownAfter(await follow(watched(admin), run.id))).toBe('Hello.')
+    await delay(1_000)
+    expect(shownAfter(await follow(watched(member), run.id))).toBe('Hello.')
+    expect(looks).toHaveLength(4)
   })
 
   it('belongs to an end user whose pseudonym is made when it is first needed', async () => {
