@@ -8,7 +8,7 @@ import { NotFound, ValidationProblem } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
-import { systemPromptTokens } from './prompt.ts'
+import { promptSizes } from './prompt.ts'
 import { requireRole, type Scope } from './scope.ts'
 import type { JsonObject } from './text.ts'
 
@@ -94,8 +94,8 @@ export async function updateAgentConfig(
           const draft = await openDraft(scope, tx, agentId, before.activeVersion)
           await remember(tx, draft.id)
           const isCounted = change.systemPrompt === undefined && change.model === undefined
-          const counted = isCounted ? {} : { systemPromptTokens: systemPromptTokens(scope.ports.model, { ...draft, ...change }) }
-          await tx.agentConfig.updateMany({ where: { id: draft.id }, data: { ...change, ...counted } })
+          const sizes = isCounted ? {} : promptSizes(scope.ports.model, { ...draft, ...change })
+          await tx.agentConfig.updateMany({ where: { id: draft.id }, data: { ...change, ...sizes } })
           // Which fields, and not what is in them: a prompt is nobody's business but its authors'.
           const details = { agentId, version: draft.version, published: publish, fields: Object.keys(change).sort() }
           await recordAudit(scope, tx, { action: 'updateAgentConfig', subject: 'AgentConfig', subjectId: draft.id, details })

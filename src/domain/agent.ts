@@ -7,7 +7,7 @@ import { recordAudit } from './audit.ts'
 import { Conflict, NotFound, ValidationProblem } from './errors.ts'
 import { idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
-import { systemPromptTokens } from './prompt.ts'
+import { promptSizes } from './prompt.ts'
 import { requireRole, type Scope } from './scope.ts'
 import { cleanText } from './text.ts'
 
@@ -203,8 +203,8 @@ async function insertAgent(
   const createdAt = new Date(ports.now())
   const agent = await tx.agent.create({ data: { ...named, tenantId, activeVersion: 1, createdAt } })
   const published = { version: 1, status: 'PUBLISHED', createdAt, publishedAt: createdAt } as const
-  const counted = { systemPromptTokens: systemPromptTokens(ports.model, content) }
-  await tx.agentConfig.createMany({ data: { ...content, ...counted, ...published, id: newId(), tenantId, agentId: agent.id } })
+  const sizes = promptSizes(ports.model, content)
+  await tx.agentConfig.createMany({ data: { ...content, ...sizes, ...published, id: newId(), tenantId, agentId: agent.id } })
   return agent
 }
 

@@ -73,18 +73,19 @@ function isAsNoted({ turn, prompt, terms }: PlannedCall, noted: NotedCall): bool
 /**
  * SQL: notes the first call of a run that the statement has `asked` and claimed, where it is sure to follow at once and all that it will be
  * can be read off the `briefed` configuration: its agent's own model answers, on the platform's account, without tools to be told of and without
- * waiting for a slot. Answers its `input_tokens`, as `composePrompt` will count them of a history that fits whole.
+ * waiting for a slot, and the history fits whole. Answers its `input_tokens`, as `composePrompt` will count them.
  */
 export function noteFirstCall({ modelSlots }: Pick<Ports, 'modelSlots'>, questionTokens: number): Prisma.Sql {
   const { bounded } = modelSlots
   return Prisma.sql`
     insert into model_call_attempts (${attemptColumns})
     select asked.tenant_id, asked.id, 0, 0, asked.epoch, asked.conversation_id, b."userPseudonym", asked.agent_id,
-      asked.config_version, asked.model, b."listed.id", b."agreed.id", b."config.systemPromptTokens" + ${questionTokens + 2 * tokensPerMessage}::int + (
-        select coalesce(sum((said ->> 'tokensUsed')::int + ${tokensPerMessage}::int), 0)::int from json_array_elements(b.earlier) said),
-      b."config.maxOutputTokens"
-    from asked cross join briefed b cross join claim
-    where b."config.systemPromptTokens" is not null and b."listed.id" is not null
+      asked.config_version, asked.model, b."listed.id", b."agreed.id", input.tokens::int, b."config.maxOutputTokens"
+    from asked cross join briefed b cross join claim cross join lateral (
+      select b."config.systemPromptTokens" + ${questionTokens + 2 * tokensPerMessage}::bigint
+        + coalesce(sum((said ->> 'tokensUsed')::bigint + ${tokensPerMessage}::int), 0) as tokens
+      from json_array_elements(b.earlier) said) input
+    where input.tokens + b."config.maxOutputTokens" <= b."config.contextWindow" and b."listed.id" is not null
       and b."config.enabledTools" = '{}' and b."config.handoffAgentIds" = '{}'
       and claim."downgradeModel" is null and claim."modelKeySecret" is null
       and (asked.user_id is null or b."userPseudonym" is not null)

@@ -25,9 +25,15 @@ function definitionsOf(tools: readonly ToolDefinition[]): ToolDefinition[] {
   return tools.map(({ name, description, parameters }) => ({ name, description, parameters }))
 }
 
-/** Tokens of the configuration's system prompt, as its own model reads it. */
-export function systemPromptTokens(model: Model, config: Pick<AgentConfig, 'model' | 'systemPrompt'>): number {
+type Prompted = Pick<AgentConfig, 'model' | 'systemPrompt'>
+
+function systemPromptTokens(model: Model, config: Prompted): number {
   return model.countTokens(config.model, config.systemPrompt)
+}
+
+/** What is stored with a configuration, so that a statement can tell how large the prompt of a run will be. */
+export function promptSizes(model: Model, config: Prompted): Pick<AgentConfig, 'systemPromptTokens' | 'contextWindow'> {
+  return { systemPromptTokens: systemPromptTokens(model, config), contextWindow: model.contextWindow(config.model) }
 }
 
 /** Tokens that are in every request of the run, whatever the history. */

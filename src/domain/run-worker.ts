@@ -6,7 +6,7 @@ import type { TenantData } from '../data/tenant-scope.ts'
 import type { CallId, QuotaReading, SettledCall } from './admission.ts'
 import { expireRequests } from './approval.ts'
 import { noticeRequests } from './approval-notice.ts'
-import { settleCalls } from './call-attempt.ts'
+import { type NotedCall, settleCalls } from './call-attempt.ts'
 import { Unavailable } from './errors.ts'
 import { settle } from './escrow.ts'
 import { newId, type TenantId, tenantIdOf } from './ids.ts'
@@ -63,6 +63,10 @@ const lookers = 4
 /** Claims of one run, after which it is given up: something about it kills workers. */
 const mostClaims = 20
 
+function claimName({ runId }: Pick<RunRef, 'runId'>, { epoch }: { epoch: number }): string {
+  return `${runId}/${epoch}`
+}
+
 /** `call` is the model call that tokens are held for, if there is one. */
 type Claim = { ref: RunRef; epoch: number; call: CallId | null; stop: (reason: StopReason) => void }
 
@@ -76,6 +80,10 @@ export class RunWorker {
   readonly #timing: WorkerTiming
   readonly #claims = new Map<string, Claim>()
   readonly #watching = new SideBySide<string | null>()
+  /** Claims that called a model and are not ended, as `run/epoch`, those included that could not be. */
+  readonly #called = new Set<string>()
+  /** When the worker was last seen, as it knows, in milliseconds of the process. */
+  #seenAt = performance.now()
   /** Claims that the last sweep found in the database and not here, as `run/epoch`. */
   #missing: ReadonlySet<string> = new Set()
   #stopTaking: Unsubscribe = async () => undefined
@@ -96,8 +104,8 @@ export class RunWorker {
 
   /** Begins to take runs. Throws, and nothing runs, when the database or the signals cannot be reached. */
   async start(): Promise<void> {
-    const { catalog, ports, onError, concurrency = 100 } = this.#options
-    await catalog.heartbeat(this.id)
+    const { ports, onError, concurrency = 100 } = this.#options
+    await this.#beat()
     const unsubscribe = await ports.signals.subscribe((signal) => {
       if (signal.type === 'CancelRun') this.#claims.get(signal.runId)?.stop('cancelled')
     })
@@ -106,7 +114,7 @@ export class RunWorker {
       startTicker(renew, () => this.#renew(), onError),
       startTicker(watch, () => this.#watch(), onError),
       startTicker(sweep, () => this.#sweep(), onError),
-      startTicker(heartbeat, () => catalog.heartbeat(this.id), onError),
+      startTicker(heartbeat, () => this.#beat(), onError),
       unsubscribe,
     ]
     const serve = (claimed: ClaimedRun) => this.#serve(tenantIdOf(claimed.run.tenantId), claimed).catch(onError)
@@ -128,6 +136,12 @@ export class RunWorker {
     // To the last its heart beats: nobody takes a run over that is just being ended.
     for (const stop of this.#stopBackground) await stop()
     await this.#options.catalog.removeWorker(this.id).catch(this.#options.onError)
+  }
+
+  async #beat(): Promise<void> {
+    const at = performance.now()
+    await this.#options.catalog.heartbeat(this.id)
+    this.#seenAt = at
   }
 
   /** Claims a run of the tenant and begins to execute it. */
@@ -171,13 +185,15 @@ export class RunWorker {
     const quota = { tenant: { id: tenantId, limitsVersion: tenant.limitsVersion }, quotaSource, ports }
     const onCall = (call: CallId) => {
       claim.call = call
+      this.#called.add(claimName(ref, run))
     }
     let isAwaited = true
     try {
       const { ending, paused, calls, ...closed } = await this.#execute({
-        ...{ run, tenant, brief, noted, quota, db, ports, log },
+        ...{ run, tenant, brief, noted: this.#standing(noted), quota, db, ports, log },
         ...{ stop: stopping.signal, onCall },
       })
+      this.#called.delete(claimName(ref, run))
       isAwaited = closed.isAwaited
       // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
       const quotaNow = await this.#settle(ref, calls, ending || paused ? run.epoch : null)
@@ -193,6 +209,12 @@ export class RunWorker {
     }
     // The next run of its conversation may be claimed now; one that was handed back waits for another worker.
     if (isAwaited) await ports.runQueue.wake(tenantId).catch(onError)
+  }
+
+  /** What was noted stands while others have no reason to take this worker for dead, and its runs. */
+  #standing(noted: NotedCall | null): NotedCall | null {
+    const isSeen = performance.now() - this.#seenAt < this.#timing.deadAfter / 2
+    return noted && !isSeen ? { ...noted, notedAt: Number.NEGATIVE_INFINITY } : noted
   }
 
   /** Throws when not even the end of the claim could be stored. */
@@ -299,10 +321,27 @@ export class RunWorker {
   async #requeueMissing(): Promise<void> {
     const claimed = await this.#options.catalog.runsOfWorker(this.id)
     const missing = claimed.filter(({ runId, epoch }) => this.#claims.get(runId)?.epoch !== epoch)
+    // What another worker has taken over is not this one's to remember.
+    const own = [...this.#claims.values()].map((claim) => claimName(claim.ref, claim))
+    const known = new Set([...own, ...missing.map((run) => claimName(run, run))])
+    for (const name of this.#called) if (!known.has(name)) this.#called.delete(name)
     const before = this.#missing
-    this.#missing = new Set(missing.map(({ runId, epoch }) => `${runId}/${epoch}`))
-    const stillMissing = missing.filter(({ runId, epoch }) => before.has(`${runId}/${epoch}`))
-    await this.#mend(stillMissing, (run) => this.#requeue(run))
+    this.#missing = new Set(missing.map((run) => claimName(run, run)))
+    const stillMissing = missing.filter((run) => before.has(claimName(run, run)))
+    await this.#mend(stillMissing, (run) => this.#giveBack(run))
+  }
+
+  /** Requeues a run that is this worker's by the database alone. Nobody shall be charged for a call that was noted with it and never made. */
+  async #giveBack({ tenantId, runId, epoch }: RunRef & { epoch: number }): Promise<void> {
+    const { data, ports } = this.#options
+    const name = claimName({ runId }, { epoch })
+    const isBack = await data.of({ tenantId, userId: null }).$transaction(async (tx) => {
+      if (!(await requeue(tx, { id: runId, epoch }))) return false
+      if (!this.#called.has(name)) await tx.modelCallAttempt.deleteMany({ where: { runId, attempt: epoch } })
+      return true
+    })
+    this.#called.delete(name)
+    if (isBack) await ports.runQueue.wake(tenantId)
   }
 
   /** One after the other. Where it fails, since a tenant's own database is away, say, that tenant waits for the next sweep alone. */

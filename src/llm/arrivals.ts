@@ -19,6 +19,7 @@ export class Arrivals {
   /** Pieces that were taken last. */
   #taken = 0
   #isHeldBack = false
+  #caughtUp: Promise<void> | null = null
 
   constructor(body: Readable) {
     this.#body = body
@@ -44,8 +45,14 @@ export class Arrivals {
 
   /** Takes in what has come, where it was held back. */
   async catchUp(): Promise<void> {
-    if (!this.#isHeldBack) return
-    this.#isHeldBack = false
+    if (this.#isHeldBack) {
+      this.#isHeldBack = false
+      this.#caughtUp = this.#readOn()
+    }
+    await this.#caughtUp
+  }
+
+  async #readOn(): Promise<void> {
     if (this.#isOver) return
     this.#body.resume()
     // What this turn of the event loop still has to do may be past its reading.

@@ -63,19 +63,21 @@ type UpstreamWatch = {
  */
 export function watchUpstream(limits: UpstreamLimits, maxBytes: number, caller: AbortSignal, send: Send): UpstreamWatch {
   const controller = new AbortController()
-  // Also what came and was not read yet: the provider charges for it.
-  const abortLikeCaller = async () => {
-    await arrivals?.catchUp()
-    controller.abort(caller.reason)
-  }
+  const abortLikeCaller = () => abort(caller.reason)
   caller.addEventListener('abort', abortLikeCaller, { once: true })
-  const deadline = setTimeout(() => controller.abort(timedOut()), limits.totalMs)
+  const deadline = setTimeout(() => abort(timedOut()), limits.totalMs)
   let silenceMs = limits.firstTokenMs
   /** Since when the upstream is waited for, in milliseconds of the process; null while it is not. */
   let waitingSince: number | null = null
   let silence = setTimeout(listen, silenceMs)
   let arrivals: Arrivals | undefined
   let bytes = 0
+
+  /** Once what has come is read: the provider charges for it. */
+  async function abort(reason: unknown): Promise<void> {
+    await arrivals?.catchUp()
+    controller.abort(reason)
+  }
 
   /** Looks again when the silence that there is now would be too long: a timer for each piece costs as much as reading it. */
   function listen(): void {

@@ -254,7 +254,7 @@ describe('what each role may do', { tags: ['roles', 'rule-2'] }, () => {
       api_keys: 'INSERT, SELECT, UPDATE (revoked_at)',
       agents: 'INSERT, SELECT, UPDATE (name active_version archived_at canary_percent canary_version)',
       agent_configs:
-        'INSERT, SELECT, UPDATE (status system_prompt model fallback_models temperature max_output_tokens max_turns enabled_tools branding published_at budget_behaviour handoff_agent_ids history_exchanges history_policy system_prompt_tokens)',
+        'INSERT, SELECT, UPDATE (status system_prompt model fallback_models temperature max_output_tokens max_turns enabled_tools branding published_at budget_behaviour handoff_agent_ids history_exchanges history_policy context_window system_prompt_tokens)',
       conversations: 'DELETE, INSERT, SELECT, UPDATE (agent_id title updated_at)',
       messages: 'INSERT, SELECT',
       runs: 'INSERT, SELECT, UPDATE (agent_id status epoch worker_id config_version model turns finish_reason failure_code failure_message cancel_requested_at queued_at started_at finished_at downgraded_from excused_claims resume_at)',

@@ -13,7 +13,7 @@ import { countTokens } from '../../src/llm/token-count.ts'
 import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
 import { adminQuery } from '../support/database-url.ts'
-import { ask, follow, shownAfter, startWorker, until } from '../support/run-story.ts'
+import { ask, follow, impatient, shownAfter, startWorker, until } from '../support/run-story.ts'
 import { type ModelScript, says, scriptedModel, usage } from '../support/scripted-model.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
 import { selectRows } from '../support/tenant-rows.ts'
@@ -182,6 +182,8 @@ describe('the first model call of such a run', () => {
   /** How each call was noted when the model was asked: in which transaction, and its input. */
   type Sighting = { isOfMessage: boolean; inputTokens: number; expected: number }
 
+  const attemptsOf = (runId: string) => selectRows(story.database, `select 1 from model_call_attempts where run_id = '${runId}'`)
+
   /** A model that answers each call after it has looked at what is noted of it. */
   function watchful(sightings: Sighting[], contextWindow?: number) {
     const script: ModelScript = async function* (request, signal) {
@@ -231,6 +233,14 @@ describe('the first model call of such a run', () => {
     expect(sightings).toMatchObject([{ isOfMessage: true }, { isOfMessage: false }])
     // A system prompt of nothing is not told, and counts as a message all the same.
     expect(sightings[1]?.inputTokens).toBe(countTokens('Short.') + 16)
+    // Nor does what nothing has room for keep a message from being stored.
+    const { conversationId } = first.run
+    await adminQuery(
+      story.database.adminUrl,
+      `update messages set tokens_used = 2147483647 where conversation_id = '${conversationId}'`,
+    )
+    await follow(member, (await ask(member, 'Short.', conversationId)).run.id)
+    expect(sightings[2]).toMatchObject({ isOfMessage: false, inputTokens: countTokens('Short.') + 16 })
   })
 
   it.each<[string, (tenant: TenantStory) => Promise<unknown>]>([
@@ -264,6 +274,48 @@ describe('the first model call of such a run', () => {
     await using _ = await startWorker({ ...story, ports }, { model: watchful(sightings) })
     await follow(member, (await ask({ ...member, ports: { ...member.ports, modelSlots } })).run.id)
     expect(sightings).toMatchObject([{ isOfMessage: false }])
+  })
+
+  it('is noted again by a worker that others may take for dead', async () => {
+    const { member } = await story.tenant()
+    const sightings: Sighting[] = []
+    let beats = 0
+    const heartbeat = async (id: string) => {
+      if (beats++ > 0) throw new Error('Unheard.')
+      await story.catalog.heartbeat(id)
+    }
+    const catalog = new Proxy(story.catalog, {
+      get: (target, name) =>
+        name === 'heartbeat' ? heartbeat : (Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name)),
+    })
+    const timing = { heartbeat: 20, deadAfter: 400, sweep: 60_000 }
+    const work = await startWorker(story, { model: watchful(sightings), catalog, timing })
+    await delay(250)
+    await follow(member, (await ask(member)).run.id)
+    expect(sightings).toMatchObject([{ isOfMessage: false }])
+    await expect(work[Symbol.asyncDispose]()).rejects.toThrow('failed in the background')
+  })
+
+  it('is forgotten when its worker never hears that it has the run', async () => {
+    const { member } = await story.tenant()
+    await using _ = await startWorker(story, { model: scriptedModel([says('Hello.', usage(7, 1))]), timing: impatient })
+    const db = new Proxy(member.db, {
+      get: (target, name) => {
+        if (name !== '$queryRaw') return Reflect.get(target, name)
+        return async (...statement: Parameters<typeof target.$queryRaw>) => {
+          await target.$queryRaw(...statement)
+          throw new Error('Connection terminated unexpectedly')
+        }
+      },
+    })
+    const { id } = await createConversation(member, {})
+    await expect(ask({ ...member, db }, 'Hi', id)).rejects.toThrow('Connection terminated')
+    const { id: runId } = await member.db.run.findFirstOrThrow({ where: { conversationId: id } })
+    expect(await attemptsOf(runId)).toHaveLength(1)
+    expect(shownAfter(await follow(member, runId))).toBe('Hello.')
+    expect(await attemptsOf(runId)).toEqual([])
+    const ledger = await member.db.usageRecord.findMany({ where: { runId } })
+    expect(ledger).toMatchObject([{ attempt: 2, inputTokens: 7, estimated: false }])
   })
 
   it('is forgotten, and charged to nobody, when it does not come to it', async () => {

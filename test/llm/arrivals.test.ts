@@ -81,3 +81,61 @@ describe('what arrives of a body', () => {
     expect(sum).toBe(500_000)
   })
 })
+
+describe('where several pieces came at a time', () => {
+  beforeEach(async () => {
+    for (const piece of ['a', 'b', 'c']) body.write(piece)
+    await delay(1)
+    expect(await taken()).toBe('abc')
+  })
+
+  it('the next are left where they are until the beat, and taken in one piece', async () => {
+    const beat = Promise.withResolvers<void>()
+    const gathered = arrivals.gather(beat.promise)
+    expect(body.isPaused()).toBe(true)
+    for (const piece of ['d', 'e']) body.write(piece)
+    await delay(5)
+    beat.resolve()
+    await gathered
+    expect(await taken()).toBe('de')
+    // Two are not several: the end is not made to wait.
+    const last = arrivals.gather(never)
+    expect(body.isPaused()).toBe(false)
+    body.end('f')
+    await last
+    expect(await taken()).toBe('f')
+    expect(await taken()).toBeNull()
+  })
+
+  it('the end waits for the beat as well', async () => {
+    const beat = Promise.withResolvers<void>()
+    const gathered = arrivals.gather(beat.promise)
+    body.end('d')
+    await delay(5)
+    beat.resolve()
+    await gathered
+    expect(await taken()).toBe('d')
+    expect(await taken()).toBeNull()
+  })
+
+  it('what broke it off does not', async () => {
+    const gathered = arrivals.gather(never)
+    body.destroy(new Error('It broke.'))
+    await gathered
+    await expect(taken()).rejects.toThrow('It broke.')
+  })
+
+  it('what is there may be taken in before, by however many, who all wait until it is', async () => {
+    const beat = Promise.withResolvers<void>()
+    const gathered = arrivals.gather(beat.promise)
+    body.write('d')
+    await delay(5)
+    beat.resolve()
+    await arrivals.catchUp()
+    await arrivals.catchUp()
+    body.destroy(new Error('Aborted.'))
+    await gathered
+    expect(await taken()).toBe('d')
+    await expect(taken()).rejects.toThrow('Aborted.')
+  })
+})

@@ -376,6 +376,7 @@ export const dataModel: Readonly<Record<string, ModelShape>> = {
       "status",
       "systemPrompt",
       "systemPromptTokens",
+      "contextWindow",
       "model",
       "fallbackModels",
       "temperature",

@@ -191,6 +191,7 @@ export const AgentConfigScalarFieldEnum = {
   status: 'status',
   systemPrompt: 'systemPrompt',
   systemPromptTokens: 'systemPromptTokens',
+  contextWindow: 'contextWindow',
   model: 'model',
   fallbackModels: 'fallbackModels',
   temperature: 'temperature',

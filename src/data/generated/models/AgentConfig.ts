@@ -29,6 +29,7 @@ export type AggregateAgentConfig = {
 export type AgentConfigAvgAggregateOutputType = {
   version: number | null
   systemPromptTokens: number | null
+  contextWindow: number | null
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
@@ -38,6 +39,7 @@ export type AgentConfigAvgAggregateOutputType = {
 export type AgentConfigSumAggregateOutputType = {
   version: number | null
   systemPromptTokens: number | null
+  contextWindow: number | null
   temperature: number | null
   maxOutputTokens: number | null
   maxTurns: number | null
@@ -52,6 +54,7 @@ export type AgentConfigMinAggregateOutputType = {
   status: $Enums.AgentConfigStatus | null
   systemPrompt: string | null
   systemPromptTokens: number | null
+  contextWindow: number | null
   model: string | null
   temperature: number | null
   maxOutputTokens: number | null
@@ -71,6 +74,7 @@ export type AgentConfigMaxAggregateOutputType = {
   status: $Enums.AgentConfigStatus | null
   systemPrompt: string | null
   systemPromptTokens: number | null
+  contextWindow: number | null
   model: string | null
   temperature: number | null
   maxOutputTokens: number | null
@@ -90,6 +94,7 @@ export type AgentConfigCountAggregateOutputType = {
   status: number
   systemPrompt: number
   systemPromptTokens: number
+  contextWindow: number
   model: number
   fallbackModels: number
   temperature: number
@@ -110,6 +115,7 @@ export type AgentConfigCountAggregateOutputType = {
 export type AgentConfigAvgAggregateInputType = {
   version?: true
   systemPromptTokens?: true
+  contextWindow?: true
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
@@ -119,6 +125,7 @@ export type AgentConfigAvgAggregateInputType = {
 export type AgentConfigSumAggregateInputType = {
   version?: true
   systemPromptTokens?: true
+  contextWindow?: true
   temperature?: true
   maxOutputTokens?: true
   maxTurns?: true
@@ -133,6 +140,7 @@ export type AgentConfigMinAggregateInputType = {
   status?: true
   systemPrompt?: true
   systemPromptTokens?: true
+  contextWindow?: true
   model?: true
   temperature?: true
   maxOutputTokens?: true
@@ -152,6 +160,7 @@ export type AgentConfigMaxAggregateInputType = {
   status?: true
   systemPrompt?: true
   systemPromptTokens?: true
+  contextWindow?: true
   model?: true
   temperature?: true
   maxOutputTokens?: true
@@ -171,6 +180,7 @@ export type AgentConfigCountAggregateInputType = {
   status?: true
   systemPrompt?: true
   systemPromptTokens?: true
+  contextWindow?: true
   model?: true
   fallbackModels?: true
   temperature?: true
@@ -281,6 +291,7 @@ export type AgentConfigGroupByOutputType = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens: number | null
+  contextWindow: number | null
   model: string
   fallbackModels: string[]
   temperature: number
@@ -327,6 +338,7 @@ export type AgentConfigWhereInput = {
   status?: Prisma.EnumAgentConfigStatusFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFilter<"AgentConfig"> | string
   systemPromptTokens?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
+  contextWindow?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
   model?: Prisma.StringFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatFilter<"AgentConfig"> | number
@@ -353,6 +365,7 @@ export type AgentConfigOrderByWithRelationInput = {
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
   systemPromptTokens?: Prisma.SortOrderInput | Prisma.SortOrder
+  contextWindow?: Prisma.SortOrderInput | Prisma.SortOrder
   model?: Prisma.SortOrder
   fallbackModels?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
@@ -384,6 +397,7 @@ export type AgentConfigWhereUniqueInput = Prisma.AtLeast<{
   status?: Prisma.EnumAgentConfigStatusFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFilter<"AgentConfig"> | string
   systemPromptTokens?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
+  contextWindow?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
   model?: Prisma.StringFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatFilter<"AgentConfig"> | number
@@ -410,6 +424,7 @@ export type AgentConfigOrderByWithAggregationInput = {
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
   systemPromptTokens?: Prisma.SortOrderInput | Prisma.SortOrder
+  contextWindow?: Prisma.SortOrderInput | Prisma.SortOrder
   model?: Prisma.SortOrder
   fallbackModels?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
@@ -441,6 +456,7 @@ export type AgentConfigScalarWhereWithAggregatesInput = {
   status?: Prisma.EnumAgentConfigStatusWithAggregatesFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringWithAggregatesFilter<"AgentConfig"> | string
   systemPromptTokens?: Prisma.IntNullableWithAggregatesFilter<"AgentConfig"> | number | null
+  contextWindow?: Prisma.IntNullableWithAggregatesFilter<"AgentConfig"> | number | null
   model?: Prisma.StringWithAggregatesFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatWithAggregatesFilter<"AgentConfig"> | number
@@ -462,6 +478,7 @@ export type AgentConfigCreateInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -488,6 +505,7 @@ export type AgentConfigUncheckedCreateInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -510,6 +528,7 @@ export type AgentConfigUpdateInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -536,6 +555,7 @@ export type AgentConfigUncheckedUpdateInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -560,6 +580,7 @@ export type AgentConfigCreateManyInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -581,6 +602,7 @@ export type AgentConfigUpdateManyMutationInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -604,6 +626,7 @@ export type AgentConfigUncheckedUpdateManyInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -656,6 +679,7 @@ export type AgentConfigCountOrderByAggregateInput = {
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
   systemPromptTokens?: Prisma.SortOrder
+  contextWindow?: Prisma.SortOrder
   model?: Prisma.SortOrder
   fallbackModels?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
@@ -674,6 +698,7 @@ export type AgentConfigCountOrderByAggregateInput = {
 export type AgentConfigAvgOrderByAggregateInput = {
   version?: Prisma.SortOrder
   systemPromptTokens?: Prisma.SortOrder
+  contextWindow?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
@@ -688,6 +713,7 @@ export type AgentConfigMaxOrderByAggregateInput = {
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
   systemPromptTokens?: Prisma.SortOrder
+  contextWindow?: Prisma.SortOrder
   model?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
@@ -707,6 +733,7 @@ export type AgentConfigMinOrderByAggregateInput = {
   status?: Prisma.SortOrder
   systemPrompt?: Prisma.SortOrder
   systemPromptTokens?: Prisma.SortOrder
+  contextWindow?: Prisma.SortOrder
   model?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
@@ -721,6 +748,7 @@ export type AgentConfigMinOrderByAggregateInput = {
 export type AgentConfigSumOrderByAggregateInput = {
   version?: Prisma.SortOrder
   systemPromptTokens?: Prisma.SortOrder
+  contextWindow?: Prisma.SortOrder
   temperature?: Prisma.SortOrder
   maxOutputTokens?: Prisma.SortOrder
   maxTurns?: Prisma.SortOrder
@@ -883,6 +911,7 @@ export type AgentConfigCreateWithoutTenantInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -907,6 +936,7 @@ export type AgentConfigUncheckedCreateWithoutTenantInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -960,6 +990,7 @@ export type AgentConfigScalarWhereInput = {
   status?: Prisma.EnumAgentConfigStatusFilter<"AgentConfig"> | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFilter<"AgentConfig"> | string
   systemPromptTokens?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
+  contextWindow?: Prisma.IntNullableFilter<"AgentConfig"> | number | null
   model?: Prisma.StringFilter<"AgentConfig"> | string
   fallbackModels?: Prisma.StringNullableListFilter<"AgentConfig">
   temperature?: Prisma.FloatFilter<"AgentConfig"> | number
@@ -981,6 +1012,7 @@ export type AgentConfigCreateWithoutAgentInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1004,6 +1036,7 @@ export type AgentConfigUncheckedCreateWithoutAgentInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1052,6 +1085,7 @@ export type AgentConfigCreateWithoutRunsInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1077,6 +1111,7 @@ export type AgentConfigUncheckedCreateWithoutRunsInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1114,6 +1149,7 @@ export type AgentConfigUpdateWithoutRunsInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1139,6 +1175,7 @@ export type AgentConfigUncheckedUpdateWithoutRunsInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1161,6 +1198,7 @@ export type AgentConfigCreateManyTenantInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1182,6 +1220,7 @@ export type AgentConfigUpdateWithoutTenantInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1206,6 +1245,7 @@ export type AgentConfigUncheckedUpdateWithoutTenantInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1229,6 +1269,7 @@ export type AgentConfigUncheckedUpdateManyWithoutTenantInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1250,6 +1291,7 @@ export type AgentConfigCreateManyAgentInput = {
   status: $Enums.AgentConfigStatus
   systemPrompt: string
   systemPromptTokens?: number | null
+  contextWindow?: number | null
   model: string
   fallbackModels?: Prisma.AgentConfigCreatefallbackModelsInput | string[]
   temperature: number
@@ -1271,6 +1313,7 @@ export type AgentConfigUpdateWithoutAgentInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1294,6 +1337,7 @@ export type AgentConfigUncheckedUpdateWithoutAgentInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1316,6 +1360,7 @@ export type AgentConfigUncheckedUpdateManyWithoutAgentInput = {
   status?: Prisma.EnumAgentConfigStatusFieldUpdateOperationsInput | $Enums.AgentConfigStatus
   systemPrompt?: Prisma.StringFieldUpdateOperationsInput | string
   systemPromptTokens?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
+  contextWindow?: Prisma.NullableIntFieldUpdateOperationsInput | number | null
   model?: Prisma.StringFieldUpdateOperationsInput | string
   fallbackModels?: Prisma.AgentConfigUpdatefallbackModelsInput | string[]
   temperature?: Prisma.FloatFieldUpdateOperationsInput | number
@@ -1370,6 +1415,7 @@ export type AgentConfigSelect<ExtArgs extends runtime.Types.Extensions.InternalA
   status?: boolean
   systemPrompt?: boolean
   systemPromptTokens?: boolean
+  contextWindow?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1397,6 +1443,7 @@ export type AgentConfigSelectCreateManyAndReturn<ExtArgs extends runtime.Types.E
   status?: boolean
   systemPrompt?: boolean
   systemPromptTokens?: boolean
+  contextWindow?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1422,6 +1469,7 @@ export type AgentConfigSelectUpdateManyAndReturn<ExtArgs extends runtime.Types.E
   status?: boolean
   systemPrompt?: boolean
   systemPromptTokens?: boolean
+  contextWindow?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1447,6 +1495,7 @@ export type AgentConfigSelectScalar = {
   status?: boolean
   systemPrompt?: boolean
   systemPromptTokens?: boolean
+  contextWindow?: boolean
   model?: boolean
   fallbackModels?: boolean
   temperature?: boolean
@@ -1462,7 +1511,7 @@ export type AgentConfigSelectScalar = {
   publishedAt?: boolean
 }
 
-export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "systemPromptTokens" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "historyPolicy" | "historyExchanges" | "handoffAgentIds" | "budgetBehaviour" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
+export type AgentConfigOmit<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = runtime.Types.Extensions.GetOmit<"id" | "tenantId" | "agentId" | "version" | "status" | "systemPrompt" | "systemPromptTokens" | "contextWindow" | "model" | "fallbackModels" | "temperature" | "maxOutputTokens" | "maxTurns" | "enabledTools" | "branding" | "historyPolicy" | "historyExchanges" | "handoffAgentIds" | "budgetBehaviour" | "createdAt" | "publishedAt", ExtArgs["result"]["agentConfig"]>
 export type AgentConfigInclude<ExtArgs extends runtime.Types.Extensions.InternalArgs = runtime.Types.Extensions.DefaultArgs> = {
   tenant?: boolean | Prisma.TenantDefaultArgs<ExtArgs>
   agent?: boolean | Prisma.AgentDefaultArgs<ExtArgs>
@@ -1493,9 +1542,10 @@ export type $AgentConfigPayload<ExtArgs extends runtime.Types.Extensions.Interna
     status: $Enums.AgentConfigStatus
     systemPrompt: string
     /**
-     * The tokens of its system prompt, as counted for its model; null where nobody counted.
+     * The tokens of its system prompt, and those that its model can be told, as they were known when it was written; null where they were not.
      */
     systemPromptTokens: number | null
+    contextWindow: number | null
     model: string
     fallbackModels: string[]
     temperature: number
@@ -1951,6 +2001,7 @@ export interface AgentConfigFieldRefs {
   readonly status: Prisma.FieldRef<"AgentConfig", 'AgentConfigStatus'>
   readonly systemPrompt: Prisma.FieldRef<"AgentConfig", 'String'>
   readonly systemPromptTokens: Prisma.FieldRef<"AgentConfig", 'Int'>
+  readonly contextWindow: Prisma.FieldRef<"AgentConfig", 'Int'>
   readonly model: Prisma.FieldRef<"AgentConfig", 'String'>
   readonly fallbackModels: Prisma.FieldRef<"AgentConfig", 'String[]'>
   readonly temperature: Prisma.FieldRef<"AgentConfig", 'Float'>
