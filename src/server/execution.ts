@@ -96,6 +96,9 @@ function recode(error: GraphQLError): GraphQLError {
  */
 export type Outlet = { send: (result: EventResult, json: string) => Promise<void> | null }
 
+/** Why a subscription's source is aborted. Made once: without a reason each abort makes an error, and records where. */
+const over = new Error('The subscription has ended.')
+
 /** What a source of events may have besides: see `followRun`. */
 type Takeable = { take(): object | null; arrival(): Promise<void> | null }
 
@@ -138,7 +141,7 @@ function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (arg
       leaveSeat()
       ended = true
       left.removeEventListener('abort', leave)
-      gone.abort()
+      gone.abort(over)
     }
     const leave = () => void iterator.return?.()
     const iterator: AsyncIterableIterator<EventResult> = {
