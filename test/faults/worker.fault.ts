@@ -23,15 +23,8 @@ describe('the death of a worker', () => {
       await using witness = new Witness(stage)
       await witness.stream(4)
       witness.startProbing()
-      let asking = true
-      const asker = async () => {
-        while (asking) await (await witness.ask({ words: 5 + Math.floor(Math.random() * 40), delayMs: 30 })).done
-      }
-      const askers = Promise.all(Array.from({ length: crowd }, asker))
-      askers.catch(() => {
-        asking = false
-      })
-      for (let killed = 0; killed < kills && asking; ) {
+      const askers = new Askers(witness, crowd, 40)
+      for (let killed = 0; killed < kills && askers.areAsking; ) {
         await delay(200 + Math.random() * 800)
         const [victim] = stage.workers.toSorted(() => Math.random() - 0.5)
         if (!victim || stage.workers.length < 2) continue
@@ -41,13 +34,37 @@ describe('the death of a worker', () => {
         if (killed % 25 === 0)
           process.stderr.write(`${killed} of ${kills} workers killed, ${witness.testimonies.length} messages\n`)
       }
-      asking = false
-      await askers
+      await askers.stop()
       const verdict = await witness.judge()
       tried(task, 'worker: kill -9 at a random moment of 24 streams', kills, verdict)
       expect(verdict.findings).toEqual([])
       expect(verdict.runs).toBeGreaterThan(crowd)
       expect(verdict.slowestAnswer).toBeLessThan(witness.allow(3_000))
+    },
+    longest + kills * 10_000,
+  )
+
+  it(
+    'that is an API as well loses nothing, also of the runs that it began with their messages',
+    async ({ task }) => {
+      await using stage = await openStage({ apis: 0, workers: 0, both: 3 })
+      await using witness = new Witness(stage)
+      await witness.stream(4)
+      witness.startProbing()
+      const askers = new Askers(witness, crowd / 2, 20)
+      const deaths = Math.ceil(kills / 5)
+      for (let killed = 0; killed < deaths && askers.areAsking; killed++) {
+        await delay(500 + Math.random() * 1_500)
+        const [victim] = stage.workers.toSorted(() => Math.random() - 0.5)
+        if (!victim) break
+        await stage.kill(victim)
+        await stage.startBoth({ port: Number(new URL(victim.url).port) })
+      }
+      await askers.stop()
+      const verdict = await witness.judge()
+      tried(task, 'worker and API in one: kill -9 at a random moment of 12 streams', deaths, verdict)
+      expect(verdict.findings).toEqual([])
+      expect(verdict.runs).toBeGreaterThan(crowd / 2)
     },
     longest + kills * 10_000,
   )
@@ -74,6 +91,27 @@ describe('the death of a worker', () => {
     300_000 * rounds,
   )
 })
+
+/** So many who ask again when their answer, of up to so many words more than five, has ended. */
+class Askers {
+  areAsking = true
+  readonly #done: Promise<unknown>
+
+  constructor(witness: Witness, count: number, words: number) {
+    const ask = async () => {
+      while (this.areAsking) await (await witness.ask({ words: 5 + Math.floor(Math.random() * words), delayMs: 30 })).done
+    }
+    this.#done = Promise.all(Array.from({ length: count }, ask))
+    this.#done.catch(() => {
+      this.areAsking = false
+    })
+  }
+
+  async stop(): Promise<void> {
+    this.areAsking = false
+    await this.#done
+  }
+}
 
 /**
  * One worker has nine runs, each at another step: being claimed, about to call, calling, at three places of the answer, in its second

@@ -18,6 +18,8 @@ export type StageOptions = {
   apis?: number
   /** Default 1. */
   workers?: number
+  /** Processes that are both at once. Default 0. */
+  both?: number
   /** Default: one of the stage's own, on the run's server. */
   database?: Pick<TestDatabase, 'appUrl' | 'platformUrl' | 'adminUrl'>
   /** Environment variables of every process. What they say of Redis takes the place of the stage's own. */
@@ -25,7 +27,7 @@ export type StageOptions = {
 }
 
 /** One process of the platform. `killed` once somebody here ended it: any other end is its own. */
-export type Actor = { role: 'api' | 'worker'; url: string; process: PlatformProcess; killed: boolean }
+export type Actor = { role: 'api' | 'worker' | 'all'; url: string; process: PlatformProcess; killed: boolean }
 
 /** The platform as it is run: processes of each role, real Postgres, real Redis, and a provider that is real but for its words. */
 export class Stage<Provider extends StageProvider> {
@@ -54,7 +56,7 @@ export class Stage<Provider extends StageProvider> {
   /** Takes the provider over, and closes it. */
   static async open<Provider extends StageProvider>(
     provider: Provider,
-    { apis = 1, workers = 1, env: extra = {}, ...options }: StageOptions = {},
+    { apis = 1, workers = 1, both = 0, env: extra = {}, ...options }: StageOptions = {},
   ): Promise<Stage<Provider>> {
     await using opened = new AsyncDisposableStack()
     opened.defer(() => provider.close())
@@ -73,6 +75,7 @@ export class Stage<Provider extends StageProvider> {
     const started = [
       ...Array.from({ length: apis }, () => stage.startApi()),
       ...Array.from({ length: workers }, () => stage.startWorker()),
+      ...Array.from({ length: both }, () => stage.startBoth()),
     ]
     const failed = (await Promise.allSettled(started)).find(({ status }) => status === 'rejected')
     if (failed) {
@@ -83,11 +86,11 @@ export class Stage<Provider extends StageProvider> {
   }
 
   get workers(): Actor[] {
-    return this.actors.filter(({ role, killed }) => role === 'worker' && !killed)
+    return this.actors.filter(({ role, killed }) => role !== 'api' && !killed)
   }
 
   get apis(): Actor[] {
-    return this.actors.filter(({ role, killed }) => role === 'api' && !killed)
+    return this.actors.filter(({ role, killed }) => role !== 'worker' && !killed)
   }
 
   /** Resolves when it serves. A port of before keeps its URL. */
@@ -97,6 +100,11 @@ export class Stage<Provider extends StageProvider> {
 
   startWorker(env: Record<string, string> = {}): Promise<Actor> {
     return this.#start('worker', env)
+  }
+
+  /** As `startApi`. */
+  async startBoth({ port }: { port?: number } = {}): Promise<Actor> {
+    return this.#start('all', { PORT: String(port ?? (await freePort())) })
   }
 
   async #start(role: Actor['role'], env: Record<string, string>): Promise<Actor> {
