@@ -40,6 +40,7 @@ export function rememberRun(scope: Scope, run: Run): void {
 
 /** As `findRun`; for who asked for it a moment ago, as it was then. */
 export async function findRunToFollow(scope: Scope, id: string): Promise<Run | null> {
+  requireRole(scope, 'END_USER')
   return justAsked.get(askedKey(scope, id)) ?? findRun(scope, id)
 }
 

@@ -116,6 +116,14 @@ describe('a message at a process whose worker has room', () => {
     await delay(1_000)
     expect(shownAfter(await follow(watched(member), run.id))).toBe('Hello.')
     expect(looks).toHaveLength(4)
+
+    // The first message makes the pseudonym.
+    await follow(endUser, (await ask(endUser)).run.id)
+    const { run: own } = await ask(endUser)
+    expect(own.status).toBe('RUNNING')
+    const { endUser: other } = await story.endUser(admin, 'another')
+    await expect(follow(other, own.id)).rejects.toThrow(NotFound)
+    expect(shownAfter(await follow(endUser, own.id))).toBe('Hello.')
   })
 
   it('belongs to an end user whose pseudonym is made when it is first needed', async () => {

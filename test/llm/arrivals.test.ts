@@ -124,18 +124,4 @@ describe('where several pieces came at a time', () => {
     await gathered
     await expect(taken()).rejects.toThrow('It broke.')
   })
-
-  it('what is there may be taken in before, by however many, who all wait until it is', async () => {
-    const beat = Promise.withResolvers<void>()
-    const gathered = arrivals.gather(beat.promise)
-    body.write('d')
-    await delay(5)
-    beat.resolve()
-    await arrivals.catchUp()
-    await arrivals.catchUp()
-    body.destroy(new Error('Aborted.'))
-    await gathered
-    expect(await taken()).toBe('d')
-    await expect(taken()).rejects.toThrow('Aborted.')
-  })
 })

@@ -253,6 +253,39 @@ describe('a cancellation', () => {
     expect(textOf(seen)).toBe('one two')
   })
 
+  test.each([
+    ['when the beat comes', (abort: () => void) => abort()],
+    ['while that is read', (abort: () => void) => void queueMicrotask(() => queueMicrotask(() => queueMicrotask(abort)))],
+    ['a turn later', (abort: () => void) => void setImmediate(abort)],
+  ])('%s stops it after what was left in the kernel, too', async (_when, cancel) => {
+    const goesOn = Promise.withResolvers<void>()
+    upstream.next(async (answer) => {
+      for (const word of ['one', ' two', ' three', ' four']) {
+        answer.delta({ content: word })
+        await delay(5)
+      }
+      await goesOn.promise
+      for (const word of [' five', ' six', ' seven']) {
+        answer.delta({ content: word })
+        await delay(5)
+      }
+      await answer.request.closed
+    })
+    const abort = new AbortController()
+    let beats = 0
+    const beat = async () => {
+      if (++beats === 2) goesOn.resolve()
+      await delay(100)
+      if (beats === 2) cancel(() => abort.abort(new Error('enough')))
+    }
+    const seen: ModelEvent[] = []
+    const call = (async () => {
+      for await (const event of modelOf().stream(hello, abort.signal, null, beat)) seen.push(event)
+    })()
+    await expect(call).rejects.toThrow('enough')
+    expect(textOf(seen)).toBe('one two three four five six seven')
+  })
+
   test('counts until the very end, even while only usage is missing', async () => {
     upstream.next((answer) => {
       answer.delta({ content: 'Hello' }, 'stop')
