@@ -240,6 +240,17 @@ describe('a run that waits for budget', () => {
     expect(await findRun(tenant.member, run.id)).toMatchObject({ status: 'PAUSED_BUDGET', workerId: null })
   })
 
+  it('goes on at once when it was asked for by a clock that is ahead of the database’s', async () => {
+    const tenant = await tenantWith(700, pausing)
+    const anHourAhead = { ...tenant.member, ports: { ...tenant.member.ports, now: () => Date.now() + 3_600_000 } }
+    await using _ = await startWorker(story, { model: scriptedModel([saysOn(5_000), says(' end.')]) })
+    const { run } = await ask(anHourAhead)
+    await followToPause(tenant, run.id)
+    await raise(tenant, 100_000n)
+    await resumeRun(tenant.member, { runId: run.id })
+    expect((await follow(tenant.member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted', finishReason: 'STOP' })
+  })
+
   it('is resumed by members of its tenant alone', async () => {
     const tenant = await tenantWith(700, pausing)
     const other = await story.tenant()
