@@ -7,11 +7,17 @@ export type Wall = { tenantId: string; userId: string | null }
 type WireConnection = {
   parse(message: { text: string; name?: string }): void
   bind(message: { statement?: string; values?: unknown[] }): void
+  describe(message: object): void
   execute(message: object): void
 }
 
+type RowDescription = { fields: readonly unknown[] }
+
 type WireQuery = {
+  name?: string
+  hasBeenParsed(connection: WireConnection): boolean
   prepare(connection: WireConnection): void
+  handleRowDescription(message: RowDescription): void
   handleCommandComplete(message: unknown, connection: WireConnection): void
 }
 
@@ -36,6 +42,22 @@ export async function raiseWall(client: pg.ClientBase, wall: Wall): Promise<void
   await client.query(text, values)
 }
 
+/**
+ * What the named statements of each connection answer, so that it is asked for once: with many columns, to describe them takes both sides
+ * longer than to send the row. Null for no rows. Postgres refuses to execute a statement whose columns are not what they were.
+ */
+const descriptions = new WeakMap<WireConnection, Map<string, RowDescription | null>>()
+
+function descriptionsOf(connection: WireConnection): Map<string, RowDescription | null> {
+  const known = descriptions.get(connection) ?? new Map()
+  descriptions.set(connection, known)
+  return known
+}
+
+function withoutDescribe(connection: WireConnection): WireConnection {
+  return Object.create(connection, { describe: { value: () => undefined } })
+}
+
 export type ScopedQueryOptions = {
   /** Opens an explicit transaction in the same round trip. */
   begin: boolean
@@ -55,6 +77,7 @@ class ScopedQuery extends pg.Query {
   readonly #wall: Wall
   readonly #options: ScopedQueryOptions
   #skip: number
+  #description: RowDescription | null = null
 
   constructor(config: pg.QueryConfig, wall: Wall, options: ScopedQueryOptions) {
     super({ ...config, queryMode: 'extended' } as pg.QueryConfig)
@@ -66,12 +89,24 @@ class ScopedQuery extends pg.Query {
   prepare(connection: WireConnection): void {
     if (this.#options.begin) this.#execute(connection, beginStatement)
     this.#execute(connection, wallStatement(this.#wall))
-    wireQuery.prepare.call(this, connection)
+    const known = wireQuery.hasBeenParsed.call(this, connection) ? descriptionsOf(connection).get(this.#name) : undefined
+    wireQuery.prepare.call(this, known === undefined ? connection : withoutDescribe(connection))
+    if (known) this.handleRowDescription(known)
+  }
+
+  handleRowDescription(message: RowDescription): void {
+    this.#description = message
+    wireQuery.handleRowDescription.call(this, message)
   }
 
   handleCommandComplete(message: unknown, connection: WireConnection): void {
-    if (this.#skip > 0) this.#skip--
-    else wireQuery.handleCommandComplete.call(this, message, connection)
+    if (this.#skip-- > 0) return
+    if (this.#name) descriptionsOf(connection).set(this.#name, this.#description)
+    wireQuery.handleCommandComplete.call(this, message, connection)
+  }
+
+  get #name(): string {
+    return (this as unknown as WireQuery).name ?? ''
   }
 
   #execute(connection: WireConnection, { name, text, values }: Statement): void {

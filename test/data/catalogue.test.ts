@@ -166,8 +166,12 @@ const rules: { rule: string; tags: string[]; offenders: string; brokenBy: string
     tags: [],
     offenders: `select relname from ${tables} t where wall = 'tenant_id' and not exists (
       select from pg_trigger g where g.tgrelid = t.oid and g.tgname = 'fence' and g.tgenabled = 'O'
-        and pg_get_triggerdef(g.oid) like '%BEFORE INSERT OR DELETE OR UPDATE ON % FOR EACH STATEMENT EXECUTE FUNCTION refuse_fenced_writes()')`,
-    brokenBy: ['drop trigger fence on messages', 'alter table runs disable trigger fence'],
+        and pg_get_triggerdef(g.oid) like '%BEFORE INSERT OR DELETE OR UPDATE ON % FOR EACH STATEMENT WHEN ((current_setting(''app.unfenced_tenant''::text, true) IS DISTINCT FROM current_setting(''app.current_tenant''::text, true))) EXECUTE FUNCTION refuse_fenced_writes()')`,
+    brokenBy: [
+      'drop trigger fence on messages',
+      'alter table runs disable trigger fence',
+      `drop trigger fence on runs; create trigger fence before insert or update or delete on runs for each statement when (false) execute function refuse_fenced_writes()`,
+    ],
   },
   {
     rule: 'nobody reads a partition, or its parent, past the walls: each of them has its own',

@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import pg from 'pg'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Prisma } from '../../src/data/generated/client.ts'
 import { SharedConnections } from '../../src/data/shared-connections.ts'
 import { SilenceWatch } from '../../src/data/silence.ts'
@@ -121,6 +122,53 @@ describe('an end user', { tags: ['rule-18'] }, () => {
 
 it('is never made for the empty user, who to Postgres would be staff', { tags: ['rule-18'] }, () => {
   expect(() => data.of({ tenantId: newId(), userId: '' })).toThrow(UnscopedOperation)
+})
+
+describe('what a statement answers', () => {
+  /** How often the connections asked for columns while `work` was done. */
+  async function descriptionsDuring(work: () => Promise<unknown>): Promise<number> {
+    const asked = vi.spyOn(
+      (pg as unknown as { Connection: { prototype: { describe(): void } } }).Connection.prototype,
+      'describe',
+    )
+    try {
+      await work()
+      return asked.mock.calls.length
+    } finally {
+      asked.mockRestore()
+    }
+  }
+
+  it.each([
+    ['its own connection', (db: TenantDb) => db.conversation.findMany()],
+    ['a shared connection', (db: TenantDb) => db.$queryShort`select id, title from conversations`],
+    ['a statement without rows', (db: TenantDb) => db.$executeRaw`update conversations set title = title`],
+  ])('is asked for once on each connection: %s', async (_, read) => {
+    const one = new TenantPool({ connectionString: database.appUrl, max: 1, shared: 1 })
+    const source = new TenantData(one)
+    onTestFinished(() => source.close())
+    const { db } = await seedTenant(source)
+    const first = await read(db)
+    expect(await descriptionsDuring(async () => expect(await read(db)).toEqual(first))).toBe(0)
+    const [a, b] = [await seedTenant(source), await seedTenant(source)]
+    expect(await Promise.all([read(a.db), read(b.db), read(db)])).toEqual([await read(a.db), await read(b.db), first])
+  })
+
+  it('is refused rather than misread when the columns have become others', async () => {
+    const one = new TenantPool({ connectionString: database.appUrl, max: 1 })
+    const source = new TenantData(one)
+    onTestFinished(() => source.close())
+    const { db } = await seedTenant(source)
+    await adminQuery(database.adminUrl, 'create table changing as select 1 as a; grant select on changing to bulkhead_app')
+    const read = () => db.$queryRaw`select * from changing`
+    for (let time = 0; time < 3; time++) expect(await read()).toEqual([{ a: 1 }])
+    await adminQuery(
+      database.adminUrl,
+      `drop table changing; create table changing as select 'x' as b, 2 as a; grant select on changing to bulkhead_app`,
+    )
+    await expect(read()).rejects.toThrow('cached plan must not change result type')
+    await adminQuery(database.adminUrl, 'drop table changing')
+  })
 })
 
 describe('a transaction', { tags: ['rule-6'] }, () => {

@@ -174,6 +174,31 @@ it('never changes a published configuration, and lets a draft become one', { tag
   expect(await within(app, { tenant }, [`${edit}, status = 'PUBLISHED' where status = 'DRAFT'`])).toEqual([1])
 })
 
+describe('a fenced tenant', () => {
+  const write = `update agents set name = 'other'`
+  const passed = (tenant: string) => `select current_setting('app.unfenced_tenant', true) = '${tenant}' as passed`
+
+  it('is written to by nobody, also who has just written to another', async () => {
+    const [tenant, other] = [await seedTenant(), await seedTenant()]
+    await admin.query('update tenants set fenced_at = now() where id = $1', [tenant])
+    const refused = { code: 'BH001' }
+    await expect(within(app, { tenant }, [write])).rejects.toMatchObject(refused)
+    const asTheOther = `select set_config('app.current_tenant', '${tenant}', true)`
+    await expect(within(app, { tenant: other }, [write, asTheOther, write])).rejects.toMatchObject(refused)
+    await admin.query('update tenants set fenced_at = null where id = $1', [tenant])
+    expect(await within(app, { tenant }, [write])).toEqual([1])
+  })
+
+  it('is looked for once in each transaction that writes, and again after a savepoint took that back', async () => {
+    const tenant = await seedTenant()
+    expect(await within(app, { tenant }, [write, passed(tenant)], 'commit')).toEqual([{ passed: true }])
+    expect(await within(app, { tenant }, [passed(tenant)])).toEqual([{ passed: false }])
+    await expect(within(app, { tenant }, ['savepoint a', write, 'rollback to savepoint a', passed(tenant)])).resolves.toEqual([
+      { passed: false },
+    ])
+  })
+})
+
 it('keeps the ledger as it was written, also when the conversation is deleted', async () => {
   const tenant = await seedTenant()
   for (const change of ['update usage_records set cost_nanos = 0', 'delete from usage_records'])
