@@ -9,6 +9,8 @@ type Load = {
   order: Order
   /** Length of one contender's turn, once all its streams are in flight. */
   seconds: number
+  /** Length of the first turn, which does not count: connects, lets V8 optimise what runs often. Default: a second. */
+  warmUpSeconds?: number
   rounds: number
   onRound: (round: number) => void
 }
@@ -37,8 +39,8 @@ export async function measureStreams(streamers: readonly Streamer[], load: Load)
   const readers: Reader[][] = []
   try {
     for (const streamer of streamers) readers.push(await Promise.all(Array.from({ length: load.streams }, () => streamer.open())))
-    // Untimed: connects, lets V8 optimise.
-    for (const [index, streamer] of streamers.entries()) await takeTurn(streamer, readers[index] ?? [], { ...load, seconds: 1 })
+    const warmUp = { ...load, seconds: load.warmUpSeconds ?? 1 }
+    for (const [index, streamer] of streamers.entries()) await takeTurn(streamer, readers[index] ?? [], warmUp)
     for (let round = 1; round <= load.rounds; round++) {
       load.onRound(round)
       for (const [index, streamer] of streamers.entries())

@@ -29,6 +29,8 @@ const encoded = new WeakMap<object, Buffer>()
 
 const brace = '}'.charCodeAt(0)
 
+const nothing = Buffer.alloc(0)
+
 /** Bytes of one socket that are held back at most. */
 const mostHeld = 65_536
 
@@ -106,7 +108,15 @@ export class SocketWriter {
     this.#held = []
     this.#heldBytes = 0
     // After the frame that closes it nothing may follow.
-    if (this.#socket.readyState === this.#socket.OPEN) this.#stream.write(framesOf(held), this.#written)
+    if (this.#socket.readyState === this.#socket.OPEN) this.#write(framesOf(held))
+  }
+
+  /** The kernel takes most of what is written at once. To be told so by a callback would take a tick for each write. */
+  #write(bytes: Buffer): void {
+    if (this.#stream.writableLength > 0) return void this.#stream.write(bytes, this.#written)
+    this.#stream.write(bytes)
+    if (this.#stream.writableLength === 0) this.#onTaken()
+    else this.#stream.write(nothing, this.#written)
   }
 
   #taken(error: Error | null | undefined, resolve?: () => void): void {

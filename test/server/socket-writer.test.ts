@@ -108,3 +108,22 @@ it('waits for a reader that does not read, and for no other', async () => {
   slow.client.close()
   quick.client.close()
 })
+
+it('is told when the reader has taken more: at once, or when what waits has gone', async () => {
+  const { writer, stream, client, received, taken } = await connect()
+  await writer.sendShared(head, {}, '1')
+  await expect.poll(() => [received.length, taken()]).toEqual([1, 1])
+  client.pause()
+  const big = JSON.stringify('x'.repeat(1_000_000))
+  let sent = 1
+  while (stream.writableLength === 0) {
+    sent += 1
+    void writer.sendShared(head, {}, big)
+    await new Promise(setImmediate)
+  }
+  expect(taken()).toBe(sent - 1)
+  client.resume()
+  await expect.poll(() => received.length).toBe(sent)
+  expect(taken()).toBe(sent)
+  client.close()
+})
