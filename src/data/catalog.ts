@@ -185,7 +185,7 @@ export class Catalog {
 
   /**
    * Tenants with a run that has been queued for longer than `olderThanMs`, at most 1,000 of each database. One that was queued in the
-   * future, by the clock of whoever did it, may have been for any time.
+   * future, by a clock that was put back since or another database's, may have been for any time.
    */
   async tenantsWithOverdueRuns(olderThanMs: number): Promise<TenantId[]> {
     const tenants = await this.placements.everywhere(async (client) => {

@@ -77,6 +77,7 @@ class ScopedQuery extends pg.Query {
   readonly #wall: Wall
   readonly #options: ScopedQueryOptions
   #skip: number
+  #asksForColumns = false
   #description: RowDescription | null = null
 
   constructor(config: pg.QueryConfig, wall: Wall, options: ScopedQueryOptions) {
@@ -90,6 +91,7 @@ class ScopedQuery extends pg.Query {
     if (this.#options.begin) this.#execute(connection, beginStatement)
     this.#execute(connection, wallStatement(this.#wall))
     const known = wireQuery.hasBeenParsed.call(this, connection) ? descriptionsOf(connection).get(this.#name) : undefined
+    this.#asksForColumns = known === undefined && this.#name !== ''
     wireQuery.prepare.call(this, known === undefined ? connection : withoutDescribe(connection))
     if (known) this.handleRowDescription(known)
   }
@@ -101,7 +103,7 @@ class ScopedQuery extends pg.Query {
 
   handleCommandComplete(message: unknown, connection: WireConnection): void {
     if (this.#skip-- > 0) return
-    if (this.#name) descriptionsOf(connection).set(this.#name, this.#description)
+    if (this.#asksForColumns) descriptionsOf(connection).set(this.#name, this.#description)
     wireQuery.handleCommandComplete.call(this, message, connection)
   }
 

@@ -166,7 +166,8 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
     asked as (
       insert into runs (tenant_id, id, conversation_id, user_id, agent_id, config_version, model, api_key_id, created_at, queued_at,
         status, epoch, worker_id, started_at)
-      select tenant_id, ${runId}::uuid, id, user_id, agent_id, version, model, ${actor.id}::uuid, at, at,
+      -- Queued by the clock that claims and sweeps go by, which is the database's.
+      select tenant_id, ${runId}::uuid, id, user_id, agent_id, version, model, ${actor.id}::uuid, at, now(),
         case when worker_id is null then 'QUEUED' else 'RUNNING' end::run_status, case when worker_id is null then 0 else 1 end,
         worker_id, case when worker_id is not null then now() end
       from place left join claim on true

@@ -24,12 +24,10 @@ export async function resumeRun(scope: Scope, { runId }: { runId: string }): Pro
 
   // As a claim of its own, as which it tells the run's followers.
   const epoch = run.epoch + 1
-  // It keeps its place in the queue, if that is not ahead of the database's clock, by which it is claimed.
-  const count = await scope.db.$executeRaw`
-    update runs set status = 'QUEUED', epoch = ${epoch}::int, excused_claims = ${epoch}::int, resume_at = null,
-      queued_at = least(queued_at, now())
-    where tenant_id = ${run.tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int and status = 'PAUSED_BUDGET'
-      and cancel_requested_at is null`
+  const { count } = await scope.db.run.updateMany({
+    where: { id: run.id, epoch: run.epoch, status: 'PAUSED_BUDGET', cancelRequestedAt: null },
+    data: { status: 'QUEUED', epoch, excusedClaims: epoch, resumeAt: null },
+  })
   if (count === 0) return { run: await readRun(scope, runId) }
   await tellResumed(scope, { ...run, epoch })
   return { run: await readRun(scope, runId) }
