@@ -42,5 +42,5 @@ export function isOutage(error: unknown): boolean {
   const { code, message } = error as DatabaseError
   const failure = driverFailureOf(error)
   if (failure) return kinds.has(failure.kind ?? '') || states.test(failure.code ?? '')
-  return socketCodes.has(code ?? '') || messages.test(message)
+  return socketCodes.has(code ?? '') || states.test(code ?? '') || messages.test(message)
 }

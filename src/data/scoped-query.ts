@@ -9,6 +9,8 @@ type WireConnection = {
   bind(message: { statement?: string; values?: unknown[] }): void
   describe(message: object): void
   execute(message: object): void
+  flush(): void
+  sync(): void
 }
 
 type RowDescription = { fields: readonly unknown[] }
@@ -19,6 +21,9 @@ type WireQuery = {
   prepare(connection: WireConnection): void
   handleRowDescription(message: RowDescription): void
   handleCommandComplete(message: unknown, connection: WireConnection): void
+  readonly _results: pg.QueryResult
+  /** What went wrong with reading the rows, which is told of once the connection is ready. */
+  readonly _canceledDueToError: unknown
 }
 
 const wireQuery = pg.Query.prototype as unknown as WireQuery
@@ -58,6 +63,15 @@ function withoutDescribe(connection: WireConnection): WireConnection {
   return Object.create(connection, { describe: { value: () => undefined } })
 }
 
+/** Has the rows sent before Postgres commits, which is what the Sync makes it do. */
+function flushedBeforeSync(connection: WireConnection): WireConnection {
+  const sync = () => {
+    connection.flush()
+    connection.sync()
+  }
+  return Object.create(connection, { sync: { value: sync } })
+}
+
 export type ScopedQueryOptions = {
   /** Opens an explicit transaction in the same round trip. */
   begin: boolean
@@ -66,6 +80,8 @@ export type ScopedQueryOptions = {
    * pg credits every ParseComplete to the query it is running.
    */
   named: boolean
+  /** Given the result as soon as it is there, before the statement is committed. */
+  onResult?: (result: pg.QueryResult) => void
 }
 
 /**
@@ -92,7 +108,8 @@ class ScopedQuery extends pg.Query {
     this.#execute(connection, wallStatement(this.#wall))
     const known = wireQuery.hasBeenParsed.call(this, connection) ? descriptionsOf(connection).get(this.#name) : undefined
     this.#asksForColumns = known === undefined && this.#name !== ''
-    wireQuery.prepare.call(this, known === undefined ? connection : withoutDescribe(connection))
+    const ahead = this.#options.onResult ? flushedBeforeSync(connection) : connection
+    wireQuery.prepare.call(this, known === undefined ? ahead : withoutDescribe(ahead))
     if (known) this.handleRowDescription(known)
   }
 
@@ -105,6 +122,8 @@ class ScopedQuery extends pg.Query {
     if (this.#skip-- > 0) return
     if (this.#asksForColumns) descriptionsOf(connection).set(this.#name, this.#description)
     wireQuery.handleCommandComplete.call(this, message, connection)
+    const { _results, _canceledDueToError } = this as unknown as WireQuery
+    if (!_canceledDueToError) this.#options.onResult?.(_results)
   }
 
   get #name(): string {

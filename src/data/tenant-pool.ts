@@ -5,7 +5,11 @@ import { SharedConnections } from './shared-connections.ts'
 import { SilenceWatch } from './silence.ts'
 
 /** The wall of the operation in progress, and whether it may share a connection with others. */
-export type PoolScope = Wall & { shortRead: boolean }
+export type PoolScope = Wall & {
+  shortRead: boolean
+  /** Asks for the result before its commit, and is given that of each statement that is sent without a transaction. */
+  onCommit?: (committed: Promise<void>) => void
+}
 
 export type TenantPoolOptions = {
   connectionString: string
@@ -115,11 +119,14 @@ export class TenantPool extends pg.Pool {
     const scope = this.scope()
     if (scope.shortRead && this.#shared) return this.#shared.query(config, scope)
     const client = await super.connect()
-    try {
-      return await runScoped(client, config, scope, { begin: false, named: this.namedStatements })
-    } finally {
-      release(client)
-    }
+    const options = { begin: false, named: this.namedStatements }
+    const { promise: result, resolve: onResult } = Promise.withResolvers<pg.QueryResult>()
+    const done = runScoped(client, config, scope, scope.onCommit ? { ...options, onResult } : options).finally(() =>
+      release(client),
+    )
+    if (!scope.onCommit) return done
+    scope.onCommit(done.then(() => undefined))
+    return Promise.race([result, done])
   }
 
   async #connectScoped(): Promise<pg.PoolClient> {

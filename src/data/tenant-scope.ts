@@ -13,7 +13,7 @@ import {
   type WallSwitches,
 } from './tenant-database.ts'
 import { plainWhere, UnscopedOperation } from './tenant-filter.ts'
-import type { TenantPool } from './tenant-pool.ts'
+import type { PoolScope, TenantPool } from './tenant-pool.ts'
 
 /** One tenant's rows, inside an interactive transaction. */
 export type TenantTransaction = Omit<PrismaClient, Forbidden>
@@ -30,7 +30,15 @@ export type TenantDb = TenantTransaction & {
    * Shares a connection with others, and may be sent twice.
    */
   $queryShort: PrismaClient['$queryRaw']
+  /**
+   * `$queryRaw` whose rows are there before the statement is committed, which waits for the disk. They can be told of, and acted upon, only once
+   * `committed` has resolved; when it rejects, they may or may not be stored.
+   */
+  $queryBeforeCommit<Rows>(strings: TemplateStringsArray, ...values: unknown[]): Promise<Uncommitted<Rows>>
 }
+
+/** What a statement answered that is being committed. */
+export type Uncommitted<Rows> = { rows: Rows; committed: Promise<void> }
 
 /** Where the tenants are that have a database of their own. */
 export type Elsewhere = {
@@ -62,17 +70,19 @@ export class TenantData {
   of(wall: Wall): TenantDb {
     // To Postgres the empty user is no user, which is staff.
     if (wall.userId === '') throw new UnscopedOperation('Acting as the empty user')
-    const send: Send = (work, shortRead) => this.#send(wall, (database) => work(database.client, database.raw), shortRead)
+    const send: Send = (work, how) => this.#send(wall, (database) => work(database.client, database.raw), how)
     const $transaction = async <T>(work: (tx: TenantTransaction) => Promise<T>, options?: TransactionOptions) => {
       if (typeof work !== 'function') throw new UnscopedOperation('$transaction with a list')
       return this.#send(wall, (database) =>
         database.client.$transaction((tx) => {
-          const sendInside: Send = (operation, shortRead) => within(database, wall, () => operation(tx, tx), shortRead)
+          const sendInside: Send = (operation, how) => within(database, wall, () => operation(tx, tx), how)
           return work(bind(sendInside, tx))
         }, options),
       )
     }
-    return bind(send, this.#pooled.client, { $transaction })
+    const $queryBeforeCommit = <Rows>(...statement: Parameters<TenantDb['$queryBeforeCommit']>) =>
+      beforeCommit<Rows>(send, statement)
+    return bind(send, this.#pooled.client, { $transaction, $queryBeforeCommit })
   }
 
   /** Looks again where tenants are: what is found in a database says that its tenant is not there. */
@@ -86,11 +96,11 @@ export class TenantData {
     await Promise.all([this.#pooled, ...databases].map((database) => database.close()))
   }
 
-  async #send<T>(wall: Wall, work: (database: TenantDatabase) => PromiseLike<T>, shortRead = false): Promise<T> {
+  async #send<T>(wall: Wall, work: (database: TenantDatabase) => PromiseLike<T>, how?: How): Promise<T> {
     const elsewhere = this.#elsewhere?.databaseOf(wall.tenantId) ?? null
     const database = elsewhere === null ? this.#pooled : await this.#open(elsewhere)
     try {
-      return await within(database, wall, () => work(database), shortRead)
+      return await within(database, wall, () => work(database), how)
     } catch (error) {
       // Perhaps it has moved. Whoever asks again finds it.
       if (isFenced(error)) void this.#elsewhere?.refresh()
@@ -110,7 +120,8 @@ export class TenantData {
 }
 
 /** Sends an operation to a client of the database that the tenant is in, behind the tenant's wall. */
-type Send = <T>(work: (client: PrismaOperations, raw: RawOperations) => PromiseLike<T>, shortRead?: boolean) => Promise<T>
+type Send = <T>(work: (client: PrismaOperations, raw: RawOperations) => PromiseLike<T>, how?: How) => Promise<T>
+type How = Partial<Omit<PoolScope, keyof Wall>>
 type Operation = (...args: unknown[]) => PromiseLike<unknown>
 type Delegate = Record<string, Operation>
 
@@ -118,9 +129,17 @@ function within<T>(
   database: TenantDatabase,
   { tenantId, userId }: Wall,
   work: () => PromiseLike<T>,
-  shortRead = false,
+  { shortRead = false, ...how }: How = {},
 ): Promise<T> {
-  return database.within({ tenantId, userId, shortRead }, work)
+  return database.within({ tenantId, userId, shortRead, ...how }, work)
+}
+
+async function beforeCommit<Rows>(send: Send, statement: unknown[]): Promise<Uncommitted<Rows>> {
+  const { promise: committed, resolve: onCommit } = Promise.withResolvers<void>()
+  // Who waits for the rows hears of it as well.
+  committed.catch(() => undefined)
+  const rows = await send((_client, raw) => Reflect.apply(raw.$queryRaw as unknown as Operation, raw, statement), { onCommit })
+  return { rows: rows as Rows, committed }
 }
 
 /**
@@ -144,7 +163,7 @@ function reach(send: Send, shape: PrismaOperations, property: string | symbol): 
   const operation = isShort ? '$queryRaw' : property
   if (!rawOperations.has(operation)) throw new UnscopedOperation(property)
   return (...statement: unknown[]) =>
-    send((_client, raw) => Reflect.apply(Reflect.get(raw, operation) as Operation, raw, statement), isShort)
+    send((_client, raw) => Reflect.apply(Reflect.get(raw, operation) as Operation, raw, statement), { shortRead: isShort })
 }
 
 function bindModel(
@@ -157,7 +176,7 @@ function bindModel(
   const get = (_: object, operation: string | symbol) => {
     if (typeof operation === 'symbol' || typeof delegate[operation] !== 'function') return undefined
     const call = (name: string, args: unknown) =>
-      send((client) => (delegateOf(client)[name] as Operation)(args), isShortRead(model, name, args))
+      send((client) => (delegateOf(client)[name] as Operation)(args), { shortRead: isShortRead(model, name, args) })
     const unbatched = unbatchedOperations[operation]
     if (unbatched === undefined) return (args: unknown) => call(operation, args)
     return (args: { where?: unknown } = {}) => call(unbatched, { ...args, where: plainWhere(model, args.where) })

@@ -16,8 +16,22 @@ import { entryNow } from './usage-feed.ts'
 /** A model call that is about to be made. `turn` counts from 0; `userPseudonym` is as the ledger has it. */
 export type PlannedCall = { turn: number; prompt: Prompt; terms: CallTerms; userPseudonym: string | null }
 
-/** The model call that a claim was stored with, before anybody composed its prompt: what was noted of it, and when, by `performance.now()`. */
-export type NotedCall = { inputTokens: number; terms: CallTerms; notedAt: number }
+/**
+ * The model call that a claim was stored with, before anybody composed its prompt: what was noted of it, and when, by `performance.now()`.
+ * Until `stored` has resolved neither may the model be called nor the run be written to; when it rejects, they may not at all.
+ */
+export type NotedCall = { inputTokens: number; terms: CallTerms; notedAt: number; stored: Promise<void> }
+
+/** Whether the claim that something was noted with is stored, once that is known. It is true of one with which nothing was. */
+export async function isStored(noted: NotedCall | null): Promise<boolean> {
+  return (
+    noted === null ||
+    noted.stored.then(
+      () => true,
+      () => false,
+    )
+  )
+}
 
 /** How long it stands, in milliseconds: far less than a worker must be silent before others take its runs over. */
 const notedFor = 1_000
@@ -38,6 +52,7 @@ export async function beginCall(
   const { model } = prompt.request
   const isOther = model !== run.model
   if (noted && !isOther && isAsNoted(call, noted)) return true
+  if (!(await isStored(noted))) return false
   const ours = Prisma.sql`tenant_id = ${run.tenantId}::uuid and id = ${run.id}::uuid and epoch = ${run.epoch}::int and status = 'RUNNING'`
   // The insertion waits for the count, and so for the row in its place to be gone.
   const handOn = Prisma.sql`

@@ -95,10 +95,15 @@ export async function sendMessage(
 async function startHere(scope: Scope, store: (workerId: string | null) => Promise<NewRun>): Promise<StoredMessage> {
   const place = scope.ports.runQueue.reserve()
   try {
-    const { claimed, ...stored } = await store(place?.workerId ?? null)
+    const { claimed, committed, ...stored } = await store(place?.workerId ?? null)
+    const over = claimed && place?.begin(claimed)
+    await committed.catch(async (error) => {
+      // An admission is not taken back while tokens are held for a call of its run.
+      await over
+      throw error
+    })
     if (claimed) {
       rememberRun(scope, stored.run)
-      place?.begin(claimed)
       // The first token is waited for longer than this message's confirmation.
       await afterAll()
     }
@@ -128,20 +133,24 @@ async function holdConversation(scope: Scope, tx: TenantTransaction, conversatio
   else await requestStop(tx, before(conversationId, at), superseded, at)
 }
 
-/** A message that was stored, and its run as it was claimed with it; null when it waits for a worker. */
-type NewRun = StoredMessage & { claimed: ClaimedRun | null }
+/**
+ * A message that was stored, and its run as it was claimed with it; null when it waits for a worker. They are there for good once they are
+ * `committed`, unless a transaction is not over.
+ */
+type NewRun = StoredMessage & { claimed: ClaimedRun | null; committed: Promise<void> }
 
 /**
  * The message and the run that answers it, as the last of its conversation: see `advanceConversation`. The run is claimed for the worker, if one
  * is given, when nothing in the conversation is to be answered before: what was read of it is true if nobody wrote while this waited
- * for it. One statement, and so a transaction of its own outside of one.
+ * for it. One statement, and so a transaction of its own outside of one: then a claim whose first call is noted is answered before it is
+ * committed, so that all that the call needs is done while the disk is waited for.
  */
 async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMessage, workerId: string | null): Promise<NewRun> {
   const { tenant, actor, ports } = scope
   const { conversationId, runId, content, tokensUsed } = message
   const brief = briefSql({ tenantId: tenant.id, conversationId }, ports.now())
   const notedAt = performance.now()
-  const [stored] = await tx.$queryRaw<NewRunRow[]>`
+  const statement = Prisma.sql`
     with held as materialized (
       select c.updated_at from conversations c
       where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
@@ -186,6 +195,11 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
     select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')},
       claim.*, briefed.*, noted.input_tokens as "inputTokens"
     from asked cross join said left join claim on true left join briefed on true left join noted on true`
+  const { rows, committed } =
+    tx === scope.db
+      ? await scope.db.$queryBeforeCommit<NewRunRow[]>`${statement}`
+      : { rows: await tx.$queryRaw<NewRunRow[]>`${statement}`, committed: Promise.resolve() }
+  const stored = rows[0]
   if (!stored) {
     await requireAnswerer(tx, conversationId)
     // Another agent has taken the conversation over while this waited for it.
@@ -193,14 +207,16 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
   }
   const run = takeModel<Run>('Run', stored, 'run.')
   const userMessage = takeModel<Message>('Message', stored, 'message.')
-  if (run.status === 'QUEUED') return { userMessage, run, claimed: null }
+  if (run.status === 'QUEUED') return { userMessage, run, claimed: null, committed }
   const config = takeModel<AgentConfig>('AgentConfig', stored, 'config.')
   const known = takeBrief(stored, { content, tokens: tokensUsed })
   const isKnown = run.userId === null || known.userPseudonym !== null
   const { inputTokens } = stored
-  const noted = inputTokens !== null && known.terms ? { inputTokens, terms: known.terms, notedAt } : null
+  const noted = inputTokens !== null && known.terms ? { inputTokens, terms: known.terms, notedAt, stored: committed } : null
+  // Whoever makes it reads more of the run, which is to be found once it is committed.
+  if (!noted) await committed
   const claimed = { run: { ...run, config }, tenant: takeTenant(stored), brief: isKnown ? known : null, noted }
-  return { userMessage, run, claimed }
+  return { userMessage, run, claimed, committed }
 }
 
 /** `inputTokens` are those of the model call that was noted; null for none. */

@@ -40,6 +40,8 @@ export type Listening = {
   beat: () => Promise<void> | null
   /** The tenant's own; null for the platform's. */
   account: ModelAccount | null
+  /** When the model may be asked; null for now. When it rejects, the signal is aborted. */
+  ready: Promise<void> | null
   /** Whether another model would answer in its place. */
   hasStandIn: boolean
 }
@@ -69,7 +71,7 @@ export async function callModel(model: Model, prompt: Prompt, listening: Listeni
 }
 
 async function tryCall(model: Model, prompt: Prompt, listening: Listening): Promise<CallOutcome> {
-  const { signal, cover, onText, account, beat } = listening
+  const { signal, cover, onText, account, beat, ready } = listening
   if (signal.aborted) return { outcome: 'aborted', text: '', usage: null }
   const repair = new TextRepair()
   const toolCalls: ToolCall[] = []
@@ -96,7 +98,7 @@ async function tryCall(model: Model, prompt: Prompt, listening: Listening): Prom
       : countUsage(model, prompt, [text, ...(toolCalls.length > 0 ? toolCalls.flatMap(writtenIn) : [toolText])])
 
   try {
-    for await (const event of model.stream(prompt.request, signal, account, beat)) {
+    for await (const event of model.stream(prompt.request, signal, { account, beat, ready })) {
       began ||= event.type !== 'usage' || event.usage.outputTokens > 0
       switch (event.type) {
         case 'text':

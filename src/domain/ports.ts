@@ -216,18 +216,21 @@ export type ModelEvent =
 /** With whom and with which key a tenant has its models called. `baseUrl`, which the tenant chose, is null for the platform's. */
 export type ModelAccount = { apiKey: string; baseUrl: string | null }
 
+export type ModelCallOptions = {
+  /** Default: the platform's. */
+  account?: ModelAccount | null
+  /** What the model says until then, where that answers a promise, may come together. */
+  beat?: () => Promise<void> | null
+  /** Nothing is sent before it has resolved, and never when it rejects. What comes before that takes its time meanwhile. */
+  ready?: Promise<void> | null
+}
+
 export type Model = {
   /**
-   * One streaming call, on the platform's account unless another is given. Ends after `finish`; throws a ModelError when the upstream
-   * fails, and the signal's reason when aborted, after what had come by then. Never retries: the caller meters each attempt. What the model says until `beat`, where
-   * that answers a promise, may come together.
+   * One streaming call. Ends after `finish`; throws a ModelError when the upstream fails, and the signal's reason when aborted, after what
+   * had come by then. Never retries: the caller meters each attempt.
    */
-  stream(
-    request: ModelRequest,
-    signal: AbortSignal,
-    account?: ModelAccount | null,
-    beat?: () => Promise<void> | null,
-  ): AsyncIterable<ModelEvent>
+  stream(request: ModelRequest, signal: AbortSignal, options?: ModelCallOptions): AsyncIterable<ModelEvent>
   /** Tokens that fit the model, input and output together. */
   contextWindow(model: string): number
   /** Whether it thinks before it answers, in output tokens that are not streamed. */

@@ -6,7 +6,7 @@ import type { TenantData } from '../data/tenant-scope.ts'
 import type { CallId, QuotaReading, SettledCall } from './admission.ts'
 import { expireRequests } from './approval.ts'
 import { noticeRequests } from './approval-notice.ts'
-import { type NotedCall, settleCalls } from './call-attempt.ts'
+import { isStored, type NotedCall, settleCalls } from './call-attempt.ts'
 import { Unavailable } from './errors.ts'
 import { settle } from './escrow.ts'
 import { newId, type TenantId, tenantIdOf } from './ids.ts'
@@ -21,6 +21,7 @@ import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run
 import { textOf, turnsOf } from './run-turn.ts'
 import { SideBySide } from './side-by-side.ts'
 import { startTicker } from './ticker.ts'
+import { callIdOf } from './usage.ts'
 import { entryNow } from './usage-feed.ts'
 
 export type RunWorkerOptions = {
@@ -67,8 +68,8 @@ function claimName({ runId }: Pick<RunRef, 'runId'>, { epoch }: { epoch: number 
   return `${runId}/${epoch}`
 }
 
-/** `call` is the model call that tokens are held for, if there is one. */
-type Claim = { ref: RunRef; epoch: number; call: CallId | null; stop: (reason: StopReason) => void }
+/** `call` is the model call that tokens are held for, if there is one. What is not stored yet cannot be looked for in the database. */
+type Claim = { ref: RunRef; epoch: number; call: CallId | null; isStored: boolean; stop: (reason: StopReason) => void }
 
 /**
  * Executes runs: claims them, makes the answers, and ends each exactly once. Any number of workers may run, in any number of
@@ -168,8 +169,14 @@ export class RunWorker {
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
     const stop = (reason: StopReason) => stopping.abort(reason)
-    const claim: Claim = { ref, epoch: run.epoch, call: null, stop }
+    const claim: Claim = { ref, epoch: run.epoch, call: null, isStored: noted === null, stop }
     this.#claims.set(run.id, claim)
+    noted?.stored.then(
+      () => {
+        claim.isStored = true
+      },
+      () => stop('fenced'),
+    )
     if (this.#draining) stop('handedBack')
     const text = textOf(turnsOf(run))
     const log = new RunLog({
@@ -219,8 +226,13 @@ export class RunWorker {
 
   /** Throws when not even the end of the claim could be stored. */
   async #execute(task: RunTask): Promise<ClosedClaim> {
-    const { run, db, ports } = task
+    const { run, db, ports, noted } = task
     const loop = await this.#loop(task)
+    if (!(await isStored(noted))) {
+      // If it is there all the same, it is found by the database alone.
+      const id = callIdOf({ runId: run.id, turn: 0, attempt: run.epoch })
+      return { ending: null, paused: null, calls: [{ id, tokens: 0, at: ports.now(), isOurs: true }], isAwaited: false }
+    }
     // A call that was noted and did not begin is forgotten: nobody shall be charged for it.
     const outcome = task.noted ? { ...loop, call: { turn: 0, usage: null }, terms: task.noted.terms } : loop
     return persist(() => endClaim(db, run, outcome, entryNow(ports)))
@@ -228,7 +240,7 @@ export class RunWorker {
 
   /** The loop. A defect ends the run like any other failure; without the database it is left for later. */
   async #loop(task: RunTask): Promise<LoopOutcome> {
-    const { run, tenant, db, ports } = task
+    const { run, tenant, db, ports, noted } = task
     const failed = (code: string, message: string): LoopOutcome => ({
       ...{ outcome: 'failed', failure: { code, message } },
       ...{ turns: turnsOf(run), call: null, terms: null },
@@ -248,7 +260,7 @@ export class RunWorker {
     } catch (error) {
       if (isOutage(error) || isFenced(error)) throw error
       this.#options.onError(error)
-      if (!task.noted) await settleCalls(owner, run.id, run.epoch).catch(this.#options.onError)
+      if (!task.noted && (await isStored(noted))) await settleCalls(owner, run.id, run.epoch).catch(this.#options.onError)
       return failed('INTERNAL', 'Something went wrong on our side.')
     }
   }
@@ -283,7 +295,8 @@ export class RunWorker {
    */
   async #watch(): Promise<void> {
     const { catalog } = this.#options
-    const byDatabase = Map.groupBy(this.#claims.values(), ({ ref }) => catalog.placements.databaseOf(ref.tenantId))
+    const stored = [...this.#claims.values()].filter(({ isStored }) => isStored)
+    const byDatabase = Map.groupBy(stored, ({ ref }) => catalog.placements.databaseOf(ref.tenantId))
     await this.#watching.each(byDatabase, async (databaseId, claims) => {
       const runs = claims.map(({ ref }) => ref)
       const standings = await catalog.standingOf(runs, databaseId)

@@ -110,7 +110,8 @@ async function callOnce(task: RunTask, planned: PlannedCall, circumstances: Circ
     const cover = (text: string) => escrow.cover(text)
     const onText = (text: string) => log.write({ type: 'TextDelta', text })
     const beat = () => log.beat()
-    const answer = await callModel(ports.model, bounded, { signal: stop, cover, onText, beat, account, hasStandIn })
+    const ready = noted?.stored ?? null
+    const answer = await callModel(ports.model, bounded, { signal: stop, cover, onText, beat, account, ready, hasStandIn })
     await escrow.close()
     // The model stopped where the budget told it to.
     const isCut = answer.outcome === 'cut' || (answer.outcome === 'answered' && answer.reason === 'LENGTH' && escrow.isShort)

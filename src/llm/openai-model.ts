@@ -1,6 +1,6 @@
 import OpenAI from 'openai'
 import type { ChatCompletionCreateParamsStreaming, ChatCompletionMessageParam } from 'openai/resources/chat/completions'
-import type { Model, ModelAccount, ModelEvent, ModelMessage, ModelRequest } from '../domain/ports.ts'
+import type { Model, ModelAccount, ModelCallOptions, ModelEvent, ModelMessage, ModelRequest } from '../domain/ports.ts'
 import { CompletionReader, joinTexts } from './completion-stream.ts'
 import { profileOf } from './model-catalog.ts'
 import { modelFailure, unconfigured } from './model-failure.ts'
@@ -46,13 +46,13 @@ export function createOpenAiModel({ sendElsewhere = null, ...options }: OpenAiMo
   async function* stream(
     request: ModelRequest,
     signal: AbortSignal,
-    account: ModelAccount | null = null,
-    beat: () => Promise<void> | null = () => null,
+    { account = null, beat = () => null, ready = null }: ModelCallOptions = {},
   ): AsyncGenerator<ModelEvent, void> {
     signal.throwIfAborted()
     const { apiKey, baseURL, send } = endpointFor(account)
     let isAllSaid = false
-    const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal, send)
+    const sendWhenReady: Send = ready ? (url, options) => ready.then(() => send(url, options)) : send
+    const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal, sendWhenReady)
     try {
       // A client of its own (20 µs) gives each call its own fetch. What it would else read from the environment is null.
       const client = new OpenAI({

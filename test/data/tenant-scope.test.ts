@@ -1,6 +1,7 @@
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Prisma } from '../../src/data/generated/client.ts'
+import { isOutage } from '../../src/data/outage.ts'
 import { SharedConnections } from '../../src/data/shared-connections.ts'
 import { SilenceWatch } from '../../src/data/silence.ts'
 import { UnscopedOperation } from '../../src/data/tenant-filter.ts'
@@ -418,3 +419,74 @@ async function backendOf(tx: Pick<TenantDb, '$queryRaw'>): Promise<number | unde
   const [row] = await tx.$queryRaw<{ pid: number }[]>`select pg_backend_pid() as pid`
   return row?.pid
 }
+
+describe('a statement that answers before it is committed', () => {
+  const rename = (db: TenantDb, id: string, title: string) =>
+    db.$queryBeforeCommit<{ title: string }[]>`update conversations set title = ${title} where id = ${id}::uuid returning title`
+
+  beforeAll(() =>
+    adminQuery(
+      database.adminUrl,
+      `create function check_title() returns trigger language plpgsql as $$
+      begin
+        perform pg_sleep(0.2);
+        if new.title = 'refused' then raise exception 'not this title'; end if;
+        return null;
+      end $$;
+      create constraint trigger check_title after update on conversations deferrable initially deferred
+        for each row when (new.title in ('slow', 'refused')) execute function check_title()`,
+    ),
+  )
+
+  afterAll(() => adminQuery(database.adminUrl, 'drop function check_title cascade'))
+
+  it.each([true, false])(
+    'has its rows there while others do not see them yet, named statements or not: %s',
+    async (namedStatements) => {
+      const source = new TenantData(new TenantPool({ connectionString: database.appUrl, max: 2, namedStatements }))
+      onTestFinished(() => source.close())
+      const { db, conversation, key, name } = await seedTenant(source)
+      for (const before of [name, 'slow']) {
+        const { rows, committed } = await rename(db, conversation.id, 'slow')
+        expect(rows).toEqual([{ title: 'slow' }])
+        expect(await db.conversation.findUnique({ where: key })).toMatchObject({ title: before })
+        await committed
+        expect(await db.conversation.findUnique({ where: key })).toMatchObject({ title: 'slow' })
+      }
+    },
+  )
+
+  it('may come to nothing, and the connection goes on', async () => {
+    const one = new TenantPool({ connectionString: database.appUrl, max: 1 })
+    const source = new TenantData(one)
+    onTestFinished(() => source.close())
+    const { db, conversation, key, name } = await seedTenant(source)
+    const { rows, committed } = await rename(db, conversation.id, 'refused')
+    expect(rows).toEqual([{ title: 'refused' }])
+    await expect(committed).rejects.toThrow('not this title')
+    expect(await db.conversation.findUnique({ where: key })).toMatchObject({ title: name })
+    await expect(db.$queryBeforeCommit`select 1 / 0`).rejects.toThrow('division by zero')
+    expect((await rename(db, conversation.id, 'taken')).rows).toEqual([{ title: 'taken' }])
+    expect(one.totalCount).toBe(1)
+  })
+
+  it('is behind the wall like any other', async () => {
+    const [a, b] = [await seedTenant(), await seedTenant()]
+    const { rows, committed } = await rename(a.db, b.conversation.id, 'mine')
+    await committed
+    expect(rows).toEqual([])
+    expect(await b.db.conversation.findUnique({ where: b.key })).toMatchObject({ title: b.name })
+  })
+
+  it('may break with its connection before it is known whether it is stored', async () => {
+    const one = new TenantPool({ connectionString: database.appUrl, max: 1 })
+    const source = new TenantData(one)
+    onTestFinished(() => source.close())
+    const { db, conversation } = await seedTenant(source)
+    const { committed } = await rename(db, conversation.id, 'slow')
+    await adminQuery(database.adminUrl, `select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'PgSleep'`)
+    const error = await committed.catch((reason: unknown) => reason)
+    expect(isOutage(error)).toBe(true)
+    await (await rename(db, conversation.id, 'again')).committed
+  })
+})

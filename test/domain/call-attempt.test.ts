@@ -94,7 +94,7 @@ it('what was noted with the claim stands for a second, and while it is the call 
   await ask(unheard(member))
   const run = await claim(member)
   const call = { turn: 0, prompt, terms: await terms(member), userPseudonym: null }
-  const noted = { inputTokens: 1_000, terms: call.terms, notedAt: performance.now() }
+  const noted = { inputTokens: 1_000, terms: call.terms, notedAt: performance.now(), stored: Promise.resolve() }
   // Nobody has noted it, so that is what can be told apart.
   expect(await beginCall(member.db, run, call, noted)).toBe(true)
   expect(await attempts(member)).toEqual([])

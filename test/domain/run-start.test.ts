@@ -1,5 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Uncommitted } from '../../src/data/tenant-scope.ts'
+import type { QuotaReading } from '../../src/domain/admission.ts'
 import { updateAgentConfig } from '../../src/domain/agent-config.ts'
 import { createConversation } from '../../src/domain/conversation.ts'
 import { advanceConversation } from '../../src/domain/conversation-clock.ts'
@@ -25,6 +27,17 @@ beforeAll(async () => {
 })
 
 afterAll(() => story.close())
+
+/** Has what is done after the insertion of a message that says `content` done when that is committed. */
+async function atCommit(content: string, statement: string): Promise<void> {
+  const name = `commit_${newId().replaceAll('-', '')}`
+  await adminQuery(
+    story.database.adminUrl,
+    `create function ${name}() returns trigger language plpgsql as $$ begin ${statement}; return null; end $$;
+    create constraint trigger ${name} after insert on messages deferrable initially deferred
+      for each row when (new.content = '${content}') execute function ${name}()`,
+  )
+}
 
 const statusOf = async (scope: Scope, runId: string) => (await findRun(scope, runId))?.status
 
@@ -124,6 +137,47 @@ describe('a message at a process whose worker has room', () => {
     const { endUser: other } = await story.endUser(admin, 'another')
     await expect(follow(other, own.id)).rejects.toThrow(NotFound)
     expect(shownAfter(await follow(endUser, own.id))).toBe('Hello.')
+  })
+
+  it('is answered once it is committed, however long that takes', async () => {
+    const { member } = await story.tenant()
+    await atCommit('Slow', 'perform pg_sleep(0.3)')
+    const model = scriptedModel([says('Hello.')])
+    const begun: string[] = []
+    const onCall: Partial<typeof model> = {
+      async *stream(request, signal, options) {
+        begun.push('prepared')
+        options?.ready?.then(() => begun.push('ready'))
+        yield* model.stream(request, signal, options)
+      },
+    }
+    // Runs are looked for while that takes: a run that is not found has been deleted, but for those that are not there yet.
+    await using _ = await startWorker(story, { model: { ...model, ...onCall }, timing: { watch: 20 } })
+    const asked = ask(member, 'Slow')
+    await until(() => begun.length === 1)
+    expect(model.requests).toHaveLength(0)
+    const { run } = await asked
+    expect(shownAfter(await follow(member, run.id))).toBe('Hello.')
+    expect(begun).toEqual(['prepared', 'ready'])
+    expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 1 })
+  })
+
+  it('is not answered when it cannot be committed, and holds nothing then', async () => {
+    const { member } = await story.tenant()
+    await atCommit('Refused', "raise exception 'not today'")
+    const model = scriptedModel([says('Hello.')])
+    await using work = await startWorker(story, { model })
+    const used = async () =>
+      (await story.ports.admission.read(member.tenant.id, member.tenant.limitsVersion)) as { quota: QuotaReading }
+    await follow(member, (await ask(member)).run.id)
+    const before = await used()
+    await expect(ask(member, 'Refused')).rejects.toThrow('not today')
+    await until(() => work.worker.underWay === 0)
+    expect((await used()).quota).toMatchObject({ reserved: 0, sessions: 0, spent: before.quota.spent })
+    expect(model.requests).toHaveLength(1)
+    expect(await member.db.run.count()).toBe(1)
+    expect(await member.db.modelCallAttempt.count()).toBe(0)
+    expect(await member.db.usageRecord.count()).toBe(1)
   })
 
   it('belongs to an end user whose pseudonym is made when it is first needed', async () => {
@@ -304,22 +358,31 @@ describe('the first model call of such a run', () => {
     await expect(work[Symbol.asyncDispose]()).rejects.toThrow('failed in the background')
   })
 
-  it('is forgotten when its worker never hears that it has the run', async () => {
+  const lost = () => new Error('Connection terminated unexpectedly')
+  it.each<[string, (answer: Uncommitted<unknown>) => Uncommitted<unknown>]>([
+    [
+      'that it has the run',
+      () => {
+        throw lost()
+      },
+    ],
+    ['that it is committed', ({ rows, committed }) => ({ rows, committed: committed.then(() => Promise.reject(lost())) })],
+  ])('is forgotten when its worker never hears %s', async (_case, lose) => {
     const { member } = await story.tenant()
     await using _ = await startWorker(story, { model: scriptedModel([says('Hello.', usage(7, 1))]), timing: impatient })
     const db = new Proxy(member.db, {
       get: (target, name) => {
-        if (name !== '$queryRaw') return Reflect.get(target, name)
-        return async (...statement: Parameters<typeof target.$queryRaw>) => {
-          await target.$queryRaw(...statement)
-          throw new Error('Connection terminated unexpectedly')
+        if (name !== '$queryBeforeCommit') return Reflect.get(target, name)
+        return async (...statement: Parameters<typeof target.$queryBeforeCommit>) => {
+          const answer = await target.$queryBeforeCommit(...statement)
+          return lose({ ...answer, committed: answer.committed.then(() => undefined) })
         }
       },
     })
     const { id } = await createConversation(member, {})
     await expect(ask({ ...member, db }, 'Hi', id)).rejects.toThrow('Connection terminated')
+    await until(async () => (await member.db.run.count({ where: { conversationId: id } })) === 1)
     const { id: runId } = await member.db.run.findFirstOrThrow({ where: { conversationId: id } })
-    expect(await attemptsOf(runId)).toHaveLength(1)
     expect(shownAfter(await follow(member, runId))).toBe('Hello.')
     expect(await attemptsOf(runId)).toEqual([])
     const ledger = await member.db.usageRecord.findMany({ where: { runId } })

@@ -247,7 +247,7 @@ describe('a cancellation', () => {
     }
     const seen: ModelEvent[] = []
     const call = (async () => {
-      for await (const event of modelOf().stream(hello, abort.signal, null, beat)) seen.push(event)
+      for await (const event of modelOf().stream(hello, abort.signal, { beat })) seen.push(event)
     })()
     await expect(call).rejects.toThrow('enough')
     expect(textOf(seen)).toBe('one two')
@@ -280,7 +280,7 @@ describe('a cancellation', () => {
     }
     const seen: ModelEvent[] = []
     const call = (async () => {
-      for await (const event of modelOf().stream(hello, abort.signal, null, beat)) seen.push(event)
+      for await (const event of modelOf().stream(hello, abort.signal, { beat })) seen.push(event)
     })()
     await expect(call).rejects.toThrow('enough')
     expect(textOf(seen)).toBe('one two three four five six seven')

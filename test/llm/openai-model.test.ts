@@ -53,6 +53,19 @@ describe('an answer', () => {
     }
   })
 
+  test('is asked for when the caller is ready, and not when that never comes', async () => {
+    upstream.next(says('Hello'))
+    const ready = Promise.withResolvers<void>()
+    const events = collect(modelOf().stream(hello, new AbortController().signal, { ready: ready.promise }))
+    await delay(30)
+    expect(upstream.requests).toHaveLength(0)
+    ready.resolve()
+    expect(await events).toContainEqual({ type: 'text', text: 'Hello' })
+    const never = Promise.reject(new Error('not stored'))
+    await expect(collect(modelOf().stream(hello, new AbortController().signal, { ready: never }))).rejects.toThrow()
+    expect(upstream.requests).toHaveLength(1)
+  })
+
   test('is read together as far as it comes until the beat, and to its end without one', async () => {
     upstream.next(async (answer) => {
       for (const content of ['One ', 'two ', 'three ', 'four ', 'five']) {
@@ -63,7 +76,7 @@ describe('an answer', () => {
     })
     let beats = 0
     const beat = () => (beats++ === 1 ? delay(25) : beats > 2 ? new Promise<void>(() => undefined) : null)
-    const events = await collect(modelOf().stream(hello, new AbortController().signal, null, beat))
+    const events = await collect(modelOf().stream(hello, new AbortController().signal, { beat }))
     const texts = events.flatMap((event) => (event.type === 'text' ? [event.text] : []))
     expect(texts.join('')).toBe('One two three four five')
     expect(texts.length).toBeLessThanOrEqual(3)

@@ -22,11 +22,12 @@ export function scriptedModel(
   const requests: ModelRequest[] = []
   return {
     requests,
-    stream(request, signal) {
+    async *stream(request, signal, { ready } = {}) {
+      await ready
       const script = scripts[Math.min(requests.length, scripts.length - 1)]
       requests.push(request)
       if (!script) throw new Error('The scripted model has no script.')
-      return script(request, signal)
+      yield* script(request, signal)
     },
     contextWindow: () => contextWindow,
     hidesReasoning: () => hidesReasoning,
