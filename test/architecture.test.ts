@@ -131,7 +131,9 @@ describe('SQL', { tags: ['rule-7'] }, () => {
   const matching = (pattern: RegExp) => sources.filter(({ source }) => pattern.test(source)).map(({ file }) => file)
 
   it('is never put together from text: raw statements are tagged templates, and nothing is spliced into them', () => {
-    expect(matching(/\$(queryRaw|executeRaw)Unsafe\b *[(<`]|\$(queryRaw|queryShort|queryBeforeCommit|executeRaw)(<[^`;]*?>)?\s*\(/)).toEqual([])
+    expect(
+      matching(/\$(queryRaw|executeRaw)Unsafe\b *[(<`]|\$(queryRaw|queryShort|queryBeforeCommit|executeRaw)(<[^`;]*?>)?\s*\(/),
+    ).toEqual([])
     // But for a model's columns, whose names come from the schema, and whose callers name model and table themselves.
     expect(matching(/\bPrisma\.raw\b/)).toEqual(['data/model-columns.ts'])
     const named = sources.flatMap(({ source }) =>

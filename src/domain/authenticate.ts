@@ -7,7 +7,7 @@ import { type ApiKeyClaim, parseApiKey, verifySecret } from './credential.ts'
 import { Unavailable } from './errors.ts'
 import { tenantIdOf } from './ids.ts'
 import { quotaSourceOf } from './quota-terms.ts'
-import type { Platform, Scope } from './scope.ts'
+import type { Platform, RowVersions, Scope } from './scope.ts'
 
 /**
  * What an operator may touch: the platform's catalogue, and no tenant's content. `data` is there for what has to be done in a
@@ -49,7 +49,7 @@ async function operatorOf(claim: ClaimOf<'operator'>, options: Platform): Promis
 async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform, isStale = false): Promise<Principal | null> {
   const { data, ports, settings } = options
   const staff = data.of({ tenantId: claim.tenantId, userId: null })
-  const { key, tenant } = await readClaimed(staff, claim)
+  const { key, tenant, asOf } = await readClaimed(staff, claim)
   if (tenant && tenant.databaseId !== null) {
     // It has moved since this process last looked. These rows are what it left behind.
     if (isStale) throw new Unavailable('The tenant is being moved to another database. Try again shortly.', 1)
@@ -70,22 +70,36 @@ async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform, isStale = f
     kind: 'tenant',
     scope: {
       ...{ tenant: { ...tenant, id: tenantId }, actor: { id, name, role, userId } },
-      ...{ db, quotaSource: quotaSourceOf(staff, tenantId), ports, settings },
+      ...{ db, quotaSource: quotaSourceOf(staff, tenantId), ports, settings, asOf },
+      renew: async () => scopeIn(await tenantOf(claim, options)),
     },
     expiresAt: key.expiresAt,
   }
 }
 
+/** Whether the credential of a tenant's principal has stopped working by itself. */
+export function isExpired({ expiresAt, scope }: Extract<Principal, { kind: 'tenant' }>): boolean {
+  return !isBefore(scope.ports.now(), expiresAt)
+}
+
+/** The scope of a tenant's principal. */
+export function scopeIn(principal: Principal | null): Scope | null {
+  return principal?.kind === 'tenant' ? principal.scope : null
+}
+
 /** The key that is claimed and the tenant it would be of, in one round trip; null for what there is not. */
 async function readClaimed(staff: TenantDb, { id, tenantId }: ClaimOf<'tenant'>) {
   const [row] = await staff.$queryShort<Record<string, unknown>[]>`
-    select ${columnsOf('Tenant', 't', 'tenant.')}, ${columnsOf('ApiKey', 'k', 'key.')}
+    select ${columnsOf('Tenant', 't', 'tenant.')}, ${columnsOf('ApiKey', 'k', 'key.')},
+      json_build_object('tenant', t.xmin::text, 'key', k.xmin::text) as "asOf"
     from tenants t left join api_keys k on k.tenant_id = t.id and k.id = ${id}::uuid
     where t.id = ${tenantId}::uuid`
-  if (!row) return { key: null, tenant: null }
+  if (!row) return { key: null, tenant: null, asOf: nothing }
   const key = row['key.id'] === null ? null : takeModel<ApiKey>('ApiKey', row, 'key.')
-  return { key, tenant: takeModel<Tenant>('Tenant', row, 'tenant.') }
+  return { key, tenant: takeModel<Tenant>('Tenant', row, 'tenant.'), asOf: row['asOf'] as RowVersions }
 }
+
+const nothing: RowVersions = { tenant: '0', key: '0' }
 
 /** A tenant that is being moved is still read; its mutations are refused, see schema/mutation.ts. */
 const servedStatuses: ReadonlySet<TenantStatus> = new Set<TenantStatus>(['ACTIVE', 'MOVING'])

@@ -9,7 +9,7 @@ import { type Prompt, tokensPerMessage } from './prompt.ts'
 import type { LoggedEvent, TokenUsage } from './run-event.ts'
 import { logEpoch } from './run-log.ts'
 import { textOf, turnsOf } from './run-turn.ts'
-import type { Scope } from './scope.ts'
+import type { Scope, TenantProfile } from './scope.ts'
 import { recordUsage } from './usage.ts'
 import { entryNow } from './usage-feed.ts'
 
@@ -90,7 +90,11 @@ function isAsNoted({ turn, prompt, terms }: PlannedCall, noted: NotedCall): bool
  * can be read off the `briefed` configuration: its agent's own model answers, on the platform's account, without tools to be told of and without
  * waiting for a slot, and the history fits whole. Answers its `input_tokens`, as `composePrompt` will count them.
  */
-export function noteFirstCall({ modelSlots }: Pick<Ports, 'modelSlots'>, questionTokens: number): Prisma.Sql {
+export function noteFirstCall(
+  { modelSlots }: Pick<Ports, 'modelSlots'>,
+  { downgradeModel, modelKeySecret }: TenantProfile,
+  questionTokens: number,
+): Prisma.Sql {
   const { bounded } = modelSlots
   return Prisma.sql`
     insert into model_call_attempts (${attemptColumns})
@@ -102,7 +106,7 @@ export function noteFirstCall({ modelSlots }: Pick<Ports, 'modelSlots'>, questio
       from json_array_elements(b.earlier) said) input
     where input.tokens + b."config.maxOutputTokens" <= b."config.contextWindow" and b."listed.id" is not null
       and b."config.enabledTools" = '{}' and b."config.handoffAgentIds" = '{}'
-      and claim."downgradeModel" is null and claim."modelKeySecret" is null
+      and ${downgradeModel === null && modelKeySecret === null}::boolean
       and (asked.user_id is null or b."userPseudonym" is not null)
       and ${bounded !== null}::boolean and asked.model <> all (${bounded ?? []}::text[])
     returning input_tokens`

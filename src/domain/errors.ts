@@ -30,6 +30,14 @@ export class NotFound extends Problem {
   }
 }
 
+/** There are no valid credentials. No problem of the API: whoever has none is told nothing else. */
+export class Unauthenticated extends Error {
+  constructor() {
+    super('Send a valid API key as "Authorization: Bearer <key>"; on sockets, as "authorization" in connectionParams.')
+    this.name = 'Unauthenticated'
+  }
+}
+
 /** The actor is known and may not do this. */
 export class Forbidden extends Problem {
   constructor(message = 'Your role does not allow this.') {

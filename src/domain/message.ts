@@ -1,6 +1,7 @@
 import { type AgentConfig, type Message, Prisma, type Run } from '../data/generated/client.ts'
 import { columnsOf, takeModel } from '../data/model-columns.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
+import { checkingAccess, isUnchanged, requireUnchanged } from './access-check.ts'
 import type { QuotaReading } from './admission.ts'
 import { noteFirstCall } from './call-attempt.ts'
 import { advanceConversation, nextMoment } from './conversation-clock.ts'
@@ -10,7 +11,7 @@ import { isUuid, newId } from './ids.ts'
 import { admitMessage } from './message-admission.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
 import { rememberRun } from './run.ts'
-import { type ClaimedRun, type RunTenant, takeTenant, tenantColumns, versionToPin } from './run-claim.ts'
+import { type ClaimedRun, takeTenant, versionToPin } from './run-claim.ts'
 import { superseded } from './run-ending.ts'
 import { type BriefRow, briefSql, takeBrief } from './run-history.ts'
 import { requestStop, stopRuns } from './run-stop.ts'
@@ -43,12 +44,13 @@ export const contentRules = { max: 100_000, multiline: true }
  * Says something in a conversation and queues the run that answers it. Throws NotFound, also for an end user when the
  * conversation is another's, ValidationProblem when the content is empty, over 100,000 bytes or no proper text, a Conflict
  * when the agent is archived and, when that is to be refused, while the conversation is busy, and QuotaExceeded or BudgetExhausted
- * when the tenant's limits do not allow it. Whatever it throws, nothing was counted.
+ * when the tenant's limits do not allow it. Whatever it throws, nothing was counted. The scope may be as old as it likes: see `checkingAccess`.
  */
-export async function sendMessage(
-  scope: Scope,
-  { idempotencyKey, whenBusy, ...message }: SendMessageInput,
-): Promise<SentMessage> {
+export function sendMessage(scope: Scope, input: SendMessageInput): Promise<SentMessage> {
+  return checkingAccess(scope, (current) => sendChecking(current, input))
+}
+
+async function sendChecking(scope: Scope, { idempotencyKey, whenBusy, ...message }: SendMessageInput): Promise<SentMessage> {
   requireRole(scope, 'END_USER')
   // What happens anyway is the same input as if it had not been said.
   const input = { ...message, ...(whenBusy && whenBusy !== 'ENQUEUE' && { whenBusy }) }
@@ -75,12 +77,19 @@ export async function sendMessage(
       })
       const admitted = await admitting.catch(async (error) => {
         // Whether the conversation is there must not depend on how much of a limit is left.
-        if (error instanceof LimitReached) await requireConversation(scope, input.conversationId)
+        if (error instanceof LimitReached) {
+          // Its limits may be others by now.
+          await requireUnchanged(scope)
+          await requireConversation(scope, input.conversationId)
+        }
         throw error
       })
       return { ...admitted.result, quota: admitted.quota }
     },
-    replay: async (runId) => ({ ...(await readSent(scope, runId)), quota: null }),
+    replay: async (runId) => {
+      await requireUnchanged(scope)
+      return { ...(await readSent(scope, runId)), quota: null }
+    },
   })
   if (whenBusy === 'INTERRUPT') await stopRuns(scope, before(input.conversationId, sent.run.createdAt), superseded)
   // A wake-up that is lost costs the run two seconds and no more: workers look for overdue ones.
@@ -153,7 +162,7 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
   const statement = Prisma.sql`
     with held as materialized (
       select c.updated_at from conversations c
-      where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
+      where c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid and ${isUnchanged(scope)}
       for no key update),
     place as (
       update conversations c
@@ -163,15 +172,13 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
         and a.tenant_id = c.tenant_id and a.id = c.agent_id and a.archived_at is null and v.version = ${versionToPin(Prisma.sql`c.id`)}
       returning c.tenant_id, c.id, c.user_id, c.updated_at as at, c.agent_id, v.version, v.model),
     claim as (
-      select ${workerId}::uuid as worker_id, ${tenantColumns}
-      from tenants own join plans p on p.plan = own.plan, held join conversations c on c.updated_at = held.updated_at
-      where ${workerId !== null}::boolean and own.id = ${tenant.id}::uuid and own.status = 'ACTIVE'
+      select ${workerId}::uuid as worker_id, p.weight
+      from plans p, held join conversations c on c.updated_at = held.updated_at
+      where ${workerId !== null && tenant.status === 'ACTIVE'}::boolean and p.plan = ${tenant.plan}::plan
         and c.tenant_id = ${tenant.id}::uuid and c.id = ${conversationId}::uuid
         and not exists (
           select from runs r
-          where r.tenant_id = ${tenant.id}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is null)
-        and not exists (
-          select from api_keys k where k.tenant_id = ${tenant.id}::uuid and k.id = ${actor.id}::uuid and k.revoked_at is not null)),
+          where r.tenant_id = ${tenant.id}::uuid and r.conversation_id = ${conversationId}::uuid and r.finished_at is null)),
     asked as (
       insert into runs (tenant_id, id, conversation_id, user_id, agent_id, config_version, model, api_key_id, created_at, queued_at,
         status, epoch, worker_id, started_at)
@@ -191,7 +198,7 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
         join agent_configs config on config.tenant_id = ${tenant.id}::uuid and config.agent_id = asked.agent_id
           and config.version = asked.config_version
         ${brief.joins}),
-    noted as (${noteFirstCall(ports, tokensUsed)})
+    noted as (${noteFirstCall(ports, tenant, tokensUsed)})
     select ${columnsOf('Run', 'asked', 'run.')}, ${columnsOf('Message', 'said', 'message.')},
       claim.*, briefed.*, noted.input_tokens as "inputTokens"
     from asked cross join said left join claim on true left join briefed on true left join noted on true`
@@ -201,6 +208,7 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
       : { rows: await tx.$queryRaw<NewRunRow[]>`${statement}`, committed: Promise.resolve() }
   const stored = rows[0]
   if (!stored) {
+    await requireUnchanged(scope)
     await requireAnswerer(tx, conversationId)
     // Another agent has taken the conversation over while this waited for it.
     return storeMessage(scope, tx, message, workerId)
@@ -215,12 +223,17 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
   const noted = inputTokens !== null && known.terms ? { inputTokens, terms: known.terms, notedAt, stored: committed } : null
   // Whoever makes it reads more of the run, which is to be found once it is committed.
   if (!noted) await committed
-  const claimed = { run: { ...run, config }, tenant: takeTenant(stored), brief: isKnown ? known : null, noted }
+  const claimed = {
+    run: { ...run, config },
+    tenant: { ...takeTenant(tenant), weight: stored.weight },
+    brief: isKnown ? known : null,
+    noted,
+  }
   return { userMessage, run, claimed, committed }
 }
 
 /** `inputTokens` are those of the model call that was noted; null for none. */
-type NewRunRow = RunTenant & BriefRow & { inputTokens: number | null }
+type NewRunRow = BriefRow & { inputTokens: number | null; weight: number }
 
 async function requireConversation({ db }: Scope, id: string): Promise<void> {
   if (!(await db.conversation.findFirst({ where: { id }, select: { id: true } }))) throw new NotFound('conversation')

@@ -42,14 +42,11 @@ export const tenantColumns = Prisma.sql`own.limits_version as "limitsVersion", o
   own.time_zone as "timeZone", p.weight, own.budget_behaviour as "budgetBehaviour", own.downgrade_model as "downgradeModel",
   own.downgrade_at as "downgradeAt", own.model_key_secret as "modelKeySecret", own.model_base_url as "modelBaseUrl"`
 
-/** The tenant in a row with `tenantColumns`. */
-export function takeTenant(row: RunTenant): RunTenant {
-  const { limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt } = row
+/** What a run has to know of its tenant, and of nothing else that is read with it. */
+export function takeTenant(row: Omit<RunTenant, 'weight'>): Omit<RunTenant, 'weight'> {
+  const { limitsVersion, quotaThresholds, timeZone, budgetBehaviour, downgradeModel, downgradeAt } = row
   const { modelKeySecret, modelBaseUrl } = row
-  return {
-    ...{ limitsVersion, quotaThresholds, timeZone, weight, budgetBehaviour, downgradeModel, downgradeAt },
-    ...{ modelKeySecret, modelBaseUrl },
-  }
+  return { limitsVersion, quotaThresholds, timeZone, budgetBehaviour, downgradeModel, downgradeAt, modelKeySecret, modelBaseUrl }
 }
 
 /**
@@ -100,7 +97,13 @@ export async function claimRun(db: TenantDb, tenantId: TenantId, workerId: strin
     const { code: failureCode, message: failureMessage } = apiKeyRevoked
     Object.assign(run, { cancelRequestedAt: row.revokedAt, failureCode, failureMessage })
   }
-  return { run: { ...run, config }, tenant: takeTenant(row), brief: null, noted: null, othersWait: row.othersWait }
+  return {
+    run: { ...run, config },
+    tenant: { ...takeTenant(row), weight: row.weight },
+    brief: null,
+    noted: null,
+    othersWait: row.othersWait,
+  }
 }
 
 /** The run that was claimed for a wake-up, and whether others of its tenant wait that may be claimed beside it. */

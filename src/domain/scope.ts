@@ -39,6 +39,9 @@ export type TenantSettings = {
 /** Who acts. `id` is the credential's id; `userId` is set for end users and null for the tenant's staff. */
 export type Actor = { id: string; name: string; role: TenantRole; userId: string | null }
 
+/** The versions of two rows: Postgres' `xmin`, which every change of a row replaces. */
+export type RowVersions = { tenant: string; key: string }
+
 /** Everything a use case may touch: one tenant, one actor, that tenant's rows and the ports. */
 export type Scope = {
   tenant: TenantProfile
@@ -48,6 +51,10 @@ export type Scope = {
   quotaSource: QuotaSource
   ports: Ports
   settings: DomainSettings
+  /** What authentication read of the tenant and of the actor's key. */
+  asOf: RowVersions
+  /** The actor's scope as it is now; null when the credentials are not good any more. */
+  renew: () => Promise<Scope | null>
 }
 
 /** What the platform itself works with: every tenant's data, each behind its walls, and the catalogue. */

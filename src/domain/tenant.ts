@@ -136,7 +136,9 @@ async function setUp(
   const tenant = profileOf(row)
   const db = data.of({ tenantId: tenant.id, userId: null })
   const actor = { id: newId(), name: 'Registration', role: 'ADMIN' as const, userId: null }
-  const scope: Scope = { tenant, actor, db, quotaSource: quotaSourceOf(db, tenant.id), ports, settings }
+  // Nobody signed in for it.
+  const unsigned = { asOf: { tenant: '0', key: '0' }, renew: async () => null }
+  const scope: Scope = { tenant, actor, db, quotaSource: quotaSourceOf(db, tenant.id), ports, settings, ...unsigned }
   return db.$transaction(async (tx) => {
     const [found] = await tx.$queryRaw<{ isBare: boolean }[]>`
       select default_agent_id is null and status = 'ACTIVE' as "isBare" from tenants

@@ -6,7 +6,7 @@ import { profileOf } from './model-catalog.ts'
 import { modelFailure, unconfigured } from './model-failure.ts'
 import { readEvents } from './server-sent-events.ts'
 import { countTokens } from './token-count.ts'
-import { defaultLimits, type Send, sendToProvider, type UpstreamLimits, watchUpstream } from './upstream-watch.ts'
+import { defaultLimits, type Send, sendToProvider, sendWhen, type UpstreamLimits, watchUpstream } from './upstream-watch.ts'
 
 export type OpenAiModelOptions = {
   /** The platform's endpoint, up to and including its version. */
@@ -51,8 +51,8 @@ export function createOpenAiModel({ sendElsewhere = null, ...options }: OpenAiMo
     signal.throwIfAborted()
     const { apiKey, baseURL, send } = endpointFor(account)
     let isAllSaid = false
-    const sendWhenReady: Send = ready ? (url, options) => ready.then(() => send(url, options)) : send
-    const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal, sendWhenReady)
+    const sendNow = ready ? sendWhen(ready, send) : send
+    const watch = watchUpstream(limits, bytesBesides + bytesPerToken * request.maxOutputTokens, signal, sendNow)
     try {
       // A client of its own (20 µs) gives each call its own fetch. What it would else read from the environment is null.
       const client = new OpenAI({

@@ -37,6 +37,26 @@ const ownConnections = new Agent({ headersTimeout: 0, bodyTimeout: 0, allowH2: f
 /** To where the operator says. */
 export const sendToProvider: Send = (url, options) => request(url, { ...options, highWaterMark, dispatcher: ownConnections })
 
+/**
+ * Sends nothing before `ready` has resolved, and never when it rejects. Until then a connection is found or made: the body is asked for when there is one, and
+ * undici sends the headers with its first piece.
+ */
+export function sendWhen(ready: Promise<void>, send: Send): Send {
+  // Perhaps before anybody asks.
+  ready.catch(() => undefined)
+  return (url, { headers, body, ...options }) => {
+    const bytes = Buffer.from(body as string)
+    async function* whenReady() {
+      await ready
+      yield bytes
+    }
+    const sized = new Headers(headers as Headers)
+    sized.set('content-length', String(bytes.byteLength))
+    // undici takes any iterable, and its types do not say so.
+    return send(url, { ...options, headers: sized, body: whenReady() as unknown as Buffer })
+  }
+}
+
 /** One call's time, size and cancellation. */
 type UpstreamWatch = {
   /** For one request. The body of a successful answer is to be taken from `read`. */

@@ -1,5 +1,5 @@
 import type { OperatorScope, Principal } from '../domain/authenticate.ts'
-import { Forbidden } from '../domain/errors.ts'
+import { Forbidden, Unauthenticated } from '../domain/errors.ts'
 import type { Scope } from '../domain/scope.ts'
 
 /** What every resolver gets. A subscription makes one per event, so that nothing loaded for one event is served to the next. */
@@ -12,14 +12,6 @@ export type Context = {
   answerBy: number
   /** Aborted when nobody listens to the subscription any more. */
   signal: AbortSignal
-}
-
-/** There are no valid credentials. */
-export class Unauthenticated extends Error {
-  constructor() {
-    super('Send a valid API key as "Authorization: Bearer <key>"; on sockets, as "authorization" in connectionParams.')
-    this.name = 'Unauthenticated'
-  }
 }
 
 /** Why `context` may not do what it asked for: nobody is there, or somebody who may not. */

@@ -1,6 +1,6 @@
+import { Unauthenticated } from '../domain/errors.ts'
 import { findInvoice, type Invoice as InvoiceData, type InvoiceLine as Line } from '../domain/invoice.ts'
 import { builder } from './builder.ts'
-import { Unauthenticated } from './context.ts'
 import { Credit } from './credit.ts'
 import { decodeId } from './global-id.ts'
 import { Money } from './money.ts'

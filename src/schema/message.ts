@@ -70,6 +70,7 @@ mutation('sendMessage', {
   description:
     'Says something in a conversation and starts a run that answers it, unless a limit of the tenant refuses it. The run goes on whether or not anybody listens; follow it with agentReply. End users write in their own conversations.',
   authScopes: { endUser: true },
+  checksAccess: true,
   input: (t) => ({
     conversationId: t.id({ required: true, description: 'Where.' }),
     content: t.string({ required: true, description: 'What to say. At most 100,000 bytes of UTF-8.' }),

@@ -1,10 +1,10 @@
 import type { FieldMap, InputFieldMap, InputShapeFromFields } from '@pothos/core'
 import type { QuotaReading } from '../domain/admission.ts'
 import type { OperatorScope } from '../domain/authenticate.ts'
-import { Forbidden, LimitReached, Unavailable } from '../domain/errors.ts'
+import { Forbidden, LimitReached, Unauthenticated, Unavailable } from '../domain/errors.ts'
 import type { Scope } from '../domain/scope.ts'
 import { builder } from './builder.ts'
-import { type Context, operatorOf, scopeOf, Unauthenticated } from './context.ts'
+import { type Context, operatorOf, scopeOf } from './context.ts'
 import { attempt, problemTypes, Refusal } from './problem.ts'
 import { quotaNotes } from './quota-notes.ts'
 
@@ -16,6 +16,11 @@ type MutationOptions<Actor, Input extends InputFieldMap, Payload extends object>
   input: (t: PothosSchemaTypes.InputFieldBuilder<Types, 'InputObject'>) => Input
   resolve: (actor: Actor, input: InputShapeFromFields<Input>) => Promise<Payload>
   payload: (t: PothosSchemaTypes.ObjectFieldBuilder<Types, Payload>) => FieldMap
+  /**
+   * Whether it makes sure itself, by the statement that has its effect, that whoever calls it still may: see `checkingAccess`. Who calls need not be
+   * asked for before, then, where that was known a moment ago.
+   */
+  checksAccess?: boolean
   /** What the tenant has used since, when the mutation counts against its limits and knows. */
   quota?: (payload: Payload) => QuotaReading | null
 }
@@ -54,7 +59,7 @@ function define<Actor, Input extends InputFieldMap, Payload extends object>(
   verbNoun: string,
   authScopes: TenantAccess | { operator: true },
   actorOf: (context: Context) => Actor,
-  { description, input, resolve, payload, quota }: MutationOptions<Actor, Input, Payload>,
+  { description, input, resolve, payload, checksAccess = false, quota }: MutationOptions<Actor, Input, Payload>,
 ): void {
   // The casts: Pothos infers types from names and fields that are written out, and these are not.
   const VerbNoun = verbNoun.charAt(0).toUpperCase() + verbNoun.slice(1)
@@ -74,6 +79,7 @@ function define<Actor, Input extends InputFieldMap, Payload extends object>(
       type: Result,
       description,
       authScopes,
+      extensions: { checksAccess },
       unauthorizedResolver: (_root, _args, context) => {
         const { principal } = context
         if (!principal) throw new Unauthenticated()

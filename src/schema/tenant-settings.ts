@@ -1,8 +1,8 @@
+import { Unauthenticated } from '../domain/errors.ts'
 import type { TenantSettings as Settings } from '../domain/scope.ts'
 import { findSettings, updateTenantSettings } from '../domain/tenant-settings.ts'
 import { BudgetBehaviour } from './budget-behaviour.ts'
 import { builder } from './builder.ts'
-import { Unauthenticated } from './context.ts'
 import { mutation } from './mutation.ts'
 import { Tenant } from './tenant.ts'
 

@@ -1,3 +1,4 @@
+import { Unauthenticated } from '../domain/errors.ts'
 import {
   type UsageReport as Report,
   type UsageRow as Row,
@@ -6,7 +7,6 @@ import {
   type usageDimensions,
 } from '../domain/usage-report.ts'
 import { builder } from './builder.ts'
-import { Unauthenticated } from './context.ts'
 import { decodeId, encodeId } from './global-id.ts'
 import { Money } from './money.ts'
 

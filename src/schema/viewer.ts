@@ -1,6 +1,6 @@
 import type { Principal } from '../domain/authenticate.ts'
+import { Unauthenticated } from '../domain/errors.ts'
 import { builder } from './builder.ts'
-import { Unauthenticated } from './context.ts'
 import { Role } from './role.ts'
 import { Tenant } from './tenant.ts'
 

@@ -3,8 +3,7 @@ import { type ExecutionResult, GraphQLError, type GraphQLFormattedError, Kind } 
 import type { Logger } from 'pino'
 import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
-import { Problem, Unavailable } from '../domain/errors.ts'
-import { Unauthenticated } from '../schema/context.ts'
+import { Problem, Unauthenticated, Unavailable } from '../domain/errors.ts'
 
 /** What the HTTP transport makes of an error. Other transports leave it out. */
 type Http = { status?: number; headers?: Record<string, string>; spec?: boolean }

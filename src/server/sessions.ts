@@ -1,4 +1,4 @@
-import type { Authenticator, Principal } from '../domain/authenticate.ts'
+import { type Authenticator, isExpired, type Principal } from '../domain/authenticate.ts'
 import type { TenantId } from '../domain/ids.ts'
 import type { Signals, Unsubscribe } from '../domain/ports.ts'
 import { SideBySide } from '../domain/side-by-side.ts'
@@ -123,8 +123,7 @@ export class Sessions {
 function isDue(session: Session, versions: ReadonlyMap<TenantId, number>): boolean {
   const { principal, checkedAt } = session
   if (principal.kind === 'operator') return true
-  const { expiresAt, scope } = principal
-  return checkedAt !== versionOf(session, versions) || (expiresAt !== null && expiresAt.getTime() <= scope.ports.now())
+  return checkedAt !== versionOf(session, versions) || isExpired(principal)
 }
 
 function versionOf(session: Session, versions: ReadonlyMap<TenantId, number>): number | undefined {

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { Duplex } from 'node:stream'
-import { type ExecutionArgs, type ExecutionResult, getOperationAST, OperationTypeNode } from 'graphql'
+import { type ExecutionArgs, type ExecutionResult, type GraphQLSchema, getOperationAST, Kind, OperationTypeNode } from 'graphql'
 import {
   CloseCode,
   handleProtocols,
@@ -11,7 +11,7 @@ import {
 } from 'graphql-ws'
 import type { Logger } from 'pino'
 import { type WebSocket, WebSocketServer } from 'ws'
-import type { Authenticator, Principal } from '../domain/authenticate.ts'
+import { type Authenticator, isExpired, type Principal, scopeIn } from '../domain/authenticate.ts'
 import { bearer } from './credential.ts'
 import { badRequest, type ErrorMask, publicError, publicResult } from './errors.ts'
 import type { Outlet } from './execution.ts'
@@ -45,6 +45,8 @@ type Extra = {
   forget: () => void
   running: number
 }
+
+type Operation = ReturnType<typeof getOperationAST>
 
 /** What an operation is executed with. */
 type Engine = Pick<ReturnType<GraphQLHandler['getEnveloped']>, 'execute' | 'subscribe'> & Outlet
@@ -119,7 +121,7 @@ export class Sockets {
       if (Object.keys(subscriptions).length > operationsPerSocket || extra.running > 2 * operationsPerSocket) {
         throw badRequest(`One socket carries at most ${operationsPerSocket} operations at a time.`)
       }
-      const identify = () => this.#identify(extra, getOperationAST(document, payload.operationName)?.operation)
+      const identify = () => this.#identify(extra, schema, getOperationAST(document, payload.operationName))
       const { schema, parse, validate, contextFactory, execute, subscribe } = graphql.getEnveloped({
         identify,
         closed: extra.closed,
@@ -143,10 +145,15 @@ export class Sockets {
   }
 
   /** For whom an operation is executed. */
-  async #identify(extra: Extra, operation: OperationTypeNode | undefined): Promise<Principal | null> {
+  async #identify(extra: Extra, schema: GraphQLSchema, operation: Operation): Promise<Principal | null> {
     const { known } = extra
     const isRecent = known !== null && performance.now() - known.at < subscribedWithin
-    if (operation === OperationTypeNode.SUBSCRIPTION && isRecent) return known.principal
+    if (operation?.operation === OperationTypeNode.SUBSCRIPTION && isRecent) return known.principal
+    if (known?.principal.kind === 'tenant' && checksAccess(schema, operation)) {
+      const { expiresAt, scope } = known.principal
+      const renew = async () => scopeIn(await this.#authenticate(extra))
+      if (!isExpired(known.principal)) return { kind: 'tenant', expiresAt, scope: { ...scope, renew } }
+    }
     return this.#authenticate(extra)
   }
 
@@ -211,6 +218,15 @@ export class Sockets {
       void closed(code, String(reason))
     })
   }
+}
+
+/** Whether all that an operation does makes sure itself that whoever asks for it may: see `mutation` in the schema. */
+function checksAccess(schema: GraphQLSchema, operation: Operation): boolean {
+  if (operation?.operation !== OperationTypeNode.MUTATION) return false
+  const fields = schema.getMutationType()?.getFields()
+  return operation.selectionSet.selections.every(
+    (selection) => selection.kind === Kind.FIELD && fields?.[selection.name.value]?.extensions['checksAccess'] === true,
+  )
 }
 
 /** Pings, and terminates a socket that shows no sign of life from one ping to the next: a pong, a message, bytes taken. */

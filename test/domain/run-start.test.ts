@@ -220,24 +220,6 @@ describe('a message at a process whose worker has room', () => {
     expect(shownAfter(await follow(member, between))).toBe('Between.')
     expect(shownAfter(await follow(member, late?.run.id ?? ''))).toBe('Late.')
   })
-
-  it('is not begun for a key that was just revoked, nor for a tenant that was just suspended', async () => {
-    const { member, tenant } = await story.tenant()
-    await using _ = await startWorker(story, { model: scriptedModel([]) })
-    await member.db.apiKey.updateMany({ where: { id: member.actor.id }, data: { revokedAt: new Date() } })
-    const { id } = await createConversation(member, {})
-    const queue = new MemoryRunQueue({ onError: () => undefined })
-    const runQueue = {
-      reserve: () => story.ports.runQueue.reserve(),
-      wake: queue.wake.bind(queue),
-      consume: queue.consume.bind(queue),
-    }
-    const deaf = { ...member, ports: { ...member.ports, runQueue } }
-    expect((await ask(deaf, 'a', id)).run.status).toBe('QUEUED')
-    await member.db.apiKey.updateMany({ where: { id: member.actor.id }, data: { revokedAt: null } })
-    await adminQuery(story.database.adminUrl, `UPDATE tenants SET status = 'SUSPENDED' WHERE id = '${tenant.id}'`)
-    expect((await ask(deaf)).run.status).toBe('QUEUED')
-  })
 })
 
 describe('the first model call of such a run', () => {

@@ -3,8 +3,7 @@ import { PassThrough } from 'node:stream'
 import { GraphQLError } from 'graphql'
 import pino from 'pino'
 import { beforeEach, describe, expect, it } from 'vitest'
-import { Conflict, Forbidden, NotFound, Unavailable, ValidationProblem } from '../../src/domain/errors.ts'
-import { Unauthenticated } from '../../src/schema/context.ts'
+import { Conflict, Forbidden, NotFound, Unauthenticated, Unavailable, ValidationProblem } from '../../src/domain/errors.ts'
 import { badRequest, createErrorMask, publicError } from '../../src/server/errors.ts'
 
 let lines: string[]

@@ -1,11 +1,14 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import pino from 'pino'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { encodeId } from '../../src/schema/global-id.ts'
+import { createServer } from '../../src/server/server.ts'
 import { revokeApiKeyMutation } from '../operations/api-key.ts'
 import { viewerQuery } from '../operations/viewer.ts'
-import { say } from '../support/conversing.ts'
+import { begin, say } from '../support/conversing.ts'
+import { adminQuery } from '../support/database-url.ts'
 import { stallsAfter } from '../support/fake-upstream.ts'
 import { startTestPlatform, type TestPlatform } from '../support/platform.ts'
 import { openSocket, type RawSocket, signIn } from '../support/raw-socket.ts'
@@ -263,6 +266,75 @@ describe('an operation on a socket', () => {
     await platform.acme.admin.db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
     socket.send(query)
     expect(await socket.closed).toBe(4401)
+  })
+})
+
+describe('a message that is sent over a socket', { tags: ['rule-17'] }, () => {
+  const send = (conversationId: string) =>
+    `sendMessage(input: { conversationId: "${conversationId}", content: "Hi" }) { __typename }`
+  const operation = (document: string) => ({ id: '1', type: 'subscribe', payload: { query: document } })
+
+  it('costs no look at the key of its own, and nothing else is let off', async () => {
+    const { story, acme } = platform
+    let looks = 0
+    const server = createServer({
+      authenticate(credential) {
+        looks += 1
+        return story.authenticate(credential)
+      },
+      signals: story.ports.signals,
+      accessVersions: async () => new Map(),
+      logger: pino({ level: 'silent' }),
+      development: true,
+      isReady: async () => true,
+    })
+    const { url } = await server.listen(0, '127.0.0.1')
+    const conversationId = await begin(platform.api(acme.keys.member))
+    const socket = await signIn(url, acme.keys.member)
+    const looksFor = async (document: string) => {
+      const before = looks
+      socket.send(operation(document))
+      expect(await socket.next()).toMatchObject({ type: 'next', payload: { data: expect.any(Object) } })
+      expect(await socket.next()).toMatchObject({ type: 'complete' })
+      return looks - before
+    }
+    const message = send(conversationId)
+    expect(await looksFor(`mutation { ${message} }`)).toBe(0)
+    expect(await looksFor(`mutation { a: ${message} b: ${message} }`)).toBe(0)
+    for (const document of [
+      '{ viewer { role } }',
+      'mutation { createConversation(input: {}) { __typename } }',
+      `mutation { ${message} createConversation(input: {}) { __typename } }`,
+      `mutation { ${message} __typename }`,
+      `mutation { ...it } fragment it on Mutation { ${message} }`,
+    ])
+      expect(await looksFor(document)).toBe(1)
+    await close(socket)
+    await server.close(100)
+  })
+
+  it('is not sent with a key that is not valid any more, and its socket is closed', async () => {
+    const { key: doomed, uuid } = await newKey('hasty')
+    const conversationId = await begin(platform.api(doomed))
+    const socket = await signIn(platform.url, doomed)
+    const { db } = platform.acme.admin
+    await db.apiKey.updateMany({ where: { id: uuid }, data: { revokedAt: new Date() } })
+    socket.send(operation(`mutation { ${send(conversationId)} }`))
+    expect(await socket.closed).toBe(4401)
+    expect(await db.message.count({ where: { run: { apiKeyId: uuid } } })).toBe(0)
+  })
+
+  it('is not sent with a key that has expired', async () => {
+    const { key: brief, uuid } = await newKey('brief')
+    const conversationId = await begin(platform.api(brief))
+    const { database, advance } = platform.story
+    await adminQuery(database.adminUrl, `update api_keys set expires_at = now() + interval '1 hour' where id = '${uuid}'`)
+    const socket = await signIn(platform.url, brief)
+    advance(3_600_001)
+    onTestFinished(() => advance(-3_600_001))
+    socket.send(operation(`mutation { ${send(conversationId)} }`))
+    expect(await socket.closed).toBe(4401)
+    expect(await platform.acme.admin.db.message.count({ where: { run: { apiKeyId: uuid } } })).toBe(0)
   })
 })
 

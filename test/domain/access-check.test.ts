@@ -1,0 +1,129 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createConversation } from '../../src/domain/conversation.ts'
+import { NotFound, QuotaExceeded, Unauthenticated, Unavailable } from '../../src/domain/errors.ts'
+import { type SendMessageInput, sendMessage } from '../../src/domain/message.ts'
+import { readQuota } from '../../src/domain/quota.ts'
+import type { Scope } from '../../src/domain/scope.ts'
+import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
+import { adminQuery } from '../support/database-url.ts'
+import { limitedTenant, setLimits } from '../support/limits.ts'
+import { follow, shownAfter, startWorker } from '../support/run-story.ts'
+import { says, scriptedModel } from '../support/scripted-model.ts'
+import { type Story, startStory } from '../support/story.ts'
+
+let story: Story
+
+beforeAll(async () => {
+  story = await startStory()
+})
+
+afterAll(() => story.close())
+
+/** A member's scope that was made a while ago, how often it was asked what it is now, and a conversation. */
+async function earlier(limits = {}) {
+  const { keys, tenant } = await limitedTenant(story, limits)
+  const member = await story.signIn(keys.member)
+  const asked = { count: 0 }
+  const renew = () => {
+    asked.count += 1
+    return member.renew()
+  }
+  const scope: Scope = { ...member, renew }
+  const { id } = await createConversation(member, {})
+  const say = (more: Partial<SendMessageInput> = {}) => sendMessage(scope, { conversationId: id, content: 'Hi.', ...more })
+  const admin = await story.signIn(keys.admin)
+  return { tenant, admin, member, asked, say, conversationId: id }
+}
+
+const revoke = (member: Scope) =>
+  adminQuery(story.database.adminUrl, `update api_keys set revoked_at = now() where id = '${member.actor.id}'`)
+
+describe('a message that is sent with what was known a while ago', { tags: ['rule-17'] }, () => {
+  it('costs no look at the credentials while nothing of them has changed', async () => {
+    const { asked, say } = await earlier()
+    for (let time = 0; time < 2; time++) expect((await say()).run.status).toBe('QUEUED')
+    expect(asked.count).toBe(0)
+  })
+
+  it.each<[string, Partial<SendMessageInput>]>([
+    ['as it is', {}],
+    ['under an idempotency key', { idempotencyKey: 'once' }],
+    ['that would be refused while the conversation is busy', { whenBusy: 'REJECT' }],
+    ['that interrupts what is under way', { whenBusy: 'INTERRUPT' }],
+  ])('is refused when the key was revoked since, and leaves nothing: %s', async (_case, more) => {
+    const { member, admin, say } = await earlier()
+    await revoke(member)
+    await expect(say(more)).rejects.toThrow(Unauthenticated)
+    expect([await admin.db.message.count(), await admin.db.run.count()]).toEqual([0, 0])
+    expect(await admin.db.idempotencyKey.count({ where: { mutation: 'sendMessage' } })).toBe(0)
+    expect(await readQuota(admin)).toMatchObject({ minute: 0, today: 0, sessions: 0, reserved: 0 })
+  })
+
+  it('is not answered again either, when its idempotency key is repeated', async () => {
+    const { member, say } = await earlier()
+    await say({ idempotencyKey: 'once' })
+    await revoke(member)
+    await expect(say({ idempotencyKey: 'once' })).rejects.toThrow(Unauthenticated)
+  })
+
+  it('tells who has no access any more neither of limits nor of conversations', async () => {
+    const { member, say } = await earlier({ MESSAGES_PER_DAY: 1 })
+    await say()
+    await expect(say()).rejects.toThrow(QuotaExceeded)
+    await revoke(member)
+    await expect(say()).rejects.toThrow(Unauthenticated)
+    const other = await earlier()
+    await revoke(other.member)
+    await expect(other.say({ conversationId: member.tenant.id })).rejects.toThrow(Unauthenticated)
+  })
+
+  it.each(['SUSPENDED', 'ERASED'])('is refused when the tenant is %s by now', async (status) => {
+    const { tenant, admin, say } = await earlier()
+    await adminQuery(story.database.adminUrl, `update tenants set status = '${status}' where id = '${tenant.id}'`)
+    await expect(say()).rejects.toThrow(Unauthenticated)
+    expect(await admin.db.run.count()).toBe(0)
+  })
+
+  it('is sent under the limits that there are now', async () => {
+    const { tenant, say, asked, conversationId } = await earlier({ MESSAGES_PER_DAY: 1 })
+    await say()
+    await expect(say()).rejects.toThrow(QuotaExceeded)
+    await setLimits(story, tenant.id, { MESSAGES_PER_DAY: 3 })
+    await say()
+    await say({ conversationId })
+    await setLimits(story, tenant.id, { MESSAGES_PER_DAY: 2 })
+    await expect(say()).rejects.toThrow(QuotaExceeded)
+    expect(asked.count).toBeGreaterThan(2)
+  })
+
+  it('is answered under the settings that there are now', async () => {
+    const { admin, member, say } = await earlier()
+    await using _ = await startWorker(story, { model: scriptedModel([says('Hello.')]) })
+    await updateTenantSettings(admin, { downgradeModel: 'gpt-4o-mini', downgradeAt: 1 })
+    const { run } = await say()
+    expect(run.status).toBe('RUNNING')
+    expect(shownAfter(await follow(member, run.id))).toBe('Hello.')
+  })
+
+  it('still finds no conversation of another', async () => {
+    const { say } = await earlier()
+    const stranger = await earlier()
+    await expect(say({ conversationId: stranger.conversationId })).rejects.toThrow(NotFound)
+  })
+
+  it('is given up when the tenant changes each time that it is looked at', async () => {
+    const { member, conversationId } = await earlier()
+    const restless = (scope: Scope): Scope => ({
+      ...scope,
+      async renew() {
+        const now = await member.renew()
+        await adminQuery(story.database.adminUrl, `update tenants set name = name where id = '${member.tenant.id}'`)
+        return now && restless(now)
+      },
+    })
+    await adminQuery(story.database.adminUrl, `update tenants set name = name where id = '${member.tenant.id}'`)
+    const sending = sendMessage(restless(member), { conversationId, content: 'Hi.' })
+    await expect(sending).rejects.toThrow(Unavailable)
+    expect(await readQuota(member)).toMatchObject({ minute: 0, today: 0, sessions: 0, reserved: 0 })
+  })
+})
