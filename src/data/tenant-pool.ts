@@ -121,8 +121,10 @@ export class TenantPool extends pg.Pool {
     const client = await super.connect()
     const options = { begin: false, named: this.namedStatements }
     const { promise: result, resolve: onResult } = Promise.withResolvers<pg.QueryResult>()
-    const done = runScoped(client, config, scope, scope.onCommit ? { ...options, onResult } : options).finally(() =>
-      release(client),
+    const done = runScoped(client, config, scope, scope.onCommit ? { ...options, onResult } : options)
+    done.then(
+      () => release(client),
+      (error) => release(client, isLast(error)),
     )
     if (!scope.onCommit) return done
     scope.onCommit(done.then(() => undefined))
@@ -222,7 +224,12 @@ class ScopedTransaction {
   }
 }
 
+/** Whether the server closes the connection after this error, which it says a moment before it does. */
+function isLast(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.severity === 'FATAL'
+}
+
 /** Gives a connection back; one that is still inside a transaction is closed instead, so that nothing of it can be reused. */
 function release(client: pg.PoolClient, error?: Error | boolean): void {
-  client.release(error ?? client.getTransactionStatus() !== 'I')
+  client.release(error || client.getTransactionStatus() !== 'I')
 }

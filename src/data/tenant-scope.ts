@@ -34,7 +34,7 @@ export type TenantDb = TenantTransaction & {
    * `$queryRaw` whose rows are there before the statement is committed, which waits for the disk. They can be told of, and acted upon, only once
    * `committed` has resolved; when it rejects, they may or may not be stored.
    */
-  $queryBeforeCommit<Rows>(strings: TemplateStringsArray, ...values: unknown[]): Promise<Uncommitted<Rows>>
+  $queryBeforeCommit: <Rows>(strings: TemplateStringsArray, ...values: unknown[]) => Promise<Uncommitted<Rows>>
 }
 
 /** What a statement answered that is being committed. */
