@@ -68,7 +68,8 @@ export class ReplyQueue {
   take(): ReplyEvent | null {
     const event = this.#events.shift()
     if (!event) return null
-    this.#lastRead = performance.now()
+    // What comes to an empty queue waits from then on.
+    if (this.#events.length > 0) this.#lastRead = performance.now()
     this.#lastCursor = event.cursor
     this.#hasRead = true
     this.#text -= lengthOf(event)

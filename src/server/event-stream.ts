@@ -73,5 +73,5 @@ export function singleEvent(result: ExecutionResult): string {
 
 function formatResult(result: EventResult): string {
   const id = result[eventId] === undefined ? '' : `id: ${result[eventId]}\n`
-  return `event: next\n${id}data: ${result[written] ?? JSON.stringify(publicResult(result))}\n\n`
+  return `event: next\n${id}data: ${result[written]?.text ?? JSON.stringify(publicResult(result))}\n\n`
 }

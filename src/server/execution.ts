@@ -21,7 +21,7 @@ import type { Limits } from './limits.ts'
 import type { Metrics } from './metrics.ts'
 import { sizeOf } from './query-size.ts'
 import { quotaHints } from './quota-hints.ts'
-import { type EventResult, SharedResults, sharingKey, written } from './shared-results.ts'
+import { type EventResult, SharedResults, type SharedText, sharingKey, written } from './shared-results.ts'
 import { SubscriptionSeats } from './subscription-seats.ts'
 import { TextTemplate } from './text-template.ts'
 
@@ -94,7 +94,7 @@ function recode(error: GraphQLError): GraphQLError {
  * Where results of a subscription that are written already go without being asked for: the root value of whoever can send them so. What it
  * answers, if anything, is awaited before the next.
  */
-export type Outlet = { send: (result: EventResult, json: string) => Promise<void> | null }
+export type Outlet = { send: (json: SharedText) => Promise<void> | null }
 
 /** Why a subscription's source is aborted. Made once: without a reason each abort makes an error, and records where. */
 const over = new Error('The subscription has ended.')
@@ -166,7 +166,7 @@ function createSubscribe(seats: SubscriptionSeats, results: SharedResults): (arg
             const result = made instanceof Promise ? await made : made
             const json = result[written]
             if (!send || json === undefined) return { done: false, value: result }
-            const room = send(result, json)
+            const room = send(json)
             if (room) await room
           }
           end()

@@ -7,7 +7,22 @@ export const eventId = Symbol('event id')
 /** Under this key a result of a subscription has itself as JSON, unless it has errors: those are masked for each who gets them. */
 export const written = Symbol('written')
 
-export type EventResult = ExecutionResult & { [eventId]?: string; [written]?: string }
+export type EventResult = ExecutionResult & { [eventId]?: string; [written]?: SharedText }
+
+/** A text that many are sent, encoded once. */
+export class SharedText {
+  readonly text: string
+  #bytes: Buffer | null = null
+
+  constructor(text: string) {
+    this.text = text
+  }
+
+  get bytes(): Buffer {
+    this.#bytes ??= Buffer.from(this.text)
+    return this.#bytes
+  }
+}
 
 type Made = EventResult | Promise<EventResult>
 
@@ -38,9 +53,10 @@ export class SharedResults {
     return made
   }
 
-  #keep(event: object, key: string, { [written]: text = '' }: EventResult): void {
-    this.#kept.push({ event, key, length: text.length })
-    this.#text += text.length
+  #keep(event: object, key: string, { [written]: json }: EventResult): void {
+    const length = json?.text.length ?? 0
+    this.#kept.push({ event, key, length })
+    this.#text += length
     if (this.#text <= mostText) return
     // Down to half, so that not every result moves all others.
     const first = this.#kept.findIndex(({ length }) => {
@@ -61,7 +77,11 @@ function finish(event: unknown, made: Made): Made {
 
 function write(event: unknown, result: EventResult): EventResult {
   const id = typeof event === 'object' && event !== null && 'cursor' in event ? String(event.cursor) : undefined
-  return { ...result, [eventId]: id, ...(!result.errors && { [written]: result[written] ?? JSON.stringify(result) }) }
+  return {
+    ...result,
+    [eventId]: id,
+    ...(!result.errors && { [written]: result[written] ?? new SharedText(JSON.stringify(result)) }),
+  }
 }
 
 const documents = new WeakMap<DocumentNode, { id: number; variables: ReadonlySet<string> }>()

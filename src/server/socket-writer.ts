@@ -1,5 +1,6 @@
 import type { Duplex } from 'node:stream'
 import type { WebSocket } from 'ws'
+import type { SharedText } from './shared-results.ts'
 
 /** What is held back until the turn of the event loop is over: streams that protocol messages are written to, and frames. */
 const corked = new Set<Duplex>()
@@ -23,9 +24,6 @@ function cork(stream: Duplex): void {
   corked.add(stream)
   stream.cork()
 }
-
-/** Texts that many are sent, encoded once, by the results that they are of. */
-const encoded = new WeakMap<object, Buffer>()
 
 const brace = '}'.charCodeAt(0)
 
@@ -72,18 +70,13 @@ export class SocketWriter {
   }
 
   /**
-   * Sends `head`, which opens an object and ends with a field's name, then `json` as that field's value, and closes the object. `json` is
-   * the text of `result`, which many are sent. What it answers, if anything, is to be awaited before more is sent: the reader is slow, and
-   * as much waits for it here as a stream lets wait. To a socket that is closing it never resolves, as with `send`.
+   * Sends `head`, which opens an object and ends with a field's name, then `json` as that field's value, and closes the object. What it
+   * answers, if anything, is to be awaited before more is sent: the reader is slow, and as much waits for it here as a stream lets wait. To
+   * a socket that is closing it never resolves, as with `send`.
    */
-  sendShared(head: Buffer, result: object, json: string): Promise<void> | null {
+  sendShared(head: Buffer, { bytes: body }: SharedText): Promise<void> | null {
     // One of its own: whoever waits for it is forgotten with it.
     if (this.#socket.readyState !== this.#socket.OPEN) return new Promise(() => undefined)
-    let body = encoded.get(result)
-    if (!body) {
-      body = Buffer.from(json)
-      encoded.set(result, body)
-    }
     if (this.#held.length === 0) {
       afterTurn()
       holding.push(this)

@@ -130,7 +130,7 @@ export class Sockets {
       const errors = validate(schema, document)
       if (errors.length > 0) return errors
       const head = Buffer.from(`{"id":${JSON.stringify(id)},"type":"next","payload":`)
-      const send: Engine['send'] = (result, json) => extra.writer.sendShared(head, result, json)
+      const send: Engine['send'] = (json) => extra.writer.sendShared(head, json)
       return {
         schema,
         document,

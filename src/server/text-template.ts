@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import type { ExecutionResult } from 'graphql'
-import { type EventResult, written } from './shared-results.ts'
+import { type EventResult, SharedText, written } from './shared-results.ts'
 
 type TextEvent = { type: 'TextDelta'; cursor: string; text: string }
 
@@ -34,7 +34,7 @@ export class TextTemplate {
       else if (part === marks.cursor) json += JSON.stringify(event.cursor)
       else json += part
     }
-    return { [written]: json }
+    return { [written]: new SharedText(json) }
   }
 
   #prepare(): string[] | null {

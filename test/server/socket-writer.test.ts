@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { WebSocket, WebSocketServer } from 'ws'
+import { SharedText } from '../../src/server/shared-results.ts'
 import { SocketWriter } from '../../src/server/socket-writer.ts'
 
 const http = createServer()
@@ -47,7 +48,7 @@ it.each([
 ])('a shared text is one whole message: %s', async (_what, text) => {
   const { writer, client, received } = await connect()
   const json = JSON.stringify(text)
-  await writer.sendShared(head, {}, json)
+  await writer.sendShared(head, new SharedText(json))
   await expect.poll(() => received).toEqual([`${head}${json}}`])
   client.close()
 })
@@ -66,12 +67,12 @@ it('messages arrive in the order in which they were sent, however they were sent
     writes += 1
     write.apply(stream, args)
   }
-  const result = {}
+  const result = new SharedText('2')
   await Promise.all([
     writer.send('{"n":1}'),
-    writer.sendShared(head, result, '2'),
+    writer.sendShared(head, result),
     writer.send('{"n":3}'),
-    writer.sendShared(head, result, '2'),
+    writer.sendShared(head, result),
   ])
   await expect.poll(() => received).toEqual(['{"n":1}', `${head}2}`, '{"n":3}', `${head}2}`])
   expect([writes, taken()]).toEqual([1, 4])
@@ -82,7 +83,7 @@ it('a socket that is closing takes nothing more, and who sends to it is not told
   const { writer, socket, client, received } = await connect()
   const closed = once(client, 'close')
   socket.close()
-  const sent = Promise.race([writer.send('late'), writer.sendShared(head, {}, '"late"')]).then(() => 'sent')
+  const sent = Promise.race([writer.send('late'), writer.sendShared(head, new SharedText('"late"'))]).then(() => 'sent')
   await closed
   expect(await Promise.race([sent, new Promise((resolve) => setTimeout(resolve, 50, 'nothing'))])).toBe('nothing')
   expect(received).toEqual([])
@@ -95,11 +96,11 @@ it('waits for a reader that does not read, and for no other', async () => {
   let sent = 0
   const sending = (async () => {
     for (let count = 0; count < 30; count++) {
-      await slow.writer.sendShared(head, {}, big)
+      await slow.writer.sendShared(head, new SharedText(big))
       sent += 1
     }
   })()
-  for (let count = 0; count < 30; count++) await quick.writer.sendShared(head, {}, big)
+  for (let count = 0; count < 30; count++) await quick.writer.sendShared(head, new SharedText(big))
   await expect.poll(() => quick.received.length).toBe(30)
   expect(sent).toBeLessThan(30)
   slow.client.resume()
@@ -111,14 +112,14 @@ it('waits for a reader that does not read, and for no other', async () => {
 
 it('is told when the reader has taken more: at once, or when what waits has gone', async () => {
   const { writer, stream, client, received, taken } = await connect()
-  await writer.sendShared(head, {}, '1')
+  await writer.sendShared(head, new SharedText('1'))
   await expect.poll(() => [received.length, taken()]).toEqual([1, 1])
   client.pause()
   const big = JSON.stringify('x'.repeat(1_000_000))
   let sent = 1
   while (stream.writableLength === 0) {
     sent += 1
-    void writer.sendShared(head, {}, big)
+    void writer.sendShared(head, new SharedText(big))
     await new Promise(setImmediate)
   }
   expect(taken()).toBe(sent - 1)

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { buildSchema, executeSync, parse } from 'graphql'
 import { describe, expect, it, vi } from 'vitest'
-import { written } from '../../src/server/shared-results.ts'
+import { type EventResult, written } from '../../src/server/shared-results.ts'
 import { TextTemplate } from '../../src/server/text-template.ts'
 
 const schema = buildSchema(`
@@ -37,8 +37,8 @@ describe('a text template', () => {
         const execute = executing(query)
         const template = new TextTemplate(execute)
         for (const event of events.map((each) => ({ type: 'TextDelta', ...each }))) {
-          const result = template.resultOf(event) as { [written]?: string }
-          expect(result[written]).toBe(JSON.stringify(executing(query)(event)))
+          const result = template.resultOf(event) as EventResult
+          expect(result[written]?.text).toBe(JSON.stringify(executing(query)(event)))
         }
         expect(execute).toHaveBeenCalledTimes(Math.min(1, events.length))
       }),
