@@ -38,7 +38,7 @@ export function versionToPin(conversationId: Prisma.Sql): Prisma.Sql {
 }
 
 /** SQL: what a `RunTenant` is made of, where the tenant is called `own` and its plan `p`. */
-export const tenantColumns = Prisma.sql`own.limits_version as "limitsVersion", own.quota_thresholds as "quotaThresholds",
+const tenantColumns = Prisma.sql`own.limits_version as "limitsVersion", own.quota_thresholds as "quotaThresholds",
   own.time_zone as "timeZone", p.weight, own.budget_behaviour as "budgetBehaviour", own.downgrade_model as "downgradeModel",
   own.downgrade_at as "downgradeAt", own.model_key_secret as "modelKeySecret", own.model_base_url as "modelBaseUrl"`
 
