@@ -7,7 +7,7 @@ import { type ApiKeyClaim, parseApiKey, verifySecret } from './credential.ts'
 import { Unavailable } from './errors.ts'
 import { tenantIdOf } from './ids.ts'
 import { quotaSourceOf } from './quota-terms.ts'
-import type { Platform, RowVersions, Scope } from './scope.ts'
+import { noVersions, type Platform, type RowVersions, type Scope } from './scope.ts'
 
 /**
  * What an operator may touch: the platform's catalogue, and no tenant's content. `data` is there for what has to be done in a
@@ -94,12 +94,10 @@ async function readClaimed(staff: TenantDb, { id, tenantId }: ClaimOf<'tenant'>)
       json_build_object('tenant', t.xmin::text, 'key', k.xmin::text) as "asOf"
     from tenants t left join api_keys k on k.tenant_id = t.id and k.id = ${id}::uuid
     where t.id = ${tenantId}::uuid`
-  if (!row) return { key: null, tenant: null, asOf: nothing }
+  if (!row) return { key: null, tenant: null, asOf: noVersions }
   const key = row['key.id'] === null ? null : takeModel<ApiKey>('ApiKey', row, 'key.')
   return { key, tenant: takeModel<Tenant>('Tenant', row, 'tenant.'), asOf: row['asOf'] as RowVersions }
 }
-
-const nothing: RowVersions = { tenant: '0', key: '0' }
 
 /** A tenant that is being moved is still read; its mutations are refused, see schema/mutation.ts. */
 const servedStatuses: ReadonlySet<TenantStatus> = new Set<TenantStatus>(['ACTIVE', 'MOVING'])

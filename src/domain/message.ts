@@ -47,10 +47,10 @@ export const contentRules = { max: 100_000, multiline: true }
  * when the tenant's limits do not allow it. Whatever it throws, nothing was counted. The scope may be as old as it likes: see `checkingAccess`.
  */
 export function sendMessage(scope: Scope, input: SendMessageInput): Promise<SentMessage> {
-  return checkingAccess(scope, (current) => sendChecking(current, input))
+  return checkingAccess(scope, (current) => send(current, input))
 }
 
-async function sendChecking(scope: Scope, { idempotencyKey, whenBusy, ...message }: SendMessageInput): Promise<SentMessage> {
+async function send(scope: Scope, { idempotencyKey, whenBusy, ...message }: SendMessageInput): Promise<SentMessage> {
   requireRole(scope, 'END_USER')
   // What happens anyway is the same input as if it had not been said.
   const input = { ...message, ...(whenBusy && whenBusy !== 'ENQUEUE' && { whenBusy }) }
@@ -77,11 +77,7 @@ async function sendChecking(scope: Scope, { idempotencyKey, whenBusy, ...message
       })
       const admitted = await admitting.catch(async (error) => {
         // Whether the conversation is there must not depend on how much of a limit is left.
-        if (error instanceof LimitReached) {
-          // Its limits may be others by now.
-          await requireUnchanged(scope)
-          await requireConversation(scope, input.conversationId)
-        }
+        if (error instanceof LimitReached) await requireConversation(scope, input.conversationId)
         throw error
       })
       return { ...admitted.result, quota: admitted.quota }
@@ -208,7 +204,7 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
       : { rows: await tx.$queryRaw<NewRunRow[]>`${statement}`, committed: Promise.resolve() }
   const stored = rows[0]
   if (!stored) {
-    await requireUnchanged(scope)
+    await requireUnchanged(scope, tx)
     await requireAnswerer(tx, conversationId)
     // Another agent has taken the conversation over while this waited for it.
     return storeMessage(scope, tx, message, workerId)

@@ -4,7 +4,6 @@ import { isFenced } from '../data/fence.ts'
 import { isOutage } from '../data/outage.ts'
 import type { TenantData } from '../data/tenant-scope.ts'
 import type { CallId, QuotaReading, SettledCall } from './admission.ts'
-import { expireRequests } from './approval.ts'
 import { noticeRequests } from './approval-notice.ts'
 import { isStored, type NotedCall, settleCalls } from './call-attempt.ts'
 import { Unavailable } from './errors.ts'
@@ -15,9 +14,10 @@ import type { Ports, RunRef, Taken, Unsubscribe } from './ports.ts'
 import { quotaSourceOf } from './quota-terms.ts'
 import { noticeThresholds } from './quota-threshold.ts'
 import { type ClaimedRun, claimRun, type RunTenant } from './run-claim.ts'
-import { type ClosedClaim, endClaim, requeue, saveTurn } from './run-ending.ts'
+import { type ClosedClaim, endClaim, saveTurn } from './run-ending.ts'
 import { RunLog } from './run-log.ts'
 import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
+import { RunSweeper } from './run-sweeper.ts'
 import { textOf, turnsOf } from './run-turn.ts'
 import { SideBySide } from './side-by-side.ts'
 import { startTicker } from './ticker.ts'
@@ -55,21 +55,11 @@ const defaultTiming: WorkerTiming = {
   ...{ heartbeat: 2_000, deadAfter: 10_000, sweep: 2_000, overdueAfter: 2_000, watch: 500, renew: 20_000 },
 }
 
-/**
- * Workers that look for what nobody cares for, of all that there are: each look passes over all runs under way, so that they must not
- * grow with the number of workers. Who it is is left to chance: of a hundred workers nobody looks one time in 59, and then two seconds later.
- */
-const lookers = 4
-
 /** Claims of one run, after which it is given up: something about it kills workers. */
 const mostClaims = 20
 
-function claimName({ runId }: Pick<RunRef, 'runId'>, { epoch }: { epoch: number }): string {
-  return `${runId}/${epoch}`
-}
-
 /** `call` is the model call that tokens are held for, if there is one. What is not stored yet cannot be looked for in the database. */
-type Claim = { ref: RunRef; epoch: number; call: CallId | null; isStored: boolean; stop: (reason: StopReason) => void }
+type Claim = RunRef & { epoch: number; call: CallId | null; isStored: boolean; stop: (reason: StopReason) => void }
 
 /**
  * Executes runs: claims them, makes the answers, and ends each exactly once. Any number of workers may run, in any number of
@@ -81,12 +71,9 @@ export class RunWorker {
   readonly #timing: WorkerTiming
   readonly #claims = new Map<string, Claim>()
   readonly #watching = new SideBySide<string | null>()
-  /** Claims that called a model and are not ended, as `run/epoch`, those included that could not be. */
-  readonly #called = new Set<string>()
+  readonly #sweeper: RunSweeper
   /** When the worker was last seen, as it knows, in milliseconds of the process. */
   #seenAt = performance.now()
-  /** Claims that the last sweep found in the database and not here, as `run/epoch`. */
-  #missing: ReadonlySet<string> = new Set()
   #stopTaking: Unsubscribe = async () => undefined
   #stopBackground: Unsubscribe[] = []
   #draining = false
@@ -96,6 +83,9 @@ export class RunWorker {
     const onError = (error: unknown) => void (isFenced(error) || options.onError(error))
     this.#options = { ...options, onError }
     this.#timing = { ...defaultTiming, ...options.timing }
+    const { deadAfter, overdueAfter } = this.#timing
+    const worker = { id: this.id, claims: this.#claims }
+    this.#sweeper = new RunSweeper({ ...this.#options, worker, isTaking: () => !this.#draining, deadAfter, overdueAfter })
   }
 
   /** Runs that it executes now. */
@@ -114,7 +104,7 @@ export class RunWorker {
     this.#stopBackground = [
       startTicker(renew, () => this.#renew(), onError),
       startTicker(watch, () => this.#watch(), onError),
-      startTicker(sweep, () => this.#sweep(), onError),
+      startTicker(sweep, () => this.#sweeper.sweep(), onError),
       startTicker(heartbeat, () => this.#beat(), onError),
       unsubscribe,
     ]
@@ -169,7 +159,7 @@ export class RunWorker {
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
     const stop = (reason: StopReason) => stopping.abort(reason)
-    const claim: Claim = { ref, epoch: run.epoch, call: null, isStored: noted === null, stop }
+    const claim: Claim = { ...ref, epoch: run.epoch, call: null, isStored: noted === null, stop }
     this.#claims.set(run.id, claim)
     noted?.stored.then(
       () => {
@@ -192,7 +182,7 @@ export class RunWorker {
     const quota = { tenant: { id: tenantId, limitsVersion: tenant.limitsVersion }, quotaSource, ports }
     const onCall = (call: CallId) => {
       claim.call = call
-      this.#called.add(claimName(ref, run))
+      this.#sweeper.called(claim)
     }
     let isAwaited = true
     try {
@@ -200,7 +190,7 @@ export class RunWorker {
         ...{ run, tenant, brief, noted: this.#standing(noted), quota, db, ports, log },
         ...{ stop: stopping.signal, onCall },
       })
-      this.#called.delete(claimName(ref, run))
+      this.#sweeper.ended(claim)
       isAwaited = closed.isAwaited
       // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
       const quotaNow = await this.#settle(ref, calls, ending || paused ? run.epoch : null)
@@ -282,9 +272,8 @@ export class RunWorker {
   /** Keeps the sessions of runs under way and queued, and what is held for calls. What cannot be reached has nothing to keep. */
   async #renew(): Promise<void> {
     const { catalog, ports, onError } = this.#options
-    const own = [...this.#claims.values()].map(({ ref, call }) => ({ ...ref, call }))
     const queued = (await catalog.queuedRuns()).map((ref) => ({ ...ref, call: null }))
-    for (const [tenantId, runs] of Map.groupBy([...own, ...queued], (run) => run.tenantId)) {
+    for (const [tenantId, runs] of Map.groupBy([...this.#claims.values(), ...queued], (run) => run.tenantId)) {
       await ports.admission.renew(tenantId, runs).catch((error: unknown) => void (error instanceof Unavailable || onError(error)))
     }
   }
@@ -296,92 +285,17 @@ export class RunWorker {
   async #watch(): Promise<void> {
     const { catalog } = this.#options
     const stored = [...this.#claims.values()].filter(({ isStored }) => isStored)
-    const byDatabase = Map.groupBy(stored, ({ ref }) => catalog.placements.databaseOf(ref.tenantId))
+    const byDatabase = Map.groupBy(stored, ({ tenantId }) => catalog.placements.databaseOf(tenantId))
     await this.#watching.each(byDatabase, async (databaseId, claims) => {
-      const runs = claims.map(({ ref }) => ref)
-      const standings = await catalog.standingOf(runs, databaseId)
+      const standings = await catalog.standingOf(claims, databaseId)
       const byRun = new Map(standings.map((standing) => [standing.runId, standing]))
-      for (const { ref, epoch, stop } of claims) {
-        const standing = byRun.get(ref.runId)
+      for (const { runId, epoch, stop } of claims) {
+        const standing = byRun.get(runId)
         // Its conversation was deleted.
         if (!standing) stop('cancelled')
         else if (standing.epoch !== epoch || !standing.isUnderWay) stop('fenced')
         else if (standing.isToEnd) stop('cancelled')
       }
     })
-  }
-
-  /**
-   * Gives runs of dead workers back to the queue, and those that people had their time to decide about, enters what is left of their calls,
-   * and wakes tenants whose runs wait for too long.
-   */
-  async #sweep(): Promise<void> {
-    const { catalog, ports } = this.#options
-    await this.#requeueMissing()
-    if (Math.random() >= lookers / (await catalog.livingWorkers(this.#timing.deadAfter))) return
-    await this.#mend(await catalog.orphanedRuns(this.#timing.deadAfter), (run) => this.#requeue(run))
-    await this.#mend(await catalog.runsWithExpiredRequests(), (run) => this.#expire(run))
-    await this.#mend(await catalog.abandonedCalls(this.#timing.deadAfter), (run) => this.#settleAbandoned(run))
-    for (const tenantId of await catalog.tenantsWithOverdueRuns(this.#timing.overdueAfter)) {
-      if (!this.#draining) await ports.runQueue.wake(tenantId)
-    }
-  }
-
-  /**
-   * Gives back claims that are this worker's by the database alone: the claim was committed and its answer lost, or the run could
-   * not be ended since the database was away. One that is being made or ended right now is gone by the next sweep.
-   */
-  async #requeueMissing(): Promise<void> {
-    const claimed = await this.#options.catalog.runsOfWorker(this.id)
-    const missing = claimed.filter(({ runId, epoch }) => this.#claims.get(runId)?.epoch !== epoch)
-    // What another worker has taken over is not this one's to remember.
-    const own = [...this.#claims.values()].map((claim) => claimName(claim.ref, claim))
-    const known = new Set([...own, ...missing.map((run) => claimName(run, run))])
-    for (const name of this.#called) if (!known.has(name)) this.#called.delete(name)
-    const before = this.#missing
-    this.#missing = new Set(missing.map((run) => claimName(run, run)))
-    const stillMissing = missing.filter((run) => before.has(claimName(run, run)))
-    await this.#mend(stillMissing, (run) => this.#giveBack(run))
-  }
-
-  /** Requeues a run that is this worker's by the database alone. Nobody shall be charged for a call that was noted with it and never made. */
-  async #giveBack({ tenantId, runId, epoch }: RunRef & { epoch: number }): Promise<void> {
-    const { data, ports } = this.#options
-    const name = claimName({ runId }, { epoch })
-    const isBack = await data.of({ tenantId, userId: null }).$transaction(async (tx) => {
-      if (!(await requeue(tx, { id: runId, epoch }))) return false
-      if (!this.#called.has(name)) await tx.modelCallAttempt.deleteMany({ where: { runId, attempt: epoch } })
-      return true
-    })
-    this.#called.delete(name)
-    if (isBack) await ports.runQueue.wake(tenantId)
-  }
-
-  /** One after the other. Where it fails, since a tenant's own database is away, say, that tenant waits for the next sweep alone. */
-  async #mend<Lost extends RunRef>(runs: readonly Lost[], mend: (run: Lost) => Promise<void>): Promise<void> {
-    for (const own of Map.groupBy(runs, ({ tenantId }) => tenantId).values()) {
-      try {
-        for (const run of own) await mend(run)
-      } catch (error) {
-        this.#options.onError(error)
-      }
-    }
-  }
-
-  /** Enters the calls of a run that is over or was deleted, which no claim does any more. */
-  async #settleAbandoned({ tenantId, runId }: RunRef): Promise<void> {
-    const { data, ports } = this.#options
-    const db = data.of({ tenantId, userId: null })
-    await settleCalls({ tenant: { id: tenantId }, db, ports }, runId)
-  }
-
-  async #expire({ tenantId, runId }: RunRef): Promise<void> {
-    const { data, ports } = this.#options
-    await expireRequests({ tenant: { id: tenantId }, db: data.of({ tenantId, userId: null }), ports }, runId)
-  }
-
-  async #requeue({ tenantId, runId, epoch }: RunRef & { epoch: number }): Promise<void> {
-    const db = this.#options.data.of({ tenantId, userId: null })
-    if (await requeue(db, { id: runId, epoch })) await this.#options.ports.runQueue.wake(tenantId)
   }
 }

@@ -42,6 +42,9 @@ export type Actor = { id: string; name: string; role: TenantRole; userId: string
 /** The versions of two rows: Postgres' `xmin`, which every change of a row replaces. */
 export type RowVersions = { tenant: string; key: string }
 
+/** Those of no row. */
+export const noVersions: RowVersions = { tenant: '0', key: '0' }
+
 /** Everything a use case may touch: one tenant, one actor, that tenant's rows and the ports. */
 export type Scope = {
   tenant: TenantProfile

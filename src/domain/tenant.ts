@@ -9,7 +9,7 @@ import { enrolMember, type NewMember } from './member.ts'
 import { earlierResult, operatorCall } from './operator-call.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
 import { quotaSourceOf } from './quota-terms.ts'
-import { type Platform, requireRole, type Scope, type TenantProfile } from './scope.ts'
+import { noVersions, type Platform, requireRole, type Scope, type TenantProfile } from './scope.ts'
 import { cleanText } from './text.ts'
 
 /** For staff their own tenant, and no other; for operators any, and null when they name none. Null when there is none. */
@@ -137,7 +137,7 @@ async function setUp(
   const db = data.of({ tenantId: tenant.id, userId: null })
   const actor = { id: newId(), name: 'Registration', role: 'ADMIN' as const, userId: null }
   // Nobody signed in for it.
-  const unsigned = { asOf: { tenant: '0', key: '0' }, renew: async () => null }
+  const unsigned = { asOf: noVersions, renew: async () => null }
   const scope: Scope = { tenant, actor, db, quotaSource: quotaSourceOf(db, tenant.id), ports, settings, ...unsigned }
   return db.$transaction(async (tx) => {
     const [found] = await tx.$queryRaw<{ isBare: boolean }[]>`

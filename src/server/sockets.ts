@@ -149,10 +149,9 @@ export class Sockets {
     const { known } = extra
     const isRecent = known !== null && performance.now() - known.at < subscribedWithin
     if (operation?.operation === OperationTypeNode.SUBSCRIPTION && isRecent) return known.principal
-    if (known?.principal.kind === 'tenant' && checksAccess(schema, operation)) {
-      const { expiresAt, scope } = known.principal
+    if (known?.principal.kind === 'tenant' && !isExpired(known.principal) && checksAccess(schema, operation)) {
       const renew = async () => scopeIn(await this.#authenticate(extra))
-      if (!isExpired(known.principal)) return { kind: 'tenant', expiresAt, scope: { ...scope, renew } }
+      return { ...known.principal, scope: { ...known.principal.scope, renew } }
     }
     return this.#authenticate(extra)
   }

@@ -1,6 +1,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createConversation } from '../../src/domain/conversation.ts'
-import { NotFound, QuotaExceeded, Unauthenticated, Unavailable } from '../../src/domain/errors.ts'
+import {
+  Conflict,
+  NotFound,
+  type Problem,
+  QuotaExceeded,
+  Unauthenticated,
+  Unavailable,
+  ValidationProblem,
+} from '../../src/domain/errors.ts'
+import { newId } from '../../src/domain/ids.ts'
 import { type SendMessageInput, sendMessage } from '../../src/domain/message.ts'
 import { readQuota } from '../../src/domain/quota.ts'
 import type { Scope } from '../../src/domain/scope.ts'
@@ -35,6 +44,8 @@ async function earlier(limits = {}) {
   return { tenant, admin, member, asked, say, conversationId: id }
 }
 
+type Earlier = Awaited<ReturnType<typeof earlier>>
+
 const revoke = (member: Scope) =>
   adminQuery(story.database.adminUrl, `update api_keys set revoked_at = now() where id = '${member.actor.id}'`)
 
@@ -66,16 +77,39 @@ describe('a message that is sent with what was known a while ago', { tags: ['rul
     await expect(say({ idempotencyKey: 'once' })).rejects.toThrow(Unauthenticated)
   })
 
-  it('tells who has no access any more neither of limits nor of conversations', async () => {
-    const { member, say } = await earlier({ MESSAGES_PER_DAY: 1 })
-    await say()
-    await expect(say()).rejects.toThrow(QuotaExceeded)
-    await revoke(member)
-    await expect(say()).rejects.toThrow(Unauthenticated)
-    const other = await earlier()
-    await revoke(other.member)
-    await expect(other.say({ conversationId: member.tenant.id })).rejects.toThrow(Unauthenticated)
-  })
+  const archive = ({ tenant }: Earlier) =>
+    adminQuery(story.database.adminUrl, `update agents set archived_at = now() where tenant_id = '${tenant.id}'`)
+
+  it.each<
+    [
+      string,
+      {
+        limits?: object
+        before?: (earlier: Earlier) => Promise<unknown>
+        more?: Partial<SendMessageInput>
+        problem: new (...given: never[]) => Problem
+      },
+    ]
+  >([
+    ['a limit is reached', { limits: { MESSAGES_PER_DAY: 1 }, before: ({ say }) => say(), problem: QuotaExceeded }],
+    ['there is no such conversation', { more: { conversationId: newId() }, problem: NotFound }],
+    ['the conversation is busy', { before: ({ say }) => say(), more: { whenBusy: 'REJECT' }, problem: Conflict }],
+    ['its agent is archived', { before: archive, problem: Conflict }],
+    [
+      'its idempotency key was used for another',
+      { before: ({ say }) => say({ content: 'Ho.', idempotencyKey: 'k' }), more: { idempotencyKey: 'k' }, problem: Conflict },
+    ],
+    ['it is empty', { more: { content: ' ' }, problem: ValidationProblem }],
+  ])(
+    'tells who has no access any more nothing of why it would be refused: %s',
+    async (_case, { limits, before, more, problem }) => {
+      const known = await earlier(limits)
+      await before?.(known)
+      await expect(known.say(more)).rejects.toThrow(problem)
+      await revoke(known.member)
+      await expect(known.say(more)).rejects.toThrow(Unauthenticated)
+    },
+  )
 
   it.each(['SUSPENDED', 'ERASED'])('is refused when the tenant is %s by now', async (status) => {
     const { tenant, admin, say } = await earlier()
