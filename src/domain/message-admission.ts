@@ -33,13 +33,14 @@ export async function admitMessage<T>(
   const request = { runId: newId(), key: sharedKey(scope, call), contentTokens, reserve: reserveOf(contentTokens) }
   const decision = await seeded(scope, (version) => ports.admission.admit(tenant.id, { version, ...request }))
   const { quota } = decision
-  void noticeThresholds(scope, tenant, quota, decision.outcome === 'refused' ? decision.refusal.limit : null)
   if (decision.outcome === 'refused') {
     const { refusal } = decision
     throw refusal.limit === 'MONTHLY_TOKENS' ? new BudgetExhausted(refusal, quota) : new QuotaExceeded(refusal, quota)
   }
   try {
-    return { result: await work(decision.runId, decision.repeated), quota }
+    const result = await work(decision.runId, decision.repeated)
+    void noticeThresholds(scope, tenant, quota)
+    return { result, quota }
   } catch (error) {
     // One that could not be taken back gives its session and tokens back with its lease; as a message it counts until the day ends.
     await Promise.allSettled([ports.admission.release(tenant.id, { ...request, runId: decision.runId })])

@@ -10,6 +10,7 @@ import { type IdempotentCall, idempotent } from './idempotency.ts'
 import { isUuid, newId } from './ids.ts'
 import { admitMessage } from './message-admission.ts'
 import { type Page, type PageArgs, paginate } from './page.ts'
+import { noticeThresholds } from './quota-threshold.ts'
 import { rememberRun } from './run.ts'
 import { type ClaimedRun, takeTenant, versionToPin } from './run-claim.ts'
 import { superseded } from './run-ending.ts'
@@ -47,7 +48,13 @@ export const contentRules = { max: 100_000, multiline: true }
  * when the tenant's limits do not allow it. Whatever it throws, nothing was counted. The scope may be as old as it likes: see `checkingAccess`.
  */
 export function sendMessage(scope: Scope, input: SendMessageInput): Promise<SentMessage> {
-  return checkingAccess(scope, (current) => send(current, input))
+  return checkingAccess(
+    scope,
+    (current) => send(current, input),
+    (current, problem) => {
+      if (problem instanceof LimitReached) void noticeThresholds(current, current.tenant, problem.quota, problem.refusal.limit)
+    },
+  )
 }
 
 async function send(scope: Scope, { idempotencyKey, whenBusy, ...message }: SendMessageInput): Promise<SentMessage> {

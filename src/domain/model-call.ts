@@ -79,6 +79,13 @@ async function tryCall(model: Model, prompt: Prompt, listening: Listening): Prom
   /** What came of tool calls before they were whole. */
   let toolText = ''
   let began = false
+  let isAsked = ready === null
+  ready?.then(
+    () => {
+      isAsked = !signal.aborted
+    },
+    () => undefined,
+  )
   let reported: TokenUsage | null = null
   /** Whether the model wrote more than it reported. */
   let isStale = false
@@ -140,8 +147,8 @@ async function tryCall(model: Model, prompt: Prompt, listening: Listening): Prom
       return { outcome: 'failed', error, text, usage: began ? usage() : null }
     }
   }
-  // The model reads the input as soon as it gets it, so an aborted call has cost that much.
-  if (reason === null) return { outcome: 'aborted', text, usage: usage() }
+  // The model reads the input as soon as it gets it, so a call that is aborted from then on has cost that much.
+  if (reason === null) return { outcome: 'aborted', text, usage: isAsked ? usage() : null }
   return { outcome: 'answered', text, toolCalls, reason, usage: usage() }
 }
 

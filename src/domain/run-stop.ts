@@ -1,7 +1,8 @@
 import type { Run } from '../data/generated/client.ts'
-import type { TenantTransaction } from '../data/tenant-scope.ts'
+import type { TenantDb, TenantTransaction } from '../data/tenant-scope.ts'
 import { settleCalls } from './call-attempt.ts'
 import { settle } from './escrow.ts'
+import type { TenantId } from './ids.ts'
 import type { RunRef } from './ports.ts'
 import { endingOf, endRun } from './run-ending.ts'
 import type { RunFailure } from './run-event.ts'
@@ -49,6 +50,25 @@ export async function stopRuns(owner: Owner, which: Which, reason: RunFailure): 
   const waiting = await db.run.findMany({ where: { ...unfinished, status: { in: waitingStatuses } }, take: mostEndedHere })
   for (const run of waiting) await endWaiting(owner, run)
   if (waiting.length === mostEndedHere) await Promise.allSettled([ports.runQueue.wake(tenant.id)])
+}
+
+/**
+ * Of these runs, which were stored as they were claimed, requests the stop of those whose asker was shut out meanwhile: they were not there yet when
+ * all runs of the key or the tenant were stopped. Answers which those are.
+ */
+export async function stopShutOut(
+  db: TenantDb,
+  tenantId: TenantId,
+  runIds: readonly string[],
+  at: Date,
+): Promise<ReadonlySet<string>> {
+  const shutOut = await db.$queryRaw<{ id: string; isRevoked: boolean }[]>`
+    select r.id, k.revoked_at is not null as "isRevoked"
+    from runs r join tenants t on t.id = r.tenant_id left join api_keys k on k.tenant_id = r.tenant_id and k.id = r.api_key_id
+    where r.tenant_id = ${tenantId}::uuid and r.id = any (${runIds}::uuid[])
+      and (k.revoked_at is not null or t.status in ('SUSPENDED', 'ERASED'))`
+  for (const { id, isRevoked } of shutOut) await requestStop(db, { id }, isRevoked ? apiKeyRevoked : tenantSuspended, at)
+  return new Set(shutOut.map(({ id }) => id))
 }
 
 /** Ends a run that no worker is at, as a claim of its own. Null when a worker was faster, or it had ended. */

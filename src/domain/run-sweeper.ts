@@ -37,7 +37,7 @@ function nameOf({ runId, epoch }: ClaimRef): string {
 export class RunSweeper {
   readonly #options: RunSweeperOptions
   /** Claims of the worker that called a model and are not ended, by name, those included that could not be. */
-  readonly #called = new Set<string>()
+  readonly #called = new Map<string, RunRef & ClaimRef>()
   /** Claims that the last sweep found in the database and not at the worker, by name. */
   #missing: ReadonlySet<string> = new Set()
 
@@ -46,8 +46,9 @@ export class RunSweeper {
   }
 
   /** Notes that the worker called a model by this claim: whoever gives it back leaves what is noted of the call. */
-  called(claim: ClaimRef): void {
-    this.#called.add(nameOf(claim))
+  called({ tenantId, runId, epoch }: RunRef & ClaimRef): void {
+    const claim = { tenantId, runId, epoch }
+    this.#called.set(nameOf(claim), claim)
   }
 
   /** Notes that the claim was ended, with its calls. */
@@ -84,14 +85,24 @@ export class RunSweeper {
     const { catalog, worker } = this.#options
     const claimed = await catalog.runsOfWorker(worker.id)
     const missing = claimed.filter(({ runId, epoch }) => worker.claims.get(runId)?.epoch !== epoch)
-    // What another worker has taken over is not this one's to remember.
     const own = [...worker.claims].map(([runId, { epoch }]) => nameOf({ runId, epoch }))
     const known = new Set([...own, ...missing.map(nameOf)])
-    for (const name of this.#called) if (!known.has(name)) this.#called.delete(name)
+    const unknown = [...this.#called].flatMap(([name, claim]) => (known.has(name) ? [] : claim))
+    await this.#mend(unknown, (run) => this.#forgetIfOver(run))
     const before = this.#missing
     this.#missing = new Set(missing.map(nameOf))
     const stillMissing = missing.filter((run) => before.has(nameOf(run)))
     await this.#mend(stillMissing, (run) => this.#giveBack(run))
+  }
+
+  /** What is over, or another worker's by now, is not this one's to remember. What its database does not tell of is. */
+  async #forgetIfOver(run: RunRef & ClaimRef): Promise<void> {
+    const { tenantId, runId, epoch } = run
+    const isOpen = await this.#ownerOf(tenantId).db.run.findFirst({
+      where: { id: runId, epoch, status: 'RUNNING' },
+      select: { id: true },
+    })
+    if (!isOpen) this.ended(run)
   }
 
   /** One after the other. Where it fails, since a tenant's own database is away, say, that tenant waits for the next sweep alone. */

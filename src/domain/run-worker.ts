@@ -17,6 +17,7 @@ import { type ClaimedRun, claimRun, type RunTenant } from './run-claim.ts'
 import { type ClosedClaim, endClaim, saveTurn } from './run-ending.ts'
 import { RunLog } from './run-log.ts'
 import { type LoopOutcome, type RunTask, runTurns, type StopReason } from './run-loop.ts'
+import { stopShutOut } from './run-stop.ts'
 import { RunSweeper } from './run-sweeper.ts'
 import { textOf, turnsOf } from './run-turn.ts'
 import { SideBySide } from './side-by-side.ts'
@@ -58,8 +59,17 @@ const defaultTiming: WorkerTiming = {
 /** Claims of one run, after which it is given up: something about it kills workers. */
 const mostClaims = 20
 
-/** `call` is the model call that tokens are held for, if there is one. What is not stored yet cannot be looked for in the database. */
-type Claim = RunRef & { epoch: number; call: CallId | null; isStored: boolean; stop: (reason: StopReason) => void }
+/**
+ * `call` is the model call that tokens are held for, if there is one. What is not stored yet cannot be looked for in the database. `isNew`: it was
+ * stored as it was claimed, and nobody looked since whether who asked for it was shut out meanwhile.
+ */
+type Claim = RunRef & {
+  epoch: number
+  call: CallId | null
+  isStored: boolean
+  isNew: boolean
+  stop: (reason: StopReason) => void
+}
 
 /**
  * Executes runs: claims them, makes the answers, and ends each exactly once. Any number of workers may run, in any number of
@@ -71,6 +81,7 @@ export class RunWorker {
   readonly #timing: WorkerTiming
   readonly #claims = new Map<string, Claim>()
   readonly #watching = new SideBySide<string | null>()
+  readonly #checking = new SideBySide<TenantId>()
   readonly #sweeper: RunSweeper
   /** When the worker was last seen, as it knows, in milliseconds of the process. */
   #seenAt = performance.now()
@@ -104,11 +115,12 @@ export class RunWorker {
     this.#stopBackground = [
       startTicker(renew, () => this.#renew(), onError),
       startTicker(watch, () => this.#watch(), onError),
+      startTicker(watch, () => this.#checkAskers(), onError),
       startTicker(sweep, () => this.#sweeper.sweep(), onError),
       startTicker(heartbeat, () => this.#beat(), onError),
       unsubscribe,
     ]
-    const serve = (claimed: ClaimedRun) => this.#serve(tenantIdOf(claimed.run.tenantId), claimed).catch(onError)
+    const serve = (claimed: ClaimedRun) => this.#serve(tenantIdOf(claimed.run.tenantId), claimed, true).catch(onError)
     this.#stopTaking = ports.runQueue.consume((tenantId) => this.#take(tenantId), concurrency, { workerId: this.id, serve })
   }
 
@@ -141,7 +153,7 @@ export class RunWorker {
     const claimed = await this.#claim(tenantId)
     if (!claimed) return null
     const { tenant, othersWait } = claimed
-    return { ended: this.#serve(tenantId, claimed).catch(this.#options.onError), weight: tenant.weight, othersWait }
+    return { ended: this.#serve(tenantId, claimed, false).catch(this.#options.onError), weight: tenant.weight, othersWait }
   }
 
   async #claim(tenantId: TenantId) {
@@ -154,12 +166,12 @@ export class RunWorker {
   }
 
   /** Executes the run, from its claim to its end. */
-  async #serve(tenantId: TenantId, { run, tenant, brief, noted }: ClaimedRun): Promise<void> {
+  async #serve(tenantId: TenantId, { run, tenant, brief, noted }: ClaimedRun, isNew: boolean): Promise<void> {
     const { data, ports, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
     const stop = (reason: StopReason) => stopping.abort(reason)
-    const claim: Claim = { ...ref, epoch: run.epoch, call: null, isStored: noted === null, stop }
+    const claim: Claim = { ...ref, epoch: run.epoch, call: null, isStored: noted === null, isNew, stop }
     this.#claims.set(run.id, claim)
     noted?.stored.then(
       () => {
@@ -297,5 +309,23 @@ export class RunWorker {
         else if (standing.isToEnd) stop('cancelled')
       }
     })
+  }
+
+  /** Who asked for a run may have been shut out while it was being stored, and all runs of theirs stopped that were there. */
+  async #checkAskers(): Promise<void> {
+    const { data, ports } = this.#options
+    const unchecked = [...this.#claims.values()].filter(({ isNew, isStored }) => isNew && isStored)
+    await this.#checking.each(
+      Map.groupBy(unchecked, ({ tenantId }) => tenantId),
+      async (tenantId, claims) => {
+        const db = data.of({ tenantId, userId: null })
+        const ids = claims.map(({ runId }) => runId)
+        const stopped = await stopShutOut(db, tenantId, ids, new Date(ports.now()))
+        for (const claim of claims) {
+          claim.isNew = false
+          if (stopped.has(claim.runId)) claim.stop('cancelled')
+        }
+      },
+    )
   }
 }

@@ -2,7 +2,7 @@ import type { Catalog } from '../data/catalog.ts'
 import type { BudgetBehaviour, Plan, TenantRole, TenantStatus } from '../data/generated/enums.ts'
 import type { TenantData, TenantDb } from '../data/tenant-scope.ts'
 import type { Peppers } from './credential.ts'
-import { Forbidden } from './errors.ts'
+import { Forbidden, Unavailable } from './errors.ts'
 import type { TenantId } from './ids.ts'
 import type { Ports } from './ports.ts'
 import type { QuotaSource } from './quota-terms.ts'
@@ -78,4 +78,9 @@ const ranks: Record<TenantRole, number> = { END_USER: 0, MEMBER: 1, ADMIN: 2 }
 /** The first line of a use case: throws Forbidden unless the actor's role is `role` or above (ADMIN > MEMBER > END_USER). */
 export function requireRole(scope: Scope, role: TenantRole): void {
   if (ranks[scope.actor.role] < ranks[role]) throw new Forbidden()
+}
+
+/** Throws Unavailable while the tenant's rows are on their way to another database: until they are there, nothing is changed. */
+export function requireWritable({ tenant }: Scope): void {
+  if (tenant.status === 'MOVING') throw new Unavailable('The tenant is being moved to another database. Try again shortly.', 5)
 }

@@ -1,4 +1,4 @@
-import { beginCall, type PlannedCall } from './call-attempt.ts'
+import { beginCall, isStored, type PlannedCall } from './call-attempt.ts'
 import { Escrow, settle } from './escrow.ts'
 import type { LineUp } from './line-up.ts'
 import { type CallOutcome, callModel, isOfOneModel } from './model-call.ts'
@@ -113,6 +113,8 @@ async function callOnce(task: RunTask, planned: PlannedCall, circumstances: Circ
     const ready = noted?.stored ?? null
     const answer = await callModel(ports.model, bounded, { signal: stop, cover, onText, beat, account, ready, hasStandIn })
     await escrow.close()
+    // Who stands in is called by a run that is stored.
+    if (answer.outcome === 'failed' && !(await isStored(noted))) return { outcome: 'fenced' }
     // The model stopped where the budget told it to.
     const isCut = answer.outcome === 'cut' || (answer.outcome === 'answered' && answer.reason === 'LENGTH' && escrow.isShort)
     if (isCut) return { outcome: 'exhausted', text: answer.text, usage: answer.usage, resumeAt: escrow.resumeAt }

@@ -1,8 +1,8 @@
 import type { FieldMap, InputFieldMap, InputShapeFromFields } from '@pothos/core'
 import type { QuotaReading } from '../domain/admission.ts'
 import type { OperatorScope } from '../domain/authenticate.ts'
-import { Forbidden, LimitReached, Unauthenticated, Unavailable } from '../domain/errors.ts'
-import type { Scope } from '../domain/scope.ts'
+import { Forbidden, LimitReached, Unauthenticated } from '../domain/errors.ts'
+import { requireWritable, type Scope } from '../domain/scope.ts'
 import { builder } from './builder.ts'
 import { type Context, operatorOf, scopeOf } from './context.ts'
 import { attempt, problemTypes, Refusal } from './problem.ts'
@@ -17,8 +17,8 @@ type MutationOptions<Actor, Input extends InputFieldMap, Payload extends object>
   resolve: (actor: Actor, input: InputShapeFromFields<Input>) => Promise<Payload>
   payload: (t: PothosSchemaTypes.ObjectFieldBuilder<Types, Payload>) => FieldMap
   /**
-   * Whether it makes sure itself, by the statement that has its effect, that whoever calls it still may: see `checkingAccess`. Who calls need not be
-   * asked for before, then, where that was known a moment ago.
+   * Whether it makes sure itself, by the statement that has its effect, that whoever calls it still may, and that the tenant takes changes: see
+   * `checkingAccess`. Who calls need not be asked for before, then, where that was known once.
    */
   checksAccess?: boolean
   /** What the tenant has used since, when the mutation counts against its limits and knows. */
@@ -35,7 +35,7 @@ export function mutation<Input extends InputFieldMap, Payload extends object>(
   verbNoun: string,
   { authScopes, ...options }: MutationOptions<Scope, Input, Payload> & { authScopes: TenantAccess },
 ): void {
-  define(verbNoun, authScopes, writableScopeOf, options)
+  define(verbNoun, authScopes, options.checksAccess ? scopeOf : writableScopeOf, options)
 }
 
 /** Defines a mutation of the platform's operators, as `mutation` does for tenants. */
@@ -46,12 +46,10 @@ export function operatorMutation<Input extends InputFieldMap, Payload extends ob
   define(verbNoun, { operator: true }, operatorOf, options)
 }
 
-/** The tenant's scope, for a change. Throws Unavailable while the tenant's rows are on their way to another database. */
+/** The tenant's scope, for a change. Throws Unavailable while there may be none. */
 function writableScopeOf(context: Context): Scope {
   const scope = scopeOf(context)
-  if (scope.tenant.status === 'MOVING') {
-    throw new Unavailable('The tenant is being moved to another database. Try again shortly.', 5)
-  }
+  requireWritable(scope)
   return scope
 }
 

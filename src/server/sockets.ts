@@ -150,10 +150,18 @@ export class Sockets {
     const isRecent = known !== null && performance.now() - known.at < subscribedWithin
     if (operation?.operation === OperationTypeNode.SUBSCRIPTION && isRecent) return known.principal
     if (known?.principal.kind === 'tenant' && !isExpired(known.principal) && checksAccess(schema, operation)) {
-      const renew = async () => scopeIn(await this.#authenticate(extra))
-      return { ...known.principal, scope: { ...known.principal.scope, renew } }
+      return this.#renewing(extra, known.principal)
     }
     return this.#authenticate(extra)
+  }
+
+  /** With a scope that is asked for anew as the socket asks, which is closed when there is none. */
+  #renewing(extra: Extra, principal: Extract<Principal, { kind: 'tenant' }>): Principal {
+    const renew = async () => {
+      const now = await this.#authenticate(extra)
+      return now?.kind === 'tenant' ? scopeIn(this.#renewing(extra, now)) : null
+    }
+    return { ...principal, scope: { ...principal.scope, renew } }
   }
 
   /** Who is at the other end; null closes the socket, as does not being able to tell. */

@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { createConversation } from '../../src/domain/conversation.ts'
 import {
   Conflict,
@@ -128,6 +129,45 @@ describe('a message that is sent with what was known a while ago', { tags: ['rul
     await setLimits(story, tenant.id, { MESSAGES_PER_DAY: 2 })
     await expect(say()).rejects.toThrow(QuotaExceeded)
     expect(asked.count).toBeGreaterThan(2)
+  })
+
+  it('is sent once the tenant is moved, by who found it on its way, and not while it is', async () => {
+    const { member, conversationId, say } = await earlier()
+    const set = (status: string) =>
+      adminQuery(story.database.adminUrl, `update tenants set status = '${status}' where id = '${member.tenant.id}'`)
+    await set('MOVING')
+    const found = await member.renew()
+    expect(found?.tenant.status).toBe('MOVING')
+    for (const send of [say, () => sendMessage(found as Scope, { conversationId, content: 'Hi.' })])
+      await expect(send()).rejects.toThrow(
+        new Unavailable('The tenant is being moved to another database. Try again shortly.', 5),
+      )
+    expect(await member.db.message.count()).toBe(0)
+    await set('ACTIVE')
+    expect((await sendMessage(found as Scope, { conversationId, content: 'Hi.' })).run.status).toBe('QUEUED')
+  })
+
+  it('is not sent with a key that has expired since it was looked at', async () => {
+    const { member, conversationId } = await earlier()
+    const inAnHour = new Date(Date.now() + 3_600_000).toISOString()
+    await adminQuery(story.database.adminUrl, `update api_keys set expires_at = '${inAnHour}' where id = '${member.actor.id}'`)
+    const looked = (await member.renew()) as Scope
+    const say = () => sendMessage(looked, { conversationId, content: 'Hi.' })
+    await say()
+    story.advance(3_600_001)
+    onTestFinished(() => story.advance(-3_600_001))
+    await expect(say()).rejects.toThrow(Unauthenticated)
+    expect(await member.db.message.count()).toBe(1)
+  })
+
+  it('notifies nobody of a limit that is reached by who has no access any more', async () => {
+    const { member, admin, say, conversationId } = await earlier({ MESSAGES_PER_DAY: 1 })
+    await revoke(member)
+    await expect(say()).rejects.toThrow(Unauthenticated)
+    await delay(100)
+    expect(await admin.db.notification.count()).toBe(0)
+    await sendMessage(admin, { conversationId, content: 'Hi.' })
+    await vi.waitFor(async () => expect(await admin.db.notification.count()).toBe(3))
   })
 
   it('is answered under the settings that there are now', async () => {

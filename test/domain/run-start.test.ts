@@ -7,16 +7,17 @@ import { createConversation } from '../../src/domain/conversation.ts'
 import { advanceConversation } from '../../src/domain/conversation-clock.ts'
 import { NotFound } from '../../src/domain/errors.ts'
 import { newId } from '../../src/domain/ids.ts'
-import type { ModelEvent } from '../../src/domain/ports.ts'
+import { ModelError, type ModelEvent } from '../../src/domain/ports.ts'
 import { findRun } from '../../src/domain/run.ts'
 import type { Scope } from '../../src/domain/scope.ts'
 import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
 import { countTokens } from '../../src/llm/token-count.ts'
 import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
+import { atCommit } from '../support/at-commit.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { ask, follow, impatient, shownAfter, startWorker, until } from '../support/run-story.ts'
-import { type ModelScript, says, scriptedModel, usage } from '../support/scripted-model.ts'
+import { hangsAfter, type ModelScript, says, scriptedModel, usage } from '../support/scripted-model.ts'
 import { type Story, startStory, type TenantStory } from '../support/story.ts'
 import { selectRows } from '../support/tenant-rows.ts'
 
@@ -27,17 +28,6 @@ beforeAll(async () => {
 })
 
 afterAll(() => story.close())
-
-/** Has what is done after the insertion of a message that says `content` done when that is committed. */
-async function atCommit(content: string, statement: string): Promise<void> {
-  const name = `commit_${newId().replaceAll('-', '')}`
-  await adminQuery(
-    story.database.adminUrl,
-    `create function ${name}() returns trigger language plpgsql as $$ begin ${statement}; return null; end $$;
-    create constraint trigger ${name} after insert on messages deferrable initially deferred
-      for each row when (new.content = '${content}') execute function ${name}()`,
-  )
-}
 
 const statusOf = async (scope: Scope, runId: string) => (await findRun(scope, runId))?.status
 
@@ -141,7 +131,7 @@ describe('a message at a process whose worker has room', () => {
 
   it('is answered once it is committed, however long that takes', async () => {
     const { member } = await story.tenant()
-    await atCommit('Slow', 'perform pg_sleep(0.3)')
+    await atCommit(story, 'Slow', 'perform pg_sleep(0.3)')
     const model = scriptedModel([says('Hello.')])
     const begun: string[] = []
     const onCall: Partial<typeof model> = {
@@ -162,9 +152,44 @@ describe('a message at a process whose worker has room', () => {
     expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 1 })
   })
 
+  it('is handed back uncharged when its worker has to stop before it is committed', async () => {
+    const { member } = await story.tenant()
+    await atCommit(story, 'Leaving', 'perform pg_sleep(0.3)')
+    const model = scriptedModel([hangsAfter(), says('Hello.', usage(7, 1))])
+    let isPrepared = false
+    const stream: typeof model.stream = (...call) => {
+      isPrepared = true
+      return model.stream(...call)
+    }
+    await using leaving = await startWorker(story, { model: { ...model, stream } })
+    const asked = ask(member, 'Leaving')
+    await until(() => isPrepared)
+    await leaving.worker.drain(0)
+    const { run } = await asked
+    await using _ = await startWorker(story, { model })
+    expect(shownAfter(await follow(member, run.id))).toBe('Hello.')
+    const ledger = await member.db.usageRecord.findMany({ where: { runId: run.id } })
+    expect(ledger).toMatchObject([{ attempt: 2, inputTokens: 7, estimated: false }])
+  })
+
+  it('is answered by the model that stands in, when the first fails before it is committed', async () => {
+    const { member, admin } = await story.tenant()
+    await updateAgentConfig(admin, { fallbackModels: ['gpt-4o'] })
+    await atCommit(story, 'Failing', 'perform pg_sleep(0.3)')
+    const model = scriptedModel([says('Hello.')])
+    const stream: typeof model.stream = (request, ...call) => {
+      if (request.model === 'gpt-4o') return model.stream(request, ...call)
+      throw new ModelError('MODEL_REFUSED', 'There is no key.', { retryable: false })
+    }
+    await using _ = await startWorker(story, { model: { ...model, stream } })
+    const { run } = await ask(member, 'Failing')
+    expect(shownAfter(await follow(member, run.id))).toBe('Hello.')
+    expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 1, model: 'gpt-4o' })
+  })
+
   it('is not answered when it cannot be committed, and holds nothing then', async () => {
     const { member } = await story.tenant()
-    await atCommit('Refused', "raise exception 'not today'")
+    await atCommit(story, 'Refused', "raise exception 'not today'")
     const model = scriptedModel([says('Hello.')])
     await using work = await startWorker(story, { model })
     const used = async () =>

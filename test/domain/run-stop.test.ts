@@ -9,6 +9,7 @@ import { apiKeyRevoked, tenantSuspended } from '../../src/domain/run-stop.ts'
 import type { Scope } from '../../src/domain/scope.ts'
 import { resumeTenant, suspendTenant } from '../../src/domain/tenant-standing.ts'
 import { MemorySignals } from '../../src/memory/signals.ts'
+import { atCommit } from '../support/at-commit.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { signInOperator } from '../support/operator.ts'
 import { ask, follow, startWorker, until } from '../support/run-story.ts'
@@ -64,6 +65,17 @@ describe('a revoked key', () => {
     await until(isClaimed(admin, run.id))
     await revokeApiKey(admin, { apiKeyId })
     expect((await events).at(-1)).toMatchObject({ type: 'RunCancelled' })
+    expect(await findRun(admin, run.id)).toMatchObject(stopped(apiKeyRevoked))
+  })
+
+  it('takes one with it that was being stored meanwhile', async () => {
+    const { admin } = await story.tenant()
+    const { apiKeyId, scope } = await newMember(admin)
+    await atCommit(story, 'Too late', `update api_keys set revoked_at = now() where id = '${apiKeyId}'`)
+    await using _ = await startWorker(story, { model: scriptedModel([hangsAfter(['Once upon'])]) })
+    const { run } = await ask(scope, 'Too late')
+    expect(run.status).toBe('RUNNING')
+    expect((await follow(admin, run.id)).at(-1)).toMatchObject({ type: 'RunCancelled' })
     expect(await findRun(admin, run.id)).toMatchObject(stopped(apiKeyRevoked))
   })
 

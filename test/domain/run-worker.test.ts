@@ -264,6 +264,42 @@ describe('when something is lost', () => {
     expect(work.errors.splice(0).length).toBeGreaterThan(1)
   })
 
+  it('the database, so long that it is left out of a sweep: its call is entered all the same', async () => {
+    const { member } = await story.tenant()
+    const { run } = await ask(member)
+    const gate = gatedModel()
+    const model = scriptedModel([gate.model.stream, says('Whole.')])
+    let isAway = false
+    let looks = 0
+    const catalog = new Proxy(story.catalog, {
+      get: (target, name) => {
+        if (name !== 'runsOfWorker') return Reflect.get(target, name).bind?.(target) ?? Reflect.get(target, name)
+        return async (id: string) => {
+          looks += 1
+          return isAway ? [] : target.runsOfWorker(id)
+        }
+      },
+    })
+    const ports = { ...story.ports, runQueue: new MemoryRunQueue({ onError: () => undefined }) }
+    await using work = await startWorker(story, { model, ports, catalog, timing: impatient })
+    await until(() => model.requests.length === 1)
+    isAway = true
+    await adminQuery(story.database.adminUrl, 'REVOKE UPDATE (status), SELECT ON runs FROM bulkhead_app')
+    gate.open()
+    await until(() => work.worker.underWay === 0)
+    const before = looks
+    await until(() => looks > before + 2)
+    await adminQuery(story.database.adminUrl, 'GRANT UPDATE (status), SELECT ON runs TO bulkhead_app')
+    isAway = false
+    expect(shownAfter(await follow(member, run.id))).toBe('Whole.')
+    const ledger = await member.db.usageRecord.findMany({ where: { runId: run.id }, orderBy: { attempt: 'asc' } })
+    expect(ledger).toMatchObject([
+      { attempt: 1, estimated: true },
+      { attempt: 2, estimated: false },
+    ])
+    work.errors.splice(0)
+  })
+
   it('the answer to a claim that was committed: the run is taken back and made', async () => {
     const { member, tenant } = await story.tenant()
     const timing = { ...impatient, overdueAfter: 60_000 }
@@ -354,7 +390,7 @@ describe('while the database of one tenant', () => {
     const gate = gatedModel()
     const model = scriptedModel([gate.model.stream, hangsAfter(['Something'])])
     const ports = { ...story.ports, signals }
-    await using _ = await startWorker(story, {
+    await using work = await startWorker(story, {
       model,
       ports,
       data: away.data,
@@ -373,6 +409,7 @@ describe('while the database of one tenant', () => {
     away.own.fail()
     gate.open()
     expect((await follow(globex.member, theirs.run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
+    for (const error of work.errors.splice(0)) expect(error).toBeInstanceOf(DatabaseAway)
   })
 
   it('is away, lost runs and wake-ups of others are found', { tags: ['rule-14'] }, async () => {

@@ -324,6 +324,26 @@ describe('a message that is sent over a socket', { tags: ['rule-17'] }, () => {
     expect(await db.message.count({ where: { run: { apiKeyId: uuid } } })).toBe(0)
   })
 
+  it('is sent once its tenant is moved, over a socket that was opened meanwhile', async () => {
+    const { story, acme } = platform
+    const conversationId = await begin(platform.api(acme.keys.member))
+    const set = (status: string) =>
+      adminQuery(story.database.adminUrl, `update tenants set status = '${status}' where id = '${acme.tenant.id}'`)
+    await set('MOVING')
+    onTestFinished(() => set('ACTIVE'))
+    const socket = await signIn(platform.url, acme.keys.member)
+    const sent = async () => {
+      socket.send(operation(`mutation { ${send(conversationId)} }`))
+      const answer = await socket.next()
+      await socket.next()
+      return answer
+    }
+    expect(await sent()).toMatchObject({ payload: { errors: [{ extensions: { code: 'SERVICE_UNAVAILABLE' } }] } })
+    await set('ACTIVE')
+    expect(await sent()).toMatchObject({ payload: { data: { sendMessage: { __typename: 'SendMessagePayload' } } } })
+    await close(socket)
+  })
+
   it('is not sent with a key that has expired', async () => {
     const { key: brief, uuid } = await newKey('brief')
     const conversationId = await begin(platform.api(brief))
