@@ -1,3 +1,4 @@
+import { isFenced } from '../data/fence.ts'
 import { Prisma } from '../data/generated/client.ts'
 import type { TenantTransaction } from '../data/tenant-scope.ts'
 import { Problem, Unauthenticated, Unavailable } from './errors.ts'
@@ -14,18 +15,22 @@ export function isUnchanged({ tenant, actor, asOf, ports }: Scope): Prisma.Sql {
       and (k.expires_at is null or k.expires_at > ${new Date(ports.now())}::timestamptz))`
 }
 
-/** Where no statement that had an effect has looked: ends an act of `checkingAccess` unless its scope is still true. */
-export async function requireUnchanged(scope: Scope, db: TenantTransaction = scope.db): Promise<void> {
-  const [row] = await db.$queryRaw<{ holds: boolean }[]>`select ${isUnchanged(scope)} as holds`
+/** Where no statement that had an effect has looked: ends an act of `checkingAccess` unless its scope is still true. Looks in `tx` if one is open. */
+export async function requireUnchanged(scope: Scope, tx: TenantTransaction | null = null): Promise<void> {
+  const look = Prisma.sql`select ${isUnchanged(scope)} as holds`
+  const rows = tx ? tx.$queryRaw<Look[]>`${look}` : scope.db.$queryShort<Look[]>`${look}`
+  const [row] = await rows
   if (!row?.holds) throw new AccessChanged()
 }
+
+type Look = { holds: boolean }
 
 const mostRounds = 5
 
 /**
  * Changes something with a scope that may have been made a while ago. Whatever `act` answers, it must have looked: by `isUnchanged` in the statement that
- * has its effect, or by `requireUnchanged`. A Problem that it throws is told of after a look, first to `onProblem`. Where the scope is not true any more,
- * `act` begins anew with what it is now. Throws Unauthenticated when it is nothing, and Unavailable while the tenant takes no changes.
+ * has its effect, or by `requireUnchanged`. What it throws that says anything of the tenant is thrown after a look, a Problem after
+ * `onProblem` was told. Where the scope is not true any more, `act` begins anew with what it is now. Throws Unauthenticated when it is nothing, and Unavailable while the tenant takes no changes.
  */
 export async function checkingAccess<T>(
   scope: Scope,
@@ -52,7 +57,7 @@ async function changing<T>(scope: Scope, act: (scope: Scope) => Promise<T>): Pro
     requireWritable(scope)
     return await act(scope)
   } catch (error) {
-    if (error instanceof Problem || error instanceof Unavailable) await requireUnchanged(scope)
+    if (error instanceof Problem || error instanceof Unavailable || isFenced(error)) await requireUnchanged(scope)
     throw error
   }
 }

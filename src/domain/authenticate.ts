@@ -16,7 +16,9 @@ import { noVersions, type Platform, type RowVersions, type Scope } from './scope
 export type OperatorScope = { operator: { id: string; name: string } } & Platform
 
 /** Whose request it is. `expiresAt` is when the credential stops working, and null when it never does by itself. */
-export type Principal = { kind: 'tenant'; scope: Scope; expiresAt: Date | null } | { kind: 'operator'; operator: OperatorScope }
+export type Principal = TenantPrincipal | { kind: 'operator'; operator: OperatorScope }
+
+export type TenantPrincipal = { kind: 'tenant'; scope: Scope; expiresAt: Date | null }
 
 /**
  * Who holds this credential; null for nobody. Malformed, unknown, wrong, revoked and expired keys, unknown and suspended
@@ -78,7 +80,7 @@ async function tenantOf(claim: ClaimOf<'tenant'>, options: Platform, isStale = f
 }
 
 /** Whether the credential of a tenant's principal has stopped working by itself. */
-export function isExpired({ expiresAt, scope }: Extract<Principal, { kind: 'tenant' }>): boolean {
+export function isExpired({ expiresAt, scope }: TenantPrincipal): boolean {
   return !isBefore(scope.ports.now(), expiresAt)
 }
 
@@ -99,7 +101,7 @@ async function readClaimed(staff: TenantDb, { id, tenantId }: ClaimOf<'tenant'>)
   return { key, tenant: takeModel<Tenant>('Tenant', row, 'tenant.'), asOf: row['asOf'] as RowVersions }
 }
 
-/** A tenant that is being moved is still read; its mutations are refused, see schema/mutation.ts. */
+/** A tenant that is being moved is still read; nothing of it is changed, see `requireWritable`. */
 const servedStatuses: ReadonlySet<TenantStatus> = new Set<TenantStatus>(['ACTIVE', 'MOVING'])
 
 /** Whether `now`, in milliseconds, is before `end`; null is the end of time. */

@@ -211,8 +211,8 @@ async function storeMessage(scope: Scope, tx: TenantTransaction, message: NewMes
       : { rows: await tx.$queryRaw<NewRunRow[]>`${statement}`, committed: Promise.resolve() }
   const stored = rows[0]
   if (!stored) {
-    await requireUnchanged(scope, tx)
     await requireAnswerer(tx, conversationId)
+    await requireUnchanged(scope, tx)
     // Another agent has taken the conversation over while this waited for it.
     return storeMessage(scope, tx, message, workerId)
   }

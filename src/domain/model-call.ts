@@ -148,7 +148,7 @@ async function tryCall(model: Model, prompt: Prompt, listening: Listening): Prom
     }
   }
   // The model reads the input as soon as it gets it, so a call that is aborted from then on has cost that much.
-  if (reason === null) return { outcome: 'aborted', text, usage: isAsked ? usage() : null }
+  if (reason === null) return { outcome: 'aborted', text, usage: isAsked || began ? usage() : null }
   return { outcome: 'answered', text, toolCalls, reason, usage: usage() }
 }
 

@@ -62,11 +62,11 @@ export async function stopShutOut(
   runIds: readonly string[],
   at: Date,
 ): Promise<ReadonlySet<string>> {
-  const shutOut = await db.$queryRaw<{ id: string; isRevoked: boolean }[]>`
+  const shutOut = await db.$queryShort<{ id: string; isRevoked: boolean }[]>`
     select r.id, k.revoked_at is not null as "isRevoked"
     from runs r join tenants t on t.id = r.tenant_id left join api_keys k on k.tenant_id = r.tenant_id and k.id = r.api_key_id
     where r.tenant_id = ${tenantId}::uuid and r.id = any (${runIds}::uuid[])
-      and (k.revoked_at is not null or t.status in ('SUSPENDED', 'ERASED'))`
+      and (k.revoked_at is not null or t.status = 'SUSPENDED')`
   for (const { id, isRevoked } of shutOut) await requestStop(db, { id }, isRevoked ? apiKeyRevoked : tenantSuspended, at)
   return new Set(shutOut.map(({ id }) => id))
 }

@@ -5,6 +5,7 @@ import { settleCalls } from './call-attempt.ts'
 import type { TenantId } from './ids.ts'
 import type { Ports, RunRef } from './ports.ts'
 import { requeue } from './run-ending.ts'
+import { SideBySide } from './side-by-side.ts'
 
 export type RunSweeperOptions = {
   data: TenantData
@@ -38,6 +39,7 @@ export class RunSweeper {
   readonly #options: RunSweeperOptions
   /** Claims of the worker that called a model and are not ended, by name, those included that could not be. */
   readonly #called = new Map<string, RunRef & ClaimRef>()
+  readonly #asking = new SideBySide<string | null>()
   /** Claims that the last sweep found in the database and not at the worker, by name. */
   #missing: ReadonlySet<string> = new Set()
 
@@ -51,8 +53,8 @@ export class RunSweeper {
     this.#called.set(nameOf(claim), claim)
   }
 
-  /** Notes that the claim was ended, with its calls. */
-  ended(claim: ClaimRef): void {
+  /** Forgets the claim: it is over, and so are its calls, or it is another worker's. */
+  forget(claim: ClaimRef): void {
     this.#called.delete(nameOf(claim))
   }
 
@@ -88,21 +90,23 @@ export class RunSweeper {
     const own = [...worker.claims].map(([runId, { epoch }]) => nameOf({ runId, epoch }))
     const known = new Set([...own, ...missing.map(nameOf)])
     const unknown = [...this.#called].flatMap(([name, claim]) => (known.has(name) ? [] : claim))
-    await this.#mend(unknown, (run) => this.#forgetIfOver(run))
+    await this.#forgetThoseOver(unknown)
     const before = this.#missing
     this.#missing = new Set(missing.map(nameOf))
     const stillMissing = missing.filter((run) => before.has(nameOf(run)))
     await this.#mend(stillMissing, (run) => this.#giveBack(run))
   }
 
-  /** What is over, or another worker's by now, is not this one's to remember. What its database does not tell of is. */
-  async #forgetIfOver(run: RunRef & ClaimRef): Promise<void> {
-    const { tenantId, runId, epoch } = run
-    const isOpen = await this.#ownerOf(tenantId).db.run.findFirst({
-      where: { id: runId, epoch, status: 'RUNNING' },
-      select: { id: true },
+  /** Asks for each of them: a database that was left out before has told nothing of its claims, and they stay known until it does. */
+  async #forgetThoseOver(claims: readonly (RunRef & ClaimRef)[]): Promise<void> {
+    const { catalog, onError } = this.#options
+    const byDatabase = Map.groupBy(claims, ({ tenantId }) => catalog.placements.databaseOf(tenantId))
+    const asked = this.#asking.each(byDatabase, async (databaseId, own) => {
+      const standings = await catalog.standingOf(own, databaseId)
+      const open = new Set(standings.flatMap((standing) => (standing.isUnderWay ? nameOf(standing) : [])))
+      for (const claim of own) if (!open.has(nameOf(claim))) this.forget(claim)
     })
-    if (!isOpen) this.ended(run)
+    await asked.catch(onError)
   }
 
   /** One after the other. Where it fails, since a tenant's own database is away, say, that tenant waits for the next sweep alone. */
@@ -128,7 +132,7 @@ export class RunSweeper {
       if (!this.#called.has(nameOf(run))) await tx.modelCallAttempt.deleteMany({ where: { runId, attempt: epoch } })
       return true
     })
-    this.ended(run)
+    this.forget(run)
     if (isBack) await this.#options.ports.runQueue.wake(tenantId)
   }
 

@@ -120,7 +120,7 @@ export class RunWorker {
       startTicker(heartbeat, () => this.#beat(), onError),
       unsubscribe,
     ]
-    const serve = (claimed: ClaimedRun) => this.#serve(tenantIdOf(claimed.run.tenantId), claimed, true).catch(onError)
+    const serve = (claimed: ClaimedRun) => this.#serve(tenantIdOf(claimed.run.tenantId), claimed, { isNew: true }).catch(onError)
     this.#stopTaking = ports.runQueue.consume((tenantId) => this.#take(tenantId), concurrency, { workerId: this.id, serve })
   }
 
@@ -153,7 +153,11 @@ export class RunWorker {
     const claimed = await this.#claim(tenantId)
     if (!claimed) return null
     const { tenant, othersWait } = claimed
-    return { ended: this.#serve(tenantId, claimed, false).catch(this.#options.onError), weight: tenant.weight, othersWait }
+    return {
+      ended: this.#serve(tenantId, claimed, { isNew: false }).catch(this.#options.onError),
+      weight: tenant.weight,
+      othersWait,
+    }
   }
 
   async #claim(tenantId: TenantId) {
@@ -166,7 +170,7 @@ export class RunWorker {
   }
 
   /** Executes the run, from its claim to its end. */
-  async #serve(tenantId: TenantId, { run, tenant, brief, noted }: ClaimedRun, isNew: boolean): Promise<void> {
+  async #serve(tenantId: TenantId, { run, tenant, brief, noted }: ClaimedRun, { isNew }: Pick<Claim, 'isNew'>): Promise<void> {
     const { data, ports, onError } = this.#options
     const ref = { tenantId, runId: run.id }
     const stopping = new AbortController()
@@ -202,7 +206,7 @@ export class RunWorker {
         ...{ run, tenant, brief, noted: this.#standing(noted), quota, db, ports, log },
         ...{ stop: stopping.signal, onCall },
       })
-      this.#sweeper.ended(claim)
+      this.#sweeper.forget(claim)
       isAwaited = closed.isAwaited
       // Before anybody hears of the end: whoever asks for the next answer then finds the session free.
       const quotaNow = await this.#settle(ref, calls, ending || paused ? run.epoch : null)

@@ -11,7 +11,7 @@ import {
 } from 'graphql-ws'
 import type { Logger } from 'pino'
 import { type WebSocket, WebSocketServer } from 'ws'
-import { type Authenticator, isExpired, type Principal, scopeIn } from '../domain/authenticate.ts'
+import { type Authenticator, isExpired, type Principal, scopeIn, type TenantPrincipal } from '../domain/authenticate.ts'
 import { bearer } from './credential.ts'
 import { badRequest, type ErrorMask, publicError, publicResult } from './errors.ts'
 import type { Outlet } from './execution.ts'
@@ -156,7 +156,7 @@ export class Sockets {
   }
 
   /** With a scope that is asked for anew as the socket asks, which is closed when there is none. */
-  #renewing(extra: Extra, principal: Extract<Principal, { kind: 'tenant' }>): Principal {
+  #renewing(extra: Extra, principal: TenantPrincipal): Principal {
     const renew = async () => {
       const now = await this.#authenticate(extra)
       return now?.kind === 'tenant' ? scopeIn(this.#renewing(extra, now)) : null

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { createConversation } from '../../src/domain/conversation.ts'
 import {
   Conflict,
@@ -17,7 +17,7 @@ import type { Scope } from '../../src/domain/scope.ts'
 import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { limitedTenant, setLimits } from '../support/limits.ts'
-import { follow, shownAfter, startWorker } from '../support/run-story.ts'
+import { follow, shownAfter, startWorker, until } from '../support/run-story.ts'
 import { says, scriptedModel } from '../support/scripted-model.ts'
 import { type Story, startStory } from '../support/story.ts'
 
@@ -112,9 +112,13 @@ describe('a message that is sent with what was known a while ago', { tags: ['rul
     },
   )
 
-  it.each(['SUSPENDED', 'ERASED'])('is refused when the tenant is %s by now', async (status) => {
+  it.each([
+    ['SUSPENDED', null],
+    ['ERASED', 'now()'],
+  ])('is refused when the tenant is %s by now', async (status, fencedAt) => {
     const { tenant, admin, say } = await earlier()
-    await adminQuery(story.database.adminUrl, `update tenants set status = '${status}' where id = '${tenant.id}'`)
+    const become = `update tenants set status = '${status}', fenced_at = ${fencedAt} where id = '${tenant.id}'`
+    await adminQuery(story.database.adminUrl, become)
     await expect(say()).rejects.toThrow(Unauthenticated)
     expect(await admin.db.run.count()).toBe(0)
   })
@@ -167,7 +171,7 @@ describe('a message that is sent with what was known a while ago', { tags: ['rul
     await delay(100)
     expect(await admin.db.notification.count()).toBe(0)
     await sendMessage(admin, { conversationId, content: 'Hi.' })
-    await vi.waitFor(async () => expect(await admin.db.notification.count()).toBe(3))
+    await until(async () => (await admin.db.notification.count()) === 3)
   })
 
   it('is answered under the settings that there are now', async () => {

@@ -14,7 +14,7 @@ import { updateTenantSettings } from '../../src/domain/tenant-settings.ts'
 import { countTokens } from '../../src/llm/token-count.ts'
 import { MemoryModelSlots } from '../../src/memory/model-slots.ts'
 import { MemoryRunQueue } from '../../src/memory/run-queue.ts'
-import { atCommit } from '../support/at-commit.ts'
+import { atCommit, holdCommit } from '../support/at-commit.ts'
 import { adminQuery } from '../support/database-url.ts'
 import { ask, follow, impatient, shownAfter, startWorker, until } from '../support/run-story.ts'
 import { hangsAfter, type ModelScript, says, scriptedModel, usage } from '../support/scripted-model.ts'
@@ -131,7 +131,7 @@ describe('a message at a process whose worker has room', () => {
 
   it('is answered once it is committed, however long that takes', async () => {
     const { member } = await story.tenant()
-    await atCommit(story, 'Slow', 'perform pg_sleep(0.3)')
+    const letGo = await holdCommit(story, 'Slow')
     const model = scriptedModel([says('Hello.')])
     const begun: string[] = []
     const onCall: Partial<typeof model> = {
@@ -145,7 +145,9 @@ describe('a message at a process whose worker has room', () => {
     await using _ = await startWorker(story, { model: { ...model, ...onCall }, timing: { watch: 20 } })
     const asked = ask(member, 'Slow')
     await until(() => begun.length === 1)
+    await delay(200)
     expect(model.requests).toHaveLength(0)
+    await letGo()
     const { run } = await asked
     expect(shownAfter(await follow(member, run.id))).toBe('Hello.')
     expect(begun).toEqual(['prepared', 'ready'])
@@ -154,7 +156,7 @@ describe('a message at a process whose worker has room', () => {
 
   it('is handed back uncharged when its worker has to stop before it is committed', async () => {
     const { member } = await story.tenant()
-    await atCommit(story, 'Leaving', 'perform pg_sleep(0.3)')
+    const letGo = await holdCommit(story, 'Leaving')
     const model = scriptedModel([hangsAfter(), says('Hello.', usage(7, 1))])
     let isPrepared = false
     const stream: typeof model.stream = (...call) => {
@@ -164,8 +166,11 @@ describe('a message at a process whose worker has room', () => {
     await using leaving = await startWorker(story, { model: { ...model, stream } })
     const asked = ask(member, 'Leaving')
     await until(() => isPrepared)
-    await leaving.worker.drain(0)
+    const left = leaving.worker.drain(0)
+    await delay(100)
+    await letGo()
     const { run } = await asked
+    await left
     await using _ = await startWorker(story, { model })
     expect(shownAfter(await follow(member, run.id))).toBe('Hello.')
     const ledger = await member.db.usageRecord.findMany({ where: { runId: run.id } })
@@ -175,14 +180,20 @@ describe('a message at a process whose worker has room', () => {
   it('is answered by the model that stands in, when the first fails before it is committed', async () => {
     const { member, admin } = await story.tenant()
     await updateAgentConfig(admin, { fallbackModels: ['gpt-4o'] })
-    await atCommit(story, 'Failing', 'perform pg_sleep(0.3)')
+    const letGo = await holdCommit(story, 'Failing')
     const model = scriptedModel([says('Hello.')])
+    let isRefused = false
     const stream: typeof model.stream = (request, ...call) => {
       if (request.model === 'gpt-4o') return model.stream(request, ...call)
+      isRefused = true
       throw new ModelError('MODEL_REFUSED', 'There is no key.', { retryable: false })
     }
     await using _ = await startWorker(story, { model: { ...model, stream } })
-    const { run } = await ask(member, 'Failing')
+    const asked = ask(member, 'Failing')
+    await until(() => isRefused)
+    await delay(100)
+    await letGo()
+    const { run } = await asked
     expect(shownAfter(await follow(member, run.id))).toBe('Hello.')
     expect(await findRun(member, run.id)).toMatchObject({ status: 'COMPLETED', epoch: 1, model: 'gpt-4o' })
   })

@@ -68,17 +68,6 @@ describe('a revoked key', () => {
     expect(await findRun(admin, run.id)).toMatchObject(stopped(apiKeyRevoked))
   })
 
-  it('takes one with it that was being stored meanwhile', async () => {
-    const { admin } = await story.tenant()
-    const { apiKeyId, scope } = await newMember(admin)
-    await atCommit(story, 'Too late', `update api_keys set revoked_at = now() where id = '${apiKeyId}'`)
-    await using _ = await startWorker(story, { model: scriptedModel([hangsAfter(['Once upon'])]) })
-    const { run } = await ask(scope, 'Too late')
-    expect(run.status).toBe('RUNNING')
-    expect((await follow(admin, run.id)).at(-1)).toMatchObject({ type: 'RunCancelled' })
-    expect(await findRun(admin, run.id)).toMatchObject(stopped(apiKeyRevoked))
-  })
-
   it('takes a running one with it within a second when no signal gets out', async () => {
     const { admin } = await story.tenant()
     const { apiKeyId, scope } = await newMember(admin)
@@ -196,4 +185,23 @@ describe('a suspended tenant', () => {
     await resumeTenant(operator, { tenantId: tenant.id })
     expect((await follow(member, run.id)).at(-1)).toMatchObject({ type: 'RunCompleted' })
   })
+})
+
+it.each([
+  ['a revoked key', apiKeyRevoked, ({ actor }: Scope) => `update api_keys set revoked_at = now() where id = '${actor.id}'`],
+  [
+    'a suspended tenant',
+    tenantSuspended,
+    ({ tenant }: Scope) => `update tenants set status = 'SUSPENDED' where id = '${tenant.id}'`,
+  ],
+])('%s takes a run with it that was being stored meanwhile', async (_what, reason, shutOut) => {
+  const { admin } = await story.tenant()
+  const { scope } = await newMember(admin)
+  const content = `Too late: ${reason.code}`
+  await atCommit(story, content, shutOut(scope))
+  await using _ = await startWorker(story, { model: scriptedModel([hangsAfter(['Once upon'])]) })
+  const { run } = await ask(scope, content)
+  expect(run.status).toBe('RUNNING')
+  expect((await follow(admin, run.id)).at(-1)).toMatchObject({ type: 'RunCancelled' })
+  expect(await findRun(admin, run.id)).toMatchObject(stopped(reason))
 })

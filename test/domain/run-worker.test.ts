@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { Catalog } from '../../src/data/catalog.ts'
 import { DatabaseAway } from '../../src/data/outage.ts'
 import { TenantPool } from '../../src/data/tenant-pool.ts'
@@ -284,12 +284,13 @@ describe('when something is lost', () => {
     await using work = await startWorker(story, { model, ports, catalog, timing: impatient })
     await until(() => model.requests.length === 1)
     isAway = true
-    await adminQuery(story.database.adminUrl, 'REVOKE UPDATE (status), SELECT ON runs FROM bulkhead_app')
+    await adminQuery(story.database.adminUrl, 'REVOKE UPDATE (status) ON runs FROM bulkhead_app')
+    onTestFinished(() => adminQuery(story.database.adminUrl, 'GRANT UPDATE (status) ON runs TO bulkhead_app'))
     gate.open()
     await until(() => work.worker.underWay === 0)
     const before = looks
     await until(() => looks > before + 2)
-    await adminQuery(story.database.adminUrl, 'GRANT UPDATE (status), SELECT ON runs TO bulkhead_app')
+    await adminQuery(story.database.adminUrl, 'GRANT UPDATE (status) ON runs TO bulkhead_app')
     isAway = false
     expect(shownAfter(await follow(member, run.id))).toBe('Whole.')
     const ledger = await member.db.usageRecord.findMany({ where: { runId: run.id }, orderBy: { attempt: 'asc' } })

@@ -12,3 +12,14 @@ export async function atCommit({ database }: Story, content: string, statement: 
       for each row when (new.content = '${content}') execute function ${name}()`,
   )
 }
+
+/** Has the commit of a message that says `content` wait until that is let go of. */
+export async function holdCommit(story: Story, content: string): Promise<() => Promise<void>> {
+  const gate = `gate_${newId().replaceAll('-', '')}`
+  await atCommit(
+    story,
+    content,
+    `while not exists (select from pg_class where relname = '${gate}') loop perform pg_sleep(0.01); end loop`,
+  )
+  return () => adminQuery(story.database.adminUrl, `create table ${gate} ()`)
+}
