@@ -11,9 +11,13 @@ import { WakeUpBell } from './wake-up-bell.ts'
 const name = 'runs'
 const { prefix } = platformKeys.wakeUps
 
-/** How long a wake-up may be in the hands of a process that died, in milliseconds, and how often that is looked for. */
-const lockDuration = 10_000
-const stalledInterval = 5_000
+/**
+ * How long a wake-up may be in the hands of a process that died, in milliseconds, and how often that is looked for. Meanwhile no other of the tenant is
+ * served: together it is less than a worker must be silent for its runs to be given to others, who then have to hear of them. Who takes longer
+ * while alive has it served twice, which does no harm.
+ */
+const lockDuration = 5_000
+const stalledInterval = 2_500
 
 /** How long to wait for the next wake-up before looking for one anyway, in seconds: less than a command may take. */
 const longestWait = 0.5

@@ -258,7 +258,30 @@ describe.skipIf(!redisAvailable)(redisSuite('run queues of several processes'), 
     await vi.waitFor(() => expect(work.remaining()).toBe(0), patience)
   })
 
-  test('find the wake-up of a process that died with it, and one that is made after Redis lost everything', async () => {
+  test('serve again what is in the hands of a process that died, before its runs are given to others', async () => {
+    const { queue: dead } = await inRedis()
+    const { connection } = await connectForTest(redis.target)
+    const living = new RedisRunQueue(connection)
+    const tenant = newTenant()
+    const never = Promise.withResolvers<null>()
+    const atDead: TenantId[] = []
+    const atLiving: TenantId[] = []
+    consume(dead, 1, (tenantId) => {
+      atDead.push(tenantId)
+      return never.promise
+    })
+    onTestFinished(() => never.resolve(null))
+    await dead.wake(tenant)
+    await vi.waitFor(() => expect(atDead).toEqual([tenant]))
+    consume(living, 1, async (tenantId) => {
+      atLiving.push(tenantId)
+      return null
+    })
+    await living.wake(tenant)
+    await vi.waitFor(() => expect(atLiving).toContain(tenant), { timeout: 8_000 })
+  })
+
+  test('find the wake-up that is made after Redis lost everything', async () => {
     const { queue } = await inRedis()
     const tenant = newTenant()
     const taken: TenantId[] = []
