@@ -6,9 +6,28 @@ export class FaultReport implements Reporter {
   onTestRunEnd(modules: readonly TestModule[]): void {
     const tests = modules.flatMap((module) => [...module.children.allTests()])
     const rows = tests.map((test) => ({ name: test.name, state: test.result().state, tried: test.meta().faults ?? [] }))
-    process.stdout.write(`${tableOf(rows.flatMap(({ tried }) => tried))}\n`)
+    const faults = Map.groupBy(
+      rows.flatMap(({ tried }) => tried),
+      ({ fault }) => fault,
+    )
+    process.stdout.write(`${tableOf([...faults.values()].map(together))}\n`)
     for (const { name, state } of rows) if (state !== 'passed') process.stdout.write(`  Not passed: ${name}\n`)
   }
+}
+
+/** What came of all of them, which are of one fault: how much of everything, and the longest that each thing took. */
+function together(tried: readonly Tried[]): Tried {
+  return tried.reduce((one, other) => ({
+    fault: one.fault,
+    times: one.times + other.times,
+    runs: one.runs + other.runs,
+    lost: one.lost + other.lost,
+    doubled: one.doubled + other.doubled,
+    gaps: one.gaps + other.gaps,
+    longestPause: Math.max(one.longestPause, other.longestPause),
+    slowestAnswer: Math.max(one.slowestAnswer, other.slowestAnswer),
+    recovery: one.recovery === null || other.recovery === null ? null : Math.max(one.recovery, other.recovery),
+  }))
 }
 
 function tableOf(rows: readonly Tried[]): string {
