@@ -8,7 +8,7 @@ import { TenantData } from '../../src/data/tenant-scope.ts'
 import { tenantTables } from '../../src/data/tenant-tables.ts'
 import type { OperatorScope } from '../../src/domain/authenticate.ts'
 import { type ErasureRecord, eraseTenant, findErasure, startErasureSweep } from '../../src/domain/erasure.ts'
-import { Conflict, NotFound, ValidationProblem } from '../../src/domain/errors.ts'
+import { Conflict, NotFound, Unauthenticated, ValidationProblem } from '../../src/domain/errors.ts'
 import { hashInput } from '../../src/domain/idempotency.ts'
 import { newId, tenantIdOf } from '../../src/domain/ids.ts'
 import { setSecret } from '../../src/domain/secret.ts'
@@ -316,7 +316,8 @@ describe('while the tenant is at work', () => {
       isOver = true
       const refusals = (await Promise.all(sending)).flat()
       expect(refusals.length).toBeGreaterThan(0)
-      expect(refusals.filter((error) => !isFenced(error) && !(error instanceof NotFound))).toEqual([])
+      const isRefusal = (error: unknown) => isFenced(error) || error instanceof NotFound || error instanceof Unauthenticated
+      expect(refusals.filter((error) => !isRefusal(error))).toEqual([])
       expect([here.errors, there.errors]).toEqual([[], []])
     }
     const left = await rowsLeft(id)
