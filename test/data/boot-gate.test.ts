@@ -34,11 +34,21 @@ it('refuses a role that no policy binds', async () => {
 })
 
 it('refuses a role that could become one', async () => {
-  const role = `bypasser_${randomBytes(4).toString('hex')}`
-  const grant = `CREATE ROLE ${role} BYPASSRLS; GRANT ${role} TO bulkhead_app`
-  expect(await refusalsAfter(grant, `DROP ROLE ${role}`)).toEqual([
-    `The database role bulkhead_app, through its membership in ${role}, may bypass row-level security.`,
-  ])
+  const [role, heir] = ['bypasser', 'heir'].map((name) => `${name}_${randomBytes(4).toString('hex')}`)
+  // Not the application's own: roles are the whole server's, and other tests start the platform meanwhile.
+  const url = new URL(database.appUrl)
+  url.username = heir ?? ''
+  await adminQuery(
+    database.adminUrl,
+    `CREATE ROLE ${role} BYPASSRLS; CREATE ROLE ${heir} LOGIN PASSWORD '${url.password}' IN ROLE bulkhead_app, ${role}`,
+  )
+  try {
+    expect((await inspectDatabase(url.href)).refusals).toEqual([
+      `The database role ${heir}, through its membership in ${role}, may bypass row-level security.`,
+    ])
+  } finally {
+    await adminQuery(database.adminUrl, `DROP ROLE ${heir}; DROP ROLE ${role}`)
+  }
 })
 
 it.each([
