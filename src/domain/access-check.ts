@@ -29,8 +29,9 @@ const mostRounds = 5
 
 /**
  * Changes something with a scope that may have been made a while ago. Whatever `act` answers, it must have looked: by `isUnchanged` in the statement that
- * has its effect, or by `requireUnchanged`. What it throws that says anything of the tenant is thrown after a look, a Problem after
- * `onProblem` was told. Where the scope is not true any more, `act` begins anew with what it is now. Throws Unauthenticated when it is nothing, and Unavailable while the tenant takes no changes.
+ * has its effect, or by `requireUnchanged`. What it throws that says anything of the tenant is thrown after a look, a Problem after `onProblem` was told.
+ * Where the scope is not true any more, `act` begins anew with what it is now. Throws Unauthenticated when it is nothing, and Unavailable while the
+ * tenant takes no changes.
  */
 export async function checkingAccess<T>(
   scope: Scope,
